@@ -1,0 +1,72 @@
+"""The `comitia` command: the root click group. Loads each folder's commands lazily and is the only place that sets exit codes.
+
+Exit codes of verify, check, chaos and bench: 0 valid, 1 invalid, 2 unknown (Ctrl-C too), 254 bad arguments, 255 internal or set-up
+error. Click by itself would exit with 2 on bad usage and 1 on a traceback, hence `standalone_mode=False`. Commands that Consul has too
+(agent, kv, ...) keep Consul's codes: 0, or 1 on any error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+# command -> module that defines it as `<command>_command` (a click.Command); a subset of the folders may be installed.
+COMMANDS = {
+    "agent": "impl.commands",
+    "kv": "impl.commands",
+    "check": "model_checks.commands",
+    "cluster": "jepsen_like.commands",
+    "chaos": "jepsen_like.commands",
+    "bench": "jepsen_like.commands",
+    "verify": "jepsen_like.commands",
+}
+CONSUL_STYLE = frozenset({"agent", "kv"})
+
+EXIT_UNKNOWN, EXIT_USAGE, EXIT_INTERNAL = 2, 254, 255
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are first asked for: `comitia agent` must not load a solver."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command = getattr(importlib.import_module(module), f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option("0.1.0", prog_name="comitia")
+def root() -> None:
+    """Comitia: a Consul-compatible control plane as a formally checked reference implementation."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the documented code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    consul_style = bool(arguments) and arguments[0] in CONSUL_STYLE
+    try:
+        code = root.main(args=arguments, prog_name="comitia", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = 1 if consul_style else (EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_INTERNAL)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = 1 if consul_style else EXIT_UNKNOWN
+    except Exception:
+        traceback.print_exc()
+        code = 1 if consul_style else EXIT_INTERNAL
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The Raft core of an agent: sans-I/O. Inputs in, `Ready` out."""
