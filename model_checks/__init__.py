@@ -1,1 +1,1 @@
-"""Everything that compares behaviours with the spec: proofs, linking, exploration, conformance, histories, stateful tests."""
+"""Everything that compares behaviours with the spec; ARCHITECTURE.md, section 1."""

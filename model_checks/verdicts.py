@@ -1,4 +1,4 @@
-"""Verdicts: VALID, INVALID, UNKNOWN(reason), how they merge, and their exit codes. A broken set-up is none of the three.
+"""Verdicts VALID, INVALID, UNKNOWN(reason); how they merge; exit codes. A broken set-up is none of the three.
 
 INVALID beats UNKNOWN beats VALID: a found violation stands whatever else could not be checked; what could not be
 checked is never called valid. Exit codes: ARCHITECTURE.md and README.
@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 
 
 class SetupFailed(Exception):
-    """The check could not be set up (missing privilege, a process that does not start): no verdict. The text says what to do."""
+    """The check could not be set up (missing privilege, a process that does not start). The text says what to do."""
 
 
 class CheckResult(msgspec.Struct, kw_only=True):

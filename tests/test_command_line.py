@@ -1,0 +1,72 @@
+"""The root command: exit codes as the README documents them, and lazy loading."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+import comitia
+
+
+@click.command("probe")
+@click.option("--outcome", type=click.Choice(["valid", "invalid", "unknown", "abort", "crash"]), required=True)
+def probe(outcome: str) -> int:
+    if outcome == "abort":
+        raise click.Abort
+    if outcome == "crash":
+        raise RuntimeError("a bug")
+    return {"valid": 0, "invalid": 1, "unknown": 2}[outcome]
+
+
+def exit_code(monkeypatch: pytest.MonkeyPatch, command: str, *arguments: str) -> int:
+    monkeypatch.setattr(comitia.LazyGroup, "get_command", lambda self, ctx, name: probe)
+    with pytest.raises(SystemExit) as stop:
+        comitia.main([command, *arguments])
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--outcome", "valid"), 0),
+        (("--outcome", "invalid"), 1),
+        (("--outcome", "unknown"), 2),
+        (("--outcome", "abort"), 2),
+        (("--outcome", "nonsense"), 254),
+        ((), 254),
+        (("--outcome", "crash"), 255),
+    ],
+)
+def test_checks_exit_with_the_documented_codes(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int
+) -> None:
+    assert exit_code(monkeypatch, "check", *arguments) == code
+
+
+@pytest.mark.parametrize("arguments", [("--outcome", "nonsense"), ("--outcome", "crash"), ("--outcome", "abort")])
+def test_commands_that_consul_has_exit_with_one_on_any_error(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    assert exit_code(monkeypatch, "kv", *arguments) == 1
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    with pytest.raises(SystemExit) as stop:
+        comitia.main(["no-such-command"])
+    assert stop.value.code == 254
+
+
+def test_an_agent_loads_neither_a_solver_nor_the_spec_nor_the_harness() -> None:
+    program = (
+        "import sys, comitia, click\n"
+        "context = click.Context(comitia.root)\n"
+        "assert comitia.root.get_command(context, 'agent') is not None\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(loaded & {'z3', 'hypothesis', 'numba', 'spec', 'model_checks', 'jepsen_like'}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
