@@ -1,0 +1,1 @@
+"""The replicated state machine: commands as the log carries them, and the indexed state store that applies them."""

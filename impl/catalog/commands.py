@@ -1,0 +1,95 @@
+"""The replicated log's payloads: one type per command, and their codec (ARCHITECTURE.md, section 7).
+
+A payload is a msgpack array whose first element names the command. The codec must stay stable: payloads are on disks.
+Keys are text (UTF-8); values are bytes. Flags and indexes are unsigned 64-bit integers, as Consul's.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, assert_never
+
+import msgspec
+
+Unsigned = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Noop(msgspec.Struct, frozen=True, array_like=True, tag="noop"):
+    """The entry that a new leader appends: it makes the entries of earlier terms committable (Ongaro 2014, 6.4)."""
+
+
+class KvSet(msgspec.Struct, frozen=True, array_like=True, tag="kv-set"):
+    """Insert or replace a key. Result: true."""
+
+    key: str
+    value: bytes
+    flags: Unsigned
+
+
+class KvCas(msgspec.Struct, frozen=True, array_like=True, tag="kv-cas"):
+    """Set a key if its ModifyIndex equals `index`; 0 means: only if it does not exist. Result: whether it was set."""
+
+    key: str
+    value: bytes
+    flags: Unsigned
+    index: Unsigned
+
+
+class KvDelete(msgspec.Struct, frozen=True, array_like=True, tag="kv-delete"):
+    """Delete a key, present or not. Result: true."""
+
+    key: str
+
+
+class KvDeleteCas(msgspec.Struct, frozen=True, array_like=True, tag="kv-delete-cas"):
+    """Delete a key if its ModifyIndex equals `index`. Result: true if so or if the key is absent."""
+
+    key: str
+    index: Unsigned
+
+
+class KvDeleteTree(msgspec.Struct, frozen=True, array_like=True, tag="kv-delete-tree"):
+    """Delete every key that starts with `prefix`. Result: true."""
+
+    prefix: str
+
+
+Command = Noop | KvSet | KvCas | KvDelete | KvDeleteCas | KvDeleteTree
+Write = KvSet | KvCas | KvDelete | KvDeleteCas | KvDeleteTree
+
+encode_command = msgspec.msgpack.Encoder().encode
+_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+
+
+class UnknownCommand(Exception):
+    """A committed payload that this version cannot apply: skipping it would let the state machines differ."""
+
+
+def decode_command(payload: bytes) -> Command:
+    """The command of a committed entry.
+
+    Raises:
+        UnknownCommand: the payload is not a command of this version; the server must stop, not skip it.
+    """
+    try:
+        return _decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise UnknownCommand(
+            f"a committed entry is not a command of this version ({error}): run the version that wrote it"
+        ) from error
+
+
+def describe_write(command: Write) -> list[str | int]:
+    """The command with its value left out, as `answer` lines of a trace name it."""
+    match command:
+        case KvSet():
+            return ["kv-set", command.key]
+        case KvCas():
+            return ["kv-cas", command.key, command.index]
+        case KvDelete():
+            return ["kv-delete", command.key]
+        case KvDeleteCas():
+            return ["kv-delete-cas", command.key, command.index]
+        case KvDeleteTree():
+            return ["kv-delete-tree", command.prefix]
+        case _:
+            assert_never(command)
