@@ -1,0 +1,64 @@
+"""What a core is given at its start: timing, limits, what its disk held, randomness.
+
+All times are ticks; the driver calls `Core.tick` every 10 ms. Source of the defaults: ARCHITECTURE.md, section 8.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from impl.raft.messages import Entry
+
+
+class Random(Protocol):
+    """The part of `random.Random` that the core uses. Handed in, so that a run can be repeated from its seed."""
+
+    def randrange(self, start: int, stop: int, /) -> int:
+        """A number of [start, stop)."""
+        ...
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Identity, timing and limits of one core. Every queue of the core is bounded by one of the limits."""
+
+    name: str
+    """This server's id: its node name."""
+    noop: bytes = b"\x91\xa4noop"
+    """Payload of the entry that a new leader appends (Ongaro 2014, section 6.4): the msgpack array ["noop"]."""
+    heartbeat_ticks: int = 5
+    election_ticks_min: int = 30
+    election_ticks_max: int = 60
+    """An election timeout is drawn from [min, max] each time the timer is reset (Ongaro 2014, section 3.4)."""
+    leader_lost_ticks_max: int = 10
+    """A follower whose connection to its leader closed campaigns after 1 to this many ticks."""
+    append_entries_max: int = 512
+    append_bytes_max: int = 1 << 20
+    """Payload of one AppendEntriesRequest; an entry larger than this travels alone."""
+    inflight_messages_max: int = 128
+    inflight_bytes_max: int = 8 << 20
+    """Entries sent to one peer and not yet acknowledged."""
+    apply_entries_max: int = 4096
+    """Entries handed out by one `Ready`."""
+    uncommitted_entries_max: int = 1 << 16
+    uncommitted_bytes_max: int = 64 << 20
+    """Beyond these a leader refuses proposals (`Overloaded`)."""
+    reads_max: int = 1 << 16
+    """Reads waiting for confirmation; beyond it a leader refuses more (`Overloaded`)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heartbeat_ticks < self.election_ticks_min <= self.election_ticks_max:
+            raise ValueError(
+                f"a heartbeat every {self.heartbeat_ticks} ticks does not fit election timeouts of "
+                f"{self.election_ticks_min} to {self.election_ticks_max}: use 0 < heartbeat < min <= max"
+            )
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What the disk held when the process started: the state of Ongaro 2014, figure 3.1, "persistent state"."""
+
+    term: int = 0
+    voted_for: str | None = None
+    entries: tuple[Entry, ...] = ()
+    """The log from index 1 on, without gaps."""
