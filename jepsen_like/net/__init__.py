@@ -1,0 +1,1 @@
+"""Links that can be made to fail: a packet switch in user space between network namespaces."""

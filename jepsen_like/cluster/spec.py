@@ -1,0 +1,86 @@
+"""What a cluster is made of, as a value, and the command line that starts each of its agents.
+
+Names: servers s1.., client agents c1.., test clients t1.. (a namespace and a link of its own, but no process: sockets are made
+in it). Addresses: `net/addresses.py`. Nothing here starts anything.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import msgspec
+
+from jepsen_like.net import addresses
+
+RPC_PORT, HTTP_PORT = 8300, 8500
+SOURCE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class InvalidSpec(ValueError):
+    """A cluster that cannot be; the text says why."""
+
+
+class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster to start. Paths that are None lie in the cluster's state directory and vanish with it."""
+
+    servers: int = 3
+    clients: int = 0
+    """Client agents."""
+    test_clients: int = 0
+    """Namespaces without a process, for the sockets of a test's own clients."""
+    name: str | None = None
+    """None: a free name is chosen."""
+    agent_command: str | None = None
+    """Replaces `comitia agent` (split as by a shell); gets the same arguments."""
+    agent_arguments: tuple[str, ...] = ()
+    """Added to every agent's arguments."""
+    data_dir: Path | None = None
+    log_dir: Path | None = None
+    """One file per node, NODE.log, appended to over restarts."""
+    trace_dir: Path | None = None
+    """If given, servers start with `-trace`; the directory is shared, the file names tell nodes and incarnations apart."""
+    seed: int = 0
+    """Of the switch's randomness (loss, jitter, ...)."""
+    publish: bool = False
+    """Publish each agent's HTTP port on the host's loopback."""
+    mtu: int = 9000
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        return addresses.names("s", self.servers)
+
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        return addresses.names("c", self.clients)
+
+    @property
+    def test_client_names(self) -> tuple[str, ...]:
+        return addresses.names("t", self.test_clients)
+
+
+def agent_prefix(agent_command: str | None) -> tuple[str, ...]:
+    """The words before the agent's own arguments; raises InvalidSpec if the command cannot be split or is empty."""
+    if agent_command is None:
+        return (sys.executable, "-m", "comitia", "agent")
+    try:
+        words = shlex.split(agent_command)
+    except ValueError as error:
+        raise InvalidSpec(f"--agent-command {agent_command!r}: {error}") from error
+    if not words:
+        raise InvalidSpec("--agent-command is empty: name a program that takes the arguments of `comitia agent`")
+    return tuple(words)
+
+
+def agent_argv(spec: ClusterSpec, node: str, data_dir: Path) -> tuple[str, ...]:
+    """The command line of a server's or client agent's process, with Consul's flags."""
+    others = [name for name in spec.server_names if name != node]
+    arguments = ["-node", node, "-bind", addresses.address_of(node), "-client", "0.0.0.0", "-data-dir", str(data_dir)]
+    for name in others:
+        arguments += ["-retry-join", addresses.address_of(name)]
+    if node in spec.server_names:
+        arguments = ["-server", "-bootstrap-expect", str(spec.servers), *arguments]
+        if spec.trace_dir is not None:
+            arguments += ["-trace", str(spec.trace_dir.resolve())]
+    return (*agent_prefix(spec.agent_command), *arguments, *spec.agent_arguments)
