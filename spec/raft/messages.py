@@ -1,7 +1,7 @@
 """Raft's messages. One type each; identity is content. They travel on datagram channels: late, twice, or never.
 
-Source: Ongaro 2014, figure 3.1 (RPCs). *Deviation:* requests and responses are separate one-way messages, as in raft.tla;
-`round` confirms leadership for reads (section 6.4).
+Source: Ongaro 2014, figure 3.1 (RPCs). *Deviation:* requests and responses are separate one-way messages, as in
+raft.tla; `round` confirms leadership for reads (section 6.4).
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class AppendEntriesRequest(msgspec.Struct, frozen=True, tag=True):
 
 
 class AppendEntriesResponse(msgspec.Struct, frozen=True, tag=True):
-    """success: the sender's durable log equals the leader's up to `match_index`. Otherwise `match_index` is a hint without meaning for safety."""
+    """success: the sender's durable log equals the leader's up to `match_index`.
+
+    Otherwise `match_index` is a hint where to try next, without meaning for safety.
+    """
 
     term: Term
     source: ServerId

@@ -1,8 +1,8 @@
 """The values of the Raft spec: entries, disk points, servers, facts, constants.
 
 Everything here is frozen, hashable and compared by content. Actions are in `actions`, messages in `messages`.
-Source: Ongaro 2014, figure 3.1 (state); raft.tla (variables). *Deviation:* the state says what is on disk (`durable`, `issued`), which
-raft.tla leaves out; `next_index` is missing because any slice of the log may be sent.
+Source: Ongaro 2014, figure 3.1 (state); raft.tla (variables). *Deviation:* the state says what is on disk (`durable`,
+`issued`), which raft.tla leaves out; `next_index` is missing because any slice of the log may be sent.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Point(msgspec.Struct, frozen=True):
 class Write(msgspec.Struct, frozen=True):
     """A disk point that was issued and is not yet known to be durable.
 
-    `cause` is a history variable, which no real server keeps: the message whose handling issued this write (None for timeouts and client
-    requests). Linking needs it to say which abstract step happens when the write is persisted.
+    `cause` is a history variable, which no real server keeps: the message whose handling issued this write (None for
+    timeouts and client requests). Linking needs it to say which abstract step happens when the write is persisted.
     """
 
     point: Point
@@ -66,16 +66,19 @@ class Read(msgspec.Struct, frozen=True):
 
 
 class Server(msgspec.Struct, frozen=True):
-    """One server. `role` to `confirmed` are volatile; `durable` and `issued` are the disk. Memory is the last point issued."""
+    """One server: `role` to `confirmed` are volatile, `durable` and `issued` are the disk.
+
+    Memory is the last point issued.
+    """
 
     role: Role
     leader_id: ServerId | None
     commit_index: Index
     last_applied: Index
     leader_match: Index
-    """Follower: the length of the prefix of my log known to equal the log of the current term's leader. 0 in other roles."""
+    """Follower: length of the prefix of its log known to equal the log of the term's leader. 0 in other roles."""
     round: int
-    """Leader: number of the newest confirmation round. Follower: highest round seen from the current term's leader."""
+    """Leader: number of the newest confirmation round. Follower: highest round seen from the term's leader."""
     votes: tuple[ServerId, ...]
     """Candidate: who granted a vote, sorted; oneself is not in it (one's own vote counts when it is durable)."""
     match_index: tuple[tuple[ServerId, Index], ...]
