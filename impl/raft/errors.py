@@ -16,7 +16,9 @@ class NotLeader(Refused):
 
 
 class NotReady(Refused):
-    """The leader has not yet committed an entry of its own term, so it does not know the commit index (Ongaro 2014, section 6.4)."""
+    """The leader has not yet committed an entry of its own term, so it does not know the commit index (Ongaro 2014,
+    section 6.4).
+    """
 
     def __init__(self, term: int) -> None:
         super().__init__(f"the leader has not yet committed an entry of its term {term}; retry shortly")

@@ -1,9 +1,9 @@
 """What the core asks of its driver: writes, messages, entries to apply, answers, trace events.
 
-One `Ready` is carried out in the order of its fields: write the trace events, start the write, send the messages, apply the
-committed entries, answer the reads. Nothing else needs to wait for anything: what depends on the disk is handed out by a later
-`Ready`, after `Core.persisted`. Source: etcd-io/raft `Ready`; *Deviation:* messages never wait for the write that stands
-beside them.
+One `Ready` is carried out in the order of its fields: write the trace events, start the write, send the messages,
+apply the committed entries, answer the reads. Nothing else needs to wait for anything: what depends on the disk is
+handed out by a later `Ready`, after `Core.persisted`. Source: etcd-io/raft `Ready`; *Deviation:* messages never wait
+for the write that stands beside them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Record = HardState | Entry
 class Write(msgspec.Struct, frozen=True):
     """Records to append to the log on disk, in order, followed by one sync; then `Core.persisted(number)`.
 
-    Writes are numbered from 1 in each incarnation and must reach the disk in order. Several may be joined into one append and sync:
-    `persisted` confirms all writes up to the given one.
+    Writes are numbered from 1 in each incarnation and must reach the disk in order. Several may be joined into one
+    append and sync: `persisted` confirms all writes up to the given one.
     """
 
     number: int
@@ -67,8 +67,8 @@ class IssueEvent(msgspec.Struct, frozen=True):
 class SendEvent(msgspec.Struct, frozen=True):
     """Trace: a message leaves; `message` has its fields (an AppendEntriesRequest's entries as last index and digest).
 
-    The driver adds the identity NODE/INCARNATION/sequence and the frame's checksum. The k-th SendEvent of a `Ready` stands for
-    the k-th of its `messages`.
+    The driver adds the identity NODE/INCARNATION/sequence and the frame's checksum. The k-th SendEvent of a `Ready`
+    stands for the k-th of its `messages`.
     """
 
     sequence: int
@@ -81,7 +81,9 @@ Event = StepEvent | IssueEvent | SendEvent
 
 
 class ConfirmedRead(msgspec.Struct, frozen=True, gc=False):
-    """Leadership was confirmed after the read arrived, and every entry up to `index` is in this or an earlier `committed`."""
+    """Leadership was confirmed after the read arrived, and every entry up to `index` is in this or an earlier
+    `committed`.
+    """
 
     id: str
     index: int
@@ -97,8 +99,8 @@ class FailedRead(msgspec.Struct, frozen=True, gc=False):
 class LostProposals(msgspec.Struct, frozen=True, gc=False):
     """This server stopped leading `term` with its entries first_index..last_index uncommitted: **outcome unknown**.
 
-    They may yet be committed by a successor. When an entry of another term is applied at such an index, that proposal was
-    definitely overwritten.
+    They may yet be committed by a successor. When an entry of another term is applied at such an index, that proposal
+    was definitely overwritten.
     """
 
     term: int
@@ -107,7 +109,9 @@ class LostProposals(msgspec.Struct, frozen=True, gc=False):
 
 
 class RoleChange(msgspec.Struct, frozen=True, gc=False):
-    """The role, term or known leader changed, and `why`: a text for the log that explains every election and step-down."""
+    """The role, term or known leader changed, and `why`: a text for the log that explains every election and
+    step-down.
+    """
 
     role: Role
     term: int
@@ -119,13 +123,19 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """The work that the driver must do now, in the order of the fields."""
 
     events: list[Event]
-    """Trace events in order. Must be written (write(2)) before any byte of `messages` and any answer leaves the process."""
+    """Trace events in order. Must be written (write(2)) before any byte of `messages` and any answer leaves the
+    process.
+    """
     write: Write | None
     """To be made durable off the event loop. Nothing else in this `Ready` waits for it."""
     messages: list[tuple[str, Message]]
-    """(to, message). Already durable, as far as they claim anything: they may leave at once, may be lost and may be repeated."""
+    """(to, message). Already durable, as far as they claim anything: they may leave at once, may be lost and may be
+    repeated.
+    """
     committed: list[Entry]
-    """Committed and durable here; to be applied in order, each exactly once in an incarnation, before anything is answered."""
+    """Committed and durable here; to be applied in order, each exactly once in an incarnation, before anything is
+    answered.
+    """
     reads: list[ConfirmedRead]
     """To be answered from the state machine after `committed` was applied."""
     failed_reads: list[FailedRead]

@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """This server's id: its node name."""
     noop: bytes = b"\x91\xa4noop"
     """Payload of the entry that a new leader appends (Ongaro 2014, section 6.4): the msgpack array ["noop"]."""
+    tick_ms: int = 10
+    """Length of a tick, only to tell people how long something took."""
     heartbeat_ticks: int = 5
     election_ticks_min: int = 30
     election_ticks_max: int = 60

@@ -1,0 +1,106 @@
+"""What this server's disk holds, as far as the core may know: the spec's `durable` point and the writes issued after
+it.
+
+Memory runs ahead of the disk; every change of memory that must survive a restart is a record here. What leaves the
+server is guarded by `knows_term`, `knows_vote` and `holds` (ARCHITECTURE.md, section 3, rules 1 to 4), and by nothing
+else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from impl.raft.messages import Entry
+from impl.raft.ready import HardState, Record, Write
+
+
+class _Issued:
+    """A write on its way: the point that the disk holds once it is done."""
+
+    __slots__ = ("last_index", "number", "term", "voted_for")
+
+    def __init__(self, number: int, term: int, voted_for: str | None, last_index: int) -> None:
+        self.number = number
+        self.term = term
+        self.voted_for = voted_for
+        self.last_index = last_index
+        """Of the log at that point, the length of the prefix that equals the log in memory."""
+
+
+class Disk:
+    """Memory's term, vote and length of log; the same for the durable point; the records between."""
+
+    __slots__ = (
+        "_in_flight",
+        "_last_number",
+        "_pending",
+        "durable_index",
+        "durable_term",
+        "durable_voted_for",
+        "last_index",
+        "term",
+        "voted_for",
+    )
+
+    def __init__(self, term: int, voted_for: str | None, last_index: int) -> None:
+        self.term = self.durable_term = term
+        self.voted_for = self.durable_voted_for = voted_for
+        self.last_index = self.durable_index = last_index
+        """durable_index: the disk holds entries 1..durable_index of the log in memory. What it holds beyond was cut
+        since.
+        """
+        self._pending: list[Record] = []
+        self._in_flight: deque[_Issued] = deque()
+        self._last_number = 0
+
+    def knows_term(self, term: int) -> bool:
+        """Rule 1: a message of `term` may leave."""
+        return self.durable_term == term
+
+    def knows_vote(self, term: int, candidate: str) -> bool:
+        """Rule 2: a vote for `candidate` in `term` may be granted, requested or counted for oneself."""
+        return self.durable_term == term and self.durable_voted_for == candidate
+
+    def holds(self, index: int) -> bool:
+        """Rules 3 and 4: entries 1..index may be acknowledged, counted for oneself, applied."""
+        return index <= self.durable_index
+
+    def record_hard_state(self, term: int, voted_for: str | None) -> None:
+        """Memory's term and vote changed."""
+        self.term, self.voted_for = term, voted_for
+        self._pending.append(HardState(term, voted_for))
+
+    def record_cut(self, last_index: int) -> None:
+        """Memory's log was cut: no write on its way makes anything beyond `last_index` durable that memory still has.
+
+        The cut itself needs no record: the entry that caused it follows, and implies it.
+        """
+        self.last_index = last_index
+        self.durable_index = min(self.durable_index, last_index)
+        for write in self._in_flight:
+            write.last_index = min(write.last_index, last_index)
+
+    def record_entries(self, entries: list[Entry]) -> None:
+        """Memory's log grew by `entries`."""
+        self._pending.extend(entries)
+        self.last_index = entries[-1].index
+
+    def has_pending(self) -> bool:
+        """Whether memory has changed since the last `issue`."""
+        return bool(self._pending)
+
+    def issue(self) -> Write:
+        """All records since the last call, as one write."""
+        self._last_number += 1
+        records, self._pending = self._pending, []
+        self._in_flight.append(_Issued(self._last_number, self.term, self.voted_for, self.last_index))
+        return Write(self._last_number, records)
+
+    def confirm(self, number: int) -> None:
+        """The disk holds every write up to `number`, which must be on its way."""
+        if not self._in_flight or not self._in_flight[0].number <= number <= self._last_number:
+            raise ValueError(f"write {number} is not on its way: it was never issued, or was confirmed before")
+        while self._in_flight and self._in_flight[0].number <= number:
+            write = self._in_flight.popleft()
+            self.durable_term, self.durable_voted_for = write.term, write.voted_for
+            self.durable_index = write.last_index
