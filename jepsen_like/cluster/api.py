@@ -6,15 +6,15 @@
         connection = await cluster.connect("t1", "s1")      # over a link that can be cut
         await cluster.heal()
 
-Faults return an Interval of CLOCK_MONOTONIC nanoseconds: before `start_ns` the fault was in force nowhere, after `end_ns` it is
-in force everywhere. The cluster dies with the process that started it, however that ends (a pipe held by this process: children
-that inherit all descriptors must not outlive it). Nothing here touches a namespace: the supervisor does, and passes sockets.
+Faults return an Interval of CLOCK_MONOTONIC nanoseconds: before `start_ns` the fault was in force nowhere, after
+`end_ns` it is in force everywhere. The cluster dies with the process that started it, however that ends (a pipe held
+by this process: children that inherit all descriptors must not outlive it). Nothing here touches a namespace: the
+supervisor does, and passes sockets.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 LEADER_POLL_S = 0.02
+
+Socket = socket.socket
 
 
 class NotElected(ClusterFailure):
@@ -108,7 +110,7 @@ class Cluster:
         """Close the connection; the cluster goes on, if it is a daemon."""
         self._control.close()
 
-    # Links -------------------------------------------------------------------------------------------------------------
+    # Links ----------------------------------------------------------------------------------------
 
     async def partition(self, groups: Sequence[Sequence[str]]) -> Interval:
         """Silently cut all links between nodes of different groups; links inside a group are mended. Replaces an
@@ -139,7 +141,7 @@ class Cluster:
         """These directed links clear again."""
         return await self._fault(protocol.Heal(tuple(links)))
 
-    # Processes -----------------------------------------------------------------------------------------------------------
+    # Processes ------------------------------------------------------------------------------------
 
     async def kill(self, node: str) -> Interval:
         """kill -9; at `end_ns` the process is gone. Raises ClusterFailure if it does not run."""
@@ -166,7 +168,7 @@ class Cluster:
         started = await self._fault(protocol.Start(node))
         return Interval(before, started.end_ns)
 
-    # Looking ---------------------------------------------------------------------------------------------------------------
+    # Looking --------------------------------------------------------------------------------------
 
     async def world(self) -> WorldState:
         """Processes, links and exits, as the supervisor knows them; does not talk to agents."""
@@ -191,7 +193,7 @@ class Cluster:
         return (await self.status(timeout_s)).leader
 
     async def wait_for_leader(self, deadline_s: float = 10.0) -> str:
-        """The leader, as soon as there is one; raises NotElected after `deadline_s`, or when an agent died by itself."""
+        """The leader, once there is one; raises NotElected after `deadline_s`, or when an agent ended by itself."""
         end = time.monotonic() + deadline_s
         while True:
             leader = await self.leader()
@@ -204,23 +206,21 @@ class Cluster:
                 raise NotElected(f"no leader within {deadline_s:g} s; look at the servers' logs")
             await asyncio.sleep(LEADER_POLL_S)
 
-    # Clients ---------------------------------------------------------------------------------------------------------------
+    # Clients --------------------------------------------------------------------------------------
 
     def address(self, node: str) -> str:
         """The node's address inside the cluster."""
         return addresses.address_of(node)
 
-    async def socket(self, origin: str) -> socket.socket:
-        """A fresh non-blocking TCP socket, not connected, that lives in `origin`'s namespace: what it sends to other nodes
-        crosses the switch as that node's traffic. It can be used from this process as any other."""
+    async def socket(self, origin: str) -> Socket:
+        """A fresh non-blocking TCP socket, not connected, that lives in `origin`'s namespace: what it sends to other
+        nodes crosses the switch as that node's traffic. It can be used from this process as any other."""
         _, descriptors = await self._control.ask(protocol.MakeSocket(origin))
         made = socket.socket(fileno=descriptors[0])
         made.setblocking(False)
         return made
 
-    async def connect(
-        self, origin: str, node: str, port: int = HTTP_PORT, timeout_s: float | None = None
-    ) -> socket.socket:
+    async def connect(self, origin: str, node: str, port: int = HTTP_PORT, timeout_s: float | None = None) -> Socket:
         """Such a socket, connected to `node`; raises OSError, or TimeoutError after `timeout_s`. Cuts are silent: a
         connection over a cut link hangs until then."""
         made = await self.socket(origin)

@@ -1,7 +1,8 @@
-"""The asking end of a cluster's control socket: requests out, replies and file descriptors in, on the running event loop.
+"""The asking end of a cluster's control socket: requests out, replies and file descriptors in, on the running event
+loop.
 
-Descriptors travel beside the bytes (SCM_RIGHTS), which asyncio's streams cannot receive; so this reads the socket itself. One
-connection carries many requests at once.
+Descriptors travel beside the bytes (SCM_RIGHTS), which asyncio's streams cannot receive; so this reads the socket
+itself. One connection carries many requests at once.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class ControlConnection:
         self._loop.add_reader(connection.fileno(), self._readable)
 
     async def ask(self, operation: protocol.Operation) -> tuple[protocol.Reply, list[int]]:
-        """The supervisor's reply and the descriptors that came with it; raises ClusterFailure if it failed or is gone."""
+        """The supervisor's reply and the descriptors that came with it; raises ClusterFailure if it failed or is
+        gone."""
         if self._lost is not None:
             raise protocol.ClusterFailure(self._lost)
         number = next(self._ids)

@@ -1,6 +1,8 @@
-"""What the agents say about themselves, asked over HTTP through sockets born in their own namespaces: cuts do not hide them.
+"""What the agents say about themselves, asked over HTTP through sockets born in their own namespaces: cuts do not
+hide them.
 
-Reads `/v1/agent/self` (Stats.raft, Stats.rpc) and, where a foreign `--agent-command` has none, `/v1/status/leader`. Judges nothing.
+Reads `/v1/agent/self` (Stats.raft, Stats.rpc) and, where a foreign `--agent-command` has none, `/v1/status/leader`.
+Judges nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ async def http_request(
             try:
                 writer.write(
                     f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
-                    f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+                    f"Content-Length: {len(body)}\r\n\r\n".encode()
+                    + body
                 )
                 return _parsed(await reader.read(-1))
             finally:
@@ -67,7 +70,7 @@ def _parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 def _unchunked(body: bytes) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     while True:
         size_text, _, body = body.partition(b"\r\n")
         try:
@@ -129,6 +132,7 @@ def _connected_peers(rpc: dict[str, Any]) -> dict[str, bool]:
 
 
 def leader_among(views: list[AgentView]) -> str | None:
-    """The server that says it leads, of the highest term: an old leader that was cut off still says so in its old term."""
+    """The server that says it leads, of the highest term: an old leader that was cut off still says so in its old
+    term."""
     leaders = sorted((view.term, view.node) for view in views if view.role == "leader")
     return leaders[-1][1] if leaders else None

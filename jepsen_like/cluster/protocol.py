@@ -1,7 +1,7 @@
 """What is said on a cluster's control socket: one JSON object a line, requests answered in the order of completion.
 
-Each request has a fresh `id`, which its reply repeats. A reply may carry file descriptors (SCM_RIGHTS); it says how many. The same
-structs are what the supervisor reads and what `api.py` returns: parse once, then trust.
+Each request has a fresh `id`, which its reply repeats. A reply may carry file descriptors (SCM_RIGHTS); it says how
+many. The same structs are what the supervisor reads and what `api.py` returns: parse once, then trust.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from jepsen_like.net.rules import LinkCounters, LinkRule
 
 
 class Interval(NamedTuple):
-    """Nanoseconds of CLOCK_MONOTONIC: a fault was not in force before `start_ns`, and is fully in force after `end_ns`."""
+    """Nanoseconds of CLOCK_MONOTONIC: a fault was not in force before `start_ns`, and is fully in force after
+    `end_ns`."""
 
     start_ns: int
     end_ns: int
@@ -99,7 +100,19 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown", tag_field="op"):
 
 
 Operation = (
-    Partition | Cut | Shape | Heal | Kill | Pause | Resume | Stop | Start | Describe | MakeSocket | OpenNamespaces | Shutdown
+    Partition
+    | Cut
+    | Shape
+    | Heal
+    | Kill
+    | Pause
+    | Resume
+    | Stop
+    | Start
+    | Describe
+    | MakeSocket
+    | OpenNamespaces
+    | Shutdown
 )
 
 
@@ -111,7 +124,8 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """The end of an agent's process. `status` as in subprocess: negative is a signal. `expected`: this harness asked for it."""
+    """The end of an agent's process. `status` as in subprocess: negative is a signal. `expected`: this harness asked
+    for it."""
 
     node: str
     start: int

@@ -1,7 +1,7 @@
 """What a cluster is made of, as a value, and the command line that starts each of its agents.
 
-Names: servers s1.., client agents c1.., test clients t1.. (a namespace and a link of its own, but no process: sockets are made
-in it). Addresses: `net/addresses.py`. Nothing here starts anything.
+Names: servers s1.., client agents c1.., test clients t1.. (a namespace and a link of its own, but no process: sockets
+are made in it). Addresses: `net/addresses.py`. Nothing here starts anything.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
     log_dir: Path | None = None
     """One file per node, NODE.log, appended to over restarts."""
     trace_dir: Path | None = None
-    """If given, servers start with `-trace`; the directory is shared, the file names tell nodes and incarnations apart."""
+    """If given, servers start with `-trace`; the directory is shared, the file names tell nodes and incarnations
+    apart."""
     seed: int = 0
     """Of the switch's randomness (loss, jitter, ...)."""
     publish: bool = False

@@ -1,7 +1,7 @@
 """Where each node of a cluster lives: 10.77.0.0/24, inside the cluster's own namespaces only.
 
-Servers s1.. are .1 and up, client agents c1.. are .101 and up, namespaces of test clients t1.. are .201 and up, so that an address
-in a log names its node at a glance.
+Servers s1.. are .1 and up, client agents c1.. are .101 and up, namespaces of test clients t1.. are .201 and up, so
+that an address in a log names its node at a glance.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What a directed link does to packets, as values; and the plans (partition, cut, slow, heal) that compute new rules from old.
+"""What a directed link does to packets, as values; and the plans (partition, cut, slow, heal) that compute new rules
+from old.
 
-Pure: no sockets, no time. A *link* is an ordered pair of node names; a link without a rule carries every packet at once. The
-vocabulary follows netem(8) and Jepsen: a *grudge* is the set of links that a partition cuts.
-Deviation from netem: `jitter_ms` alone never reorders (it is the wait that varies, not the order); `reorder` does.
+Pure: no sockets, no time. A *link* is an ordered pair of node names; a link without a rule carries every packet at
+once. The vocabulary follows netem(8) and Jepsen: a *grudge* is the set of links that a partition cuts. Deviation from
+netem: `jitter_ms` alone never reorders (it is the wait that varies, not the order); `reorder` does.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class LinkRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """Probability that a packet is held back by `reorder_ms` more, so that later ones overtake it."""
     reorder_ms: float = 10.0
     corrupt: float = 0.0
-    """Probability that one bit behind the IP header is flipped; the receiver's kernel finds a wrong checksum and drops."""
+    """Probability that one bit behind the IP header is flipped; the receiver's kernel finds a wrong checksum and
+    drops."""
     corrupt_unseen: float = 0.0
     """Probability that one payload bit is flipped and the TCP or UDP checksum repaired: the application receives it."""
     rate_bytes_per_s: float = 0.0
@@ -77,9 +79,7 @@ def grudge(groups: Sequence[Sequence[str]]) -> frozenset[Link]:
     twice = sorted({node for node in members if members.count(node) > 1})
     if twice:
         raise InvalidRule(f"{', '.join(twice)}: in two groups of one partition; groups must not overlap")
-    return frozenset(
-        (a, b) for left in groups for right in groups if left is not right for a in left for b in right
-    )
+    return frozenset((a, b) for left in groups for right in groups if left is not right for a in left for b in right)
 
 
 def partitioned(rules: Rules, groups: Sequence[Sequence[str]]) -> dict[Link, LinkRule]:

@@ -1,0 +1,120 @@
+"""Publishes ports of namespaces on the host's loopback: for people and their tools, over no link that the switch
+could cut.
+
+Runs as a child of the supervisor and dies with it. The listening sockets were made in the host's namespace before the
+supervisor left it; a socket keeps the namespace it was born in. Outgoing sockets are made in the agent's namespace:
+this process has one thread, so it simply moves there first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import msgspec
+import uvloop
+
+from jepsen_like.net import namespaces
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """Connections accepted on `listener` are continued to `address`, port `port`, in the namespace `net`."""
+
+    listener: int
+    net: int
+    address: str
+    port: int
+
+
+class End(asyncio.Protocol):
+    """One side of a relayed connection: what it receives goes to the other side, as fast as that takes it."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.other: End | None = None
+        self._early = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self.transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio.Transport
+
+    def join(self, other: End) -> None:
+        """Pass on what arrived before the other side was there, and from now on everything."""
+        self.other, other.other = other, self
+        if self._early and other.transport is not None:
+            other.transport.write(bytes(self._early))
+        self._early.clear()
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.write(data)
+        else:
+            self._early += data
+
+    def eof_received(self) -> bool:
+        if self.other is not None and self.other.transport is not None and self.other.transport.can_write_eof():
+            self.other.transport.write_eof()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.close()
+
+    def pause_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.resume_reading()
+
+
+class Front(End):
+    """The accepted side: dials the agent; a refused connection is passed on by closing this one."""
+
+    def __init__(self, publication: Publication) -> None:
+        super().__init__()
+        self._publication = publication
+        self._dialling: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._dialling = asyncio.get_running_loop().create_task(self._dial())
+
+    async def _dial(self) -> None:
+        namespaces.enter(self._publication.net, namespaces.CLONE_NEWNET)
+        outgoing = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        outgoing.setblocking(False)
+        outgoing.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await loop.sock_connect(outgoing, (self._publication.address, self._publication.port))
+                _, back = await loop.create_connection(End, sock=outgoing)
+        except (OSError, TimeoutError):
+            outgoing.close()
+            if self.transport is not None:
+                self.transport.abort()
+            return
+        if self.transport is None:
+            assert back.transport is not None
+            back.transport.close()
+            return
+        self.join(back)
+
+
+async def _serve(publications: tuple[Publication, ...]) -> None:
+    loop = asyncio.get_running_loop()
+    servers = [
+        await loop.create_server(lambda to=each: Front(to), sock=socket.socket(fileno=each.listener))  # type: ignore[misc]
+        for each in publications
+    ]
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+
+
+def run(publications: tuple[Publication, ...]) -> None:
+    """Relay until killed."""
+    uvloop.run(_serve(publications))
