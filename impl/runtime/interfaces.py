@@ -1,11 +1,12 @@
 """What the rest of `impl` may know of the outside world: a clock, randomness, a disk, a network, tasks and the host.
 
-Everything outside `impl/runtime` gets these as one `Runtime` value, by argument, and imports neither asyncio nor os, socket, time,
-random or threading (import-linter enforces it). There are two worlds: `real` (uvloop, sockets, fsync) and `virtual` (one thread, virtual
-time, a disk that forgets what was not synced, a network that can be cut), and the same code runs in both.
+Everything outside `impl/runtime` gets these as one `Runtime` value, by argument, and imports neither asyncio nor os,
+socket, time, random or threading (import-linter enforces it). There are two worlds: `real` (uvloop, sockets, fsync)
+and `virtual` (one thread, virtual time, a disk that forgets what was not synced, a network that can be cut), and the
+same code runs in both.
 
-Conventions: durations and times are integers in nanoseconds; callbacks run on the loop, one at a time, and must not block;
-only `Executor.submit` runs work elsewhere. Disk calls block: after start-up they belong into the executor.
+Conventions: durations and times are integers in nanoseconds; callbacks run on the loop, one at a time, and must not
+block; only `Executor.submit` runs work elsewhere. Disk calls block: after start-up they belong into the executor.
 
 This module must not import anything that does I/O.
 """
@@ -80,7 +81,8 @@ class File(Protocol):
         """Up to `length` bytes from `offset`; fewer only at the end of the file."""
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write all of `data` at `offset` (pwrite, repeated until complete). On an error a prefix may have been written."""
+        """Write all of `data` at `offset` (pwrite, repeated until complete). On an error a prefix may have been
+        written."""
 
     def allocate(self, size: int) -> None:
         """Make the file `size` bytes long, new bytes zero, and reserve their space: ENOSPC comes from here."""
@@ -89,7 +91,8 @@ class File(Protocol):
         """Cut the file to `size` bytes."""
 
     def sync(self) -> None:
-        """fdatasync: when it returns, everything written is on the disk. When it raises, nothing may be assumed: see `FsyncFailed`."""
+        """fdatasync: when it returns, everything written is on the disk. When it raises, nothing may be assumed: see
+        `FsyncFailed`."""
 
     def close(self) -> None:
         """Release the descriptor. Says nothing of durability."""
@@ -123,7 +126,7 @@ class Disk(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is a file or directory of this name."""
 
-    def list(self, directory: str) -> list[str]:
+    def names(self, directory: str) -> list[str]:
         """Names in the directory, sorted."""
 
     def make_directories(self, directory: str) -> None:
@@ -194,7 +197,8 @@ class Network(Protocol):
     """TCP."""
 
     def dial(self, address: Address, receiver: Receiver, timeout_ns: int, failed: Callable[[OSError], None]) -> Timer:
-        """Connect. Either `receiver.connection_made` or `failed` is called, later, once; neither after `cancel` of the result.
+        """Connect. Either `receiver.connection_made` or `failed` is called, later, once; neither after `cancel` of
+        the result.
 
         After `timeout_ns` it fails with TimeoutError. Connections have TCP_NODELAY, and TCP_USER_TIMEOUT set to 5 s.
         """
@@ -239,7 +243,8 @@ class Tasks(Protocol):
     """Coroutines on the loop."""
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> Task:
-        """Run it concurrently. An exception that leaves it is a defect: the process ends, with the exception as its reason."""
+        """Run it concurrently. An exception that leaves it is a defect: the process ends, with the exception as its
+        reason."""
 
     def future(self) -> Future[Any]:
         """A new future of this loop."""

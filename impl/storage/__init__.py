@@ -1,0 +1,1 @@
+"""The durable log and the data directory, over the runtime's disk."""

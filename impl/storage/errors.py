@@ -11,15 +11,17 @@ class StorageError(Exception):
 
 
 class CorruptLog(StorageError):
-    """An intact record follows a damaged one, or a segment that must be complete is not: acknowledged records are lost or changed.
+    """An intact record follows a damaged one, or a segment that must be complete is not: acknowledged records are
+    lost or changed.
 
     Never repaired silently: a voter that forgets what it acknowledged can make the cluster lose committed entries.
     """
 
     def __init__(self, segment: str, offset: int, record: int, cause: str) -> None:
         super().__init__(
-            f"corrupt log: segment {segment}, record {record} at byte {offset}: {cause}. This server must not vote with a log that "
-            "forgot something: remove its data directory and let it join as a new server, or restore the file"
+            f"corrupt log: segment {segment}, record {record} at byte {offset}: {cause}. This server must not vote "
+            "with a log that forgot something: remove its data directory and let it join as a new server, or restore "
+            "the file"
         )
         self.segment = segment
         self.offset = offset
@@ -33,8 +35,8 @@ class UnsupportedFormat(StorageError):
 
     def __init__(self, segment: str, found: int, known: int) -> None:
         super().__init__(
-            f"{segment} has log format {found}, this version reads format {known}: start the version that wrote it, or use another data "
-            "directory"
+            f"{segment} has log format {found}, this version reads format {known}: start the version that wrote it, or "
+            "use another data directory"
         )
 
 
@@ -43,8 +45,8 @@ class ForeignDirectory(StorageError):
 
     def __init__(self, directory: str, owner: str, wanted: str) -> None:
         super().__init__(
-            f"data directory {directory} belongs to {owner}, not to {wanted}: give each agent a -data-dir of its own, or start "
-            "this one under its old name and node ID"
+            f"data directory {directory} belongs to {owner}, not to {wanted}: give each agent a -data-dir of its own, "
+            "or start this one under its old name and node ID"
         )
 
 
@@ -53,7 +55,8 @@ class DirectoryInUse(StorageError):
 
     def __init__(self, directory: str, pid: str) -> None:
         super().__init__(
-            f"data directory {directory} is in use by pid {pid or 'unknown'}: stop that process, or use another -data-dir"
+            f"data directory {directory} is in use by pid {pid or 'unknown'}: "
+            "stop that process, or use another -data-dir"
         )
 
 
@@ -67,7 +70,8 @@ class CorruptIdentity(StorageError):
 
 
 class DiskFull(StorageError):
-    """No space. Nothing of this append counts as written; the log stays as it was and can be appended to when there is space again."""
+    """No space. Nothing of this append counts as written; the log stays as it was and can be appended to when there
+    is space again."""
 
     def __init__(self, path: str, cause: OSError) -> None:
         super().__init__(
@@ -76,7 +80,8 @@ class DiskFull(StorageError):
 
 
 class FsyncFailed(StorageError):
-    """The disk did not confirm a write. Fatal: the kernel may have dropped the pages, and a second fsync would say success.
+    """The disk did not confirm a write. Fatal: the kernel may have dropped the pages, and a second fsync would say
+    success.
 
     Source: Rebello et al. 2020, "Can applications recover from fsync failures?"
     """

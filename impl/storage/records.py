@@ -1,8 +1,9 @@
 """What the durable log holds: records, in the order in which they were issued, and what recovery reports of them.
 
-Terms and votes are records of the same log as entries (ARCHITECTURE.md section 3, "One log on disk"), so that what survives a crash is
-a prefix of what was written: one of the *points* of the spec. Truncation is not a record: an entry whose index is not
-beyond the last one replaces everything from its index on (raft.tla HandleAppendEntriesRequest, conflict).
+Terms and votes are records of the same log as entries (ARCHITECTURE.md section 3, "One log on disk"), so that what
+survives a crash is a prefix of what was written: one of the *points* of the spec. Truncation is not a record: an
+entry whose index is not beyond the last one replaces everything from its index on (raft.tla
+HandleAppendEntriesRequest, conflict).
 
 This module must not do I/O: it says what the records are.
 """
@@ -42,7 +43,8 @@ NO_HARD_STATE = HardState(0, None)
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A torn tail that recovery removed: the end of the last write before a crash, which was never known to be durable."""
+    """A torn tail that recovery removed: the end of the last write before a crash, which was never known to be
+    durable."""
 
     segment: str
     offset: int

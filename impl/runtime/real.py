@@ -1,0 +1,234 @@
+"""The real world: uvloop, TCP sockets, the file system, signals. `run` starts it.
+
+With `real_disk`, the only module of `impl` that touches asyncio, os, socket or time. It must not decide anything:
+no retries, no protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import uvloop
+
+from impl.runtime.interfaces import NANOSECONDS, Address, Future, Receiver, Runtime, Task, Timer
+from impl.runtime.real_disk import DiskThread, RealDisk
+
+TCP_USER_TIMEOUT_MS = 5_000
+"""The kernel gives up a connection whose data stays unacknowledged that long; by itself it would take minutes."""
+
+
+class RealClock:
+    """CLOCK_MONOTONIC and the loop's timers; implements `Clock`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.monotonic_ns = time.monotonic_ns
+        self.wall_ns = time.time_ns
+
+    def call_later(self, delay_ns: int, callback: Callable[[], None]) -> Timer:
+        """As `Clock.call_later`."""
+        return self._loop.call_later(delay_ns / NANOSECONDS, callback)
+
+    def call_soon(self, callback: Callable[[], None]) -> Timer:
+        """As `Clock.call_soon`."""
+        return self._loop.call_soon(callback)
+
+    async def sleep(self, delay_ns: int) -> None:
+        """As `Clock.sleep`."""
+        await asyncio.sleep(delay_ns / NANOSECONDS)
+
+
+class RealTasks:
+    """Coroutines on the loop; implements `Tasks`. A task that fails ends `run`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fail: Callable[[BaseException], None]) -> None:
+        self._loop = loop
+        self._fail = fail
+        self._running: set[asyncio.Task[None]] = set()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> Task:
+        """As `Tasks.spawn`."""
+        task = self._loop.create_task(coroutine, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def future(self) -> Future[Any]:
+        """As `Tasks.future`."""
+        return self._loop.create_future()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+
+class RealConnection(asyncio.Protocol):
+    """One TCP connection: asyncio's protocol on one side, our `Receiver` on the other; implements `Connection`."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self.made = False
+        self.local: Address = ("", 0)
+        self.remote: Address = ("", 0)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: connected."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        endpoint = transport.get_extra_info("socket")
+        endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sys.platform == "linux":
+            endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
+        self.local = _address(transport.get_extra_info("sockname"))
+        self.remote = _address(transport.get_extra_info("peername"))
+        self.write = transport.write
+        self.buffered = transport.get_write_buffer_size
+        self.made = True
+        self._receiver.connection_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes."""
+        self._receiver.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: gone."""
+        self._receiver.connection_lost(exc)
+
+    def close(self) -> None:
+        """As `Connection.close`."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """As `Connection.abort`."""
+        self._transport.abort()
+
+
+class _Dial:
+    """A connection attempt; implements `Timer`."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+
+class RealListener:
+    """A listening socket; implements `Listener`."""
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+        self.address = _address(server.sockets[0].getsockname())
+
+    def close(self) -> None:
+        """As `Listener.close`."""
+        self._server.close()
+
+
+class RealNetwork:
+    """TCP sockets; implements `Network`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def dial(self, address: Address, receiver: Receiver, timeout_ns: int, failed: Callable[[OSError], None]) -> Timer:
+        """As `Network.dial`."""
+        return _Dial(self._loop.create_task(self._connect(address, receiver, timeout_ns, failed)))
+
+    async def _connect(
+        self, address: Address, receiver: Receiver, timeout_ns: int, failed: Callable[[OSError], None]
+    ) -> None:
+        host, port = address
+        connection = RealConnection(receiver)
+        try:
+            async with asyncio.timeout(timeout_ns / NANOSECONDS):
+                await self._loop.create_connection(lambda: connection, host, port)
+        except OSError as error:
+            # If time ran out between `connection_made` and here, the connection is closed and says so itself.
+            if not connection.made:
+                failed(error)
+
+    async def listen(self, address: Address, accept: Callable[[], Receiver]) -> RealListener:
+        """As `Network.listen`."""
+        host, port = address
+        server = await self._loop.create_server(
+            lambda: RealConnection(accept()), host, port, backlog=512, reuse_address=True
+        )
+        return RealListener(server)
+
+
+class RealHost:
+    """This process and this machine; implements `Host`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.pid = os.getpid()
+        self.hostname = socket.gethostname()
+        self.environment: Mapping[str, str] = os.environ
+
+    def on_signal(self, name: str, callback: Callable[[], None]) -> None:
+        """As `Host.on_signal`."""
+        self._loop.add_signal_handler(signal.Signals[name], callback)
+
+    def exit_now(self, code: int) -> None:
+        """As `Host.exit_now`."""
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int:
+    """Run `main` in the real world and return its exit code. Raises what leaves it, or what leaves a task it
+    spawned."""
+    code: int = uvloop.run(_supervise(main))
+    return code
+
+
+async def _supervise(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int:
+    """Run `main` until it ends or a spawned task fails."""
+    loop = asyncio.get_running_loop()
+    failure: asyncio.Future[int] = loop.create_future()
+
+    def fail(error: BaseException) -> None:
+        if not failure.done():
+            failure.set_exception(error)
+
+    def uncaught(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # A callback that raises is a defect: the state behind it is unknown, so the process must not go on.
+        fail(context.get("exception") or RuntimeError(str(context.get("message"))))
+
+    loop.set_exception_handler(uncaught)
+    executor = DiskThread(loop.call_soon_threadsafe)
+    runtime = Runtime(
+        clock=RealClock(loop),
+        random=random.SystemRandom(),
+        disk=RealDisk(),
+        network=RealNetwork(loop),
+        executor=executor,
+        tasks=RealTasks(loop, fail),
+        host=RealHost(loop),
+    )
+    # What is loaded by now lives as long as the process: the collector need not look at it again.
+    gc.freeze()
+    running = loop.create_task(main(runtime), name="main")
+    try:
+        done, _ = await asyncio.wait((running, failure), return_when=asyncio.FIRST_COMPLETED)
+        return failure.result() if failure in done else running.result()
+    finally:
+        running.cancel()
+        failure.cancel()
+        executor.stop()
+
+
+def _address(name: Any) -> Address:
+    """The first two fields of a socket's name (IPv6 has four)."""
+    return (str(name[0]), int(name[1])) if name else ("", 0)

@@ -1,0 +1,162 @@
+"""The data directory of a server: who it is, how often it started, its log; held by one process at a time.
+
+    lock           flock; holds the process id
+    identity.json  format, node id, node name; written once, after the log exists
+    incarnation    how many processes have opened the directory, and a CRC-32; replaced atomically at each start
+    raft/          the segments of the log
+
+Order matters: the log is made before the identity, so that a directory with an identity and without a log has lost
+it; the incarnation is durable before anything is recorded or sent under it, so that no two processes share one.
+
+It must not know what the log means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+from zlib import crc32
+
+import msgspec
+
+from impl.runtime.interfaces import Disk, Lock, Locked, Random
+from impl.storage.durable_log import DurableLog
+from impl.storage.errors import CorruptIdentity, DirectoryInUse, ForeignDirectory, FsyncFailed
+from impl.storage.records import Recovered
+from impl.storage.segment import SEGMENT_BYTES
+
+FORMAT = 1
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who the node is, for ever. Content of identity.json."""
+
+    format: int
+    node_id: str
+    """A UUID in lower case."""
+    node_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectory:
+    """An open data directory."""
+
+    node_id: str
+    node_name: str
+    incarnation: int
+    """1 in the first process that opened it; never used twice."""
+    log: DurableLog
+    recovered: Recovered
+    lock: Lock
+
+    def close(self) -> None:
+        """Close the log and let another process in."""
+        self.log.close()
+        self.lock.release()
+
+
+def open_data_directory(
+    disk: Disk,
+    path: str,
+    random: Random,
+    pid: int,
+    node_name: str,
+    node_id: str | None = None,
+    *,
+    segment_bytes: int = SEGMENT_BYTES,
+) -> DataDirectory:
+    """Lock the directory, find or make the identity, open the log, count the incarnation.
+
+    `node_id`: the one that the user asks for; None takes the recorded one or mints one. Raises DirectoryInUse,
+    ForeignDirectory (recorded under another name or id), CorruptIdentity, what `DurableLog.open` raises, and OSError
+    if the directory cannot be made or written.
+    """
+    disk.make_directories(path)
+    try:
+        lock = disk.lock(f"{path}/lock", str(pid))
+    except Locked as error:
+        raise DirectoryInUse(path, error.owner) from error
+    try:
+        known = read_identity(disk, path)
+        identity = _choose(path, known, node_name, node_id, random)
+        log, recovered = DurableLog.open(
+            disk, f"{path}/raft", identity.node_id, must_exist=known is not None, segment_bytes=segment_bytes
+        )
+        if known is None:
+            replace_file(disk, path, "identity.json", msgspec.json.format(msgspec.json.encode(identity)) + b"\n")
+        incarnation = count_incarnation(disk, path)
+    except BaseException:
+        lock.release()
+        raise
+    return DataDirectory(identity.node_id, identity.node_name, incarnation, log, recovered, lock)
+
+
+def read_identity(disk: Disk, path: str) -> Identity | None:
+    """The recorded identity; None in a directory that was never used. Raises CorruptIdentity."""
+    name = f"{path}/identity.json"
+    if not disk.exists(name):
+        return None
+    try:
+        identity = msgspec.json.decode(_read(disk, name), type=Identity)
+    except msgspec.MsgspecError as error:
+        raise CorruptIdentity(name, str(error)) from error
+    if identity.format != FORMAT:
+        raise CorruptIdentity(name, f"format {identity.format}, this version knows {FORMAT}")
+    return identity
+
+
+def _choose(path: str, known: Identity | None, node_name: str, node_id: str | None, random: Random) -> Identity:
+    if known is None:
+        minted = str(UUID(bytes=random.randbytes(16), version=4))
+        return Identity(FORMAT, node_id.lower() if node_id else minted, node_name)
+    if known.node_name != node_name or (node_id and known.node_id != node_id.lower()):
+        wanted = f"node {node_name}" + (f" ({node_id})" if node_id else "")
+        raise ForeignDirectory(path, f"node {known.node_name} ({known.node_id})", wanted)
+    return known
+
+
+def count_incarnation(disk: Disk, path: str) -> int:
+    """Add one to the durable counter and return it. Raises CorruptIdentity, FsyncFailed, OSError."""
+    name = f"{path}/incarnation"
+    last = _parse_incarnation(name, _read(disk, name)) if disk.exists(name) else 0
+    number = str(last + 1).encode()
+    replace_file(disk, path, "incarnation", number + b" %08x\n" % crc32(number))
+    return last + 1
+
+
+def _parse_incarnation(name: str, content: bytes) -> int:
+    match content.split():
+        case [number, checksum] if number.isdigit() and checksum == b"%08x" % crc32(number):
+            return int(number)
+        case _:
+            raise CorruptIdentity(name, "its checksum does not match")
+
+
+def replace_file(disk: Disk, directory: str, name: str, content: bytes) -> None:
+    """Give a small file new content, atomically and durably: after a crash it holds the old or the new."""
+    path = f"{directory}/{name}"
+    unfinished = f"{path}.new"
+    if disk.exists(unfinished):
+        disk.remove(unfinished)
+    file = disk.open(unfinished, create=True)
+    try:
+        file.write(0, content)
+        try:
+            file.sync()
+        except OSError as error:
+            raise FsyncFailed(unfinished, error) from error
+    finally:
+        file.close()
+    disk.rename(unfinished, path)
+    try:
+        disk.sync_directory(directory)
+    except OSError as error:
+        raise FsyncFailed(directory, error) from error
+
+
+def _read(disk: Disk, path: str) -> bytes:
+    file = disk.open(path)
+    try:
+        return file.read(0, file.size())
+    finally:
+        file.close()

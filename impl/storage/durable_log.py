@@ -1,0 +1,251 @@
+"""The log on disk: append-only segments; one buffered write per append, one fdatasync per sync.
+
+An append is visible to the next recovery as a prefix at most, and durable when the following `sync` returned. It
+never spans segments: if it does not fit, the current segment is synced and a new one is begun first, so that the
+only errors of space come before any byte of the append is visible (segments are preallocated), or from a file system
+that allocates again on each write; what such a write left is overwritten with zeros before the next one.
+
+Single-threaded by contract: all calls come from one thread at a time (the executor's). After a fatal error the log
+refuses every call: a second fsync would confirm what the first one lost.
+
+It must not know Raft's rules beyond the order of its records. Old segments are never removed (there are no snapshots
+yet).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import assert_never
+
+from impl.runtime.interfaces import Disk, File
+from impl.storage.errors import (
+    CorruptLog,
+    DiskFull,
+    FsyncFailed,
+    LogClosed,
+    OutOfOrder,
+    StorageError,
+    WriteFailed,
+)
+from impl.storage.records import Entry, Genesis, HardState, Record, Recovered
+from impl.storage.recovery import SUFFIX, UNFINISHED, Tail, recover, segment_name
+from impl.storage.segment import HEADER_BYTES, SEGMENT_BYTES, SegmentHeader, encode_header, encode_records
+
+_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+class DurableLog:
+    """A log that is open for appending. Made by `open`."""
+
+    def __init__(self, disk: Disk, directory: str, node_id: str, segment_bytes: int, recovered: Recovered) -> None:
+        """Not for callers: use `open`."""
+        self._disk = disk
+        self._directory = directory
+        self._node_id = node_id
+        self._segment_bytes = segment_bytes
+        self._genesis = recovered.genesis is not None
+        self._hard_state = recovered.hard_state
+        self._last_index = len(recovered.entries)
+        self._file: File | None = None
+        self._sequence = 0
+        self._size = 0
+        self._end = 0
+        """Where the next record goes."""
+        self._synced_end = 0
+        self._dirty = False
+        """Something was written since the last sync: records, or zeros over what a failed write left."""
+        self._scrub_end = 0
+        """Bytes up to here may hold the rest of a failed write; zeros must replace them first."""
+        self._crc = 0
+        self._refusal: str | None = None
+
+    @classmethod
+    def open(
+        cls, disk: Disk, directory: str, node_id: str, *, must_exist: bool = False, segment_bytes: int = SEGMENT_BYTES
+    ) -> tuple[DurableLog, Recovered]:
+        """Recover the log in `directory`, or begin one; cut a torn tail; make what was read durable.
+
+        `must_exist`: this directory had a log once, so that its absence is a loss. Raises CorruptLog,
+        UnsupportedFormat, ForeignDirectory, DiskFull, FsyncFailed, WriteFailed.
+        """
+        disk.make_directories(directory)
+        recovered, tail = recover(disk, directory, node_id)
+        if must_exist and not tail.sequence:
+            raise CorruptLog(segment_name(1), 0, 0, "the segment is missing: the directory held a log and does not now")
+        log = cls(disk, directory, node_id, segment_bytes, recovered)
+        log._begin(tail)
+        return log, recovered
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write `records` after those before, in one write; durable when the next `sync` returned.
+
+        An Entry whose index is not beyond the last one replaces everything from there on. Raises DiskFull (nothing
+        counts as written; try the same append again later. A crash may still reveal it, as any write that was issued
+        and not confirmed), OutOfOrder, WriteFailed, FsyncFailed (of the segment before, if a new one is begun),
+        LogClosed.
+        """
+        self._usable()
+        after = self._check_order(records)
+        self._scrub()
+        data, crc = encode_records(tuple(records), self._crc, self._end - self._synced_end)
+        if self._end + len(data) > self._size:
+            self._roll(len(data))
+            data, crc = encode_records(tuple(records), self._crc, 0)
+        self._write(self._end, data)
+        self._end += len(data)
+        self._crc = crc
+        self._hard_state, self._last_index, self._genesis = after
+
+    def sync(self) -> None:
+        """Make everything appended durable (fdatasync). Raises FsyncFailed, after which the log refuses all use."""
+        self._usable()
+        if not self._dirty:
+            return
+        self._sync_file(self._open_file())
+        self._synced_end, self._dirty = self._end, False
+
+    def close(self) -> None:
+        """Release the file. What was not synced may be lost."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._refusal = self._refusal or "the log was closed"
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry appended; 0 if there is none."""
+        return self._last_index
+
+    @property
+    def hard_state(self) -> HardState:
+        """In force after everything appended."""
+        return self._hard_state
+
+    def _begin(self, tail: Tail) -> None:
+        """Remove what an unfinished roll left; zero a torn tail; sync; or make the first segment."""
+        for name in self._disk.names(self._directory):
+            if name.endswith(SUFFIX + UNFINISHED):
+                self._disk.remove(f"{self._directory}/{name}")
+        if not tail.sequence:
+            self._roll(0)
+            return
+        self._file = self._disk.open(f"{self._directory}/{segment_name(tail.sequence)}")
+        self._sequence, self._size = tail.sequence, tail.size
+        self._end, self._crc, self._scrub_end = tail.end, tail.crc, tail.garbage_end
+        self._scrub()
+        # Records that a killed process wrote and never synced are still only in the page cache. They become the
+        # durable point of this incarnation, so they must be durable before anybody is told of them; so must the
+        # segment's name.
+        self._sync_file(self._file)
+        self._sync_directory()
+        self._synced_end, self._dirty = self._end, False
+
+    def _check_order(self, records: Sequence[Record]) -> tuple[HardState, int, bool]:
+        """What the log will be after `records`; raises OutOfOrder if they do not continue it."""
+        hard_state, last_index, genesis = self._hard_state, self._last_index, self._genesis
+        for record in records:
+            match record:
+                case Entry(index):
+                    if not 1 <= index <= last_index + 1:
+                        raise OutOfOrder(f"entry {index} cannot follow entry {last_index}")
+                    last_index = index
+                case HardState(term):
+                    if term < hard_state.term:
+                        raise OutOfOrder(f"term {term} cannot follow term {hard_state.term}")
+                    hard_state = record
+                case Genesis():
+                    if genesis:
+                        raise OutOfOrder("the log has a genesis already")
+                    genesis = True
+                case _:
+                    assert_never(record)
+        return hard_state, last_index, genesis
+
+    def _roll(self, needed: int) -> None:
+        """Begin a new segment with room for `needed` bytes. On DiskFull the current one stays in use."""
+        if self._file is not None:
+            self.sync()
+        size = max(self._segment_bytes, HEADER_BYTES + needed)
+        block, crc = encode_header(
+            SegmentHeader(
+                self._sequence + 1, self._node_id, size, self._end, self._crc, self._last_index, self._hard_state
+            )
+        )
+        path = f"{self._directory}/{segment_name(self._sequence + 1)}"
+        file = self._make_file(path, size, block)
+        if self._file is not None:
+            self._file.close()
+        self._file = file
+        self._sequence, self._size, self._crc = self._sequence + 1, size, crc
+        self._end = self._synced_end = self._scrub_end = HEADER_BYTES
+        self._dirty = False
+
+    def _make_file(self, path: str, size: int, block: bytes) -> File:
+        """A preallocated segment with its header, durable under its name: a segment that exists is complete."""
+        unfinished = path + UNFINISHED
+        if self._disk.exists(unfinished):
+            self._disk.remove(unfinished)
+        try:
+            file = self._disk.open(unfinished, create=True)
+            try:
+                file.allocate(size)
+                file.write(0, block)
+            except OSError:
+                file.close()
+                self._disk.remove(unfinished)
+                raise
+        except OSError as error:
+            raise self._write_error(path, error) from error
+        self._sync_file(file)
+        try:
+            self._disk.rename(unfinished, path)
+        except OSError as error:
+            raise self._fatal(WriteFailed(path, error)) from error
+        self._sync_directory()
+        return file
+
+    def _write(self, offset: int, data: bytes) -> None:
+        file = self._open_file()
+        self._dirty = True
+        try:
+            file.write(offset, data)
+        except OSError as error:
+            self._scrub_end = max(self._scrub_end, offset + len(data))
+            raise self._write_error(file.path, error) from error
+
+    def _scrub(self) -> None:
+        """Replace by zeros what a torn or failed write left beyond the end: it must never look like a record again."""
+        if self._scrub_end > self._end:
+            self._write(self._end, bytes(self._scrub_end - self._end))
+        self._scrub_end = self._end
+
+    def _sync_file(self, file: File) -> None:
+        try:
+            file.sync()
+        except OSError as error:
+            raise self._fatal(FsyncFailed(file.path, error)) from error
+
+    def _sync_directory(self) -> None:
+        try:
+            self._disk.sync_directory(self._directory)
+        except OSError as error:
+            raise self._fatal(FsyncFailed(self._directory, error)) from error
+
+    def _open_file(self) -> File:
+        if self._file is None:
+            raise LogClosed("the log was closed")
+        return self._file
+
+    def _usable(self) -> None:
+        if self._refusal is not None:
+            raise LogClosed(self._refusal)
+
+    def _write_error(self, path: str, error: OSError) -> StorageError:
+        if error.errno in _NO_SPACE:
+            return DiskFull(path, error)
+        return self._fatal(WriteFailed(path, error))
+
+    def _fatal(self, error: StorageError) -> StorageError:
+        self._refusal = f"the log is unusable since: {error}"
+        return error

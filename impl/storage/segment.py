@@ -1,0 +1,182 @@
+"""The format of a segment of the log: one header block, then records, then zeros up to the preallocated size.
+
+    header block (512 bytes): magic | format u32 | length of the body u32 | crc u32 | body (msgpack SegmentHeader) |
+    zeros record: crc u32 | previous u32 | length u32 | unsynced u32 | index u64 | term u64 | kind u8, 7 zeros |
+    payload | zeros to 8
+
+All integers are little-endian. `crc` is the CRC-32 of everything after it, padding included. `previous` is the `crc`
+of the predecessor (of the header block, for the first record): records form a chain, so one that was moved, doubled
+or left over from an older write does not fit. It is stored and not only mixed in, so that a record can be recognised
+as intact when its predecessor is damaged. `unsynced` is the number of bytes between the end of what was known to be
+durable when the record was written and its own start: an intact record testifies that everything before
+`offset - unsynced` had reached the disk.
+
+The first 20 bytes of the header block, and what its CRC covers, stay the same in every format version.
+
+This module must not do I/O. Source: etcd `wal` (chained CRC, preallocated segments); `unsynced` is ours.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import assert_never
+from zlib import crc32
+
+import msgspec
+
+from impl.storage.errors import CorruptLog, UnsupportedFormat
+from impl.storage.records import Entry, Genesis, HardState, Record
+
+FORMAT = 1
+MAGIC = b"COMITIA\n"
+HEADER_BYTES = 512
+SEGMENT_BYTES = 16 * 1024 * 1024
+"""Preallocated size of a segment. One that must hold a larger write is as large as that needs."""
+MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
+"""No record is longer: a length beyond it is damage."""
+
+_PREFIX = struct.Struct("<8sIII")
+_RECORD = struct.Struct("<IIIIQQB7x")
+_AFTER_CRC = struct.Struct("<IIIQQB7x")
+_CRC = struct.Struct("<I")
+RECORD_HEADER_BYTES = _RECORD.size
+ALIGNMENT = 8
+
+ENTRY, HARD_STATE, GENESIS = 1, 2, 3
+_KINDS = frozenset((ENTRY, HARD_STATE, GENESIS))
+_PADDING = tuple(bytes(n) for n in range(ALIGNMENT))
+
+
+class SegmentHeader(msgspec.Struct, frozen=True, array_like=True):
+    """What a segment says before its first record."""
+
+    sequence: int
+    """Number of the segment, from 1."""
+    node_id: str
+    size: int
+    """Preallocated length of the file: a shorter file was truncated."""
+    previous_end: int
+    """Where the records of the previous segment end: its durable high-water mark. 0 in the first segment."""
+    previous_crc: int
+    """CRC of the last record of the previous segment (of its header if it holds none). 0 in the first segment."""
+    last_index: int
+    """Index of the last entry of the log when the segment began."""
+    hard_state: HardState
+    """In force when the segment began."""
+
+
+_decode_header_body = msgspec.msgpack.Decoder(SegmentHeader).decode
+_decode_voted_for = msgspec.msgpack.Decoder(str | None).decode
+_decode_genesis = msgspec.msgpack.Decoder(Genesis).decode
+
+
+def encode_header(header: SegmentHeader) -> tuple[bytes, int]:
+    """The header block and its CRC."""
+    body = msgspec.msgpack.encode(header)
+    room = HEADER_BYTES - _PREFIX.size
+    if len(body) > room:
+        raise ValueError(f"a segment header of {len(body)} bytes: node names may have at most 255 bytes")
+    padded = body + bytes(room - len(body))
+    crc = crc32(padded, crc32(_PREFIX.pack(MAGIC, FORMAT, len(body), 0)))
+    return _PREFIX.pack(MAGIC, FORMAT, len(body), crc) + padded, crc
+
+
+def decode_header(segment: str, data: bytes) -> tuple[SegmentHeader, int]:
+    """The header and its CRC; `segment` names the file in errors. Raises CorruptLog or UnsupportedFormat."""
+    if len(data) < HEADER_BYTES:
+        raise CorruptLog(segment, 0, 0, f"the file has {len(data)} bytes, less than a segment's header")
+    magic, version, length, crc = _PREFIX.unpack_from(data)
+    if magic != MAGIC:
+        raise CorruptLog(segment, 0, 0, "it does not begin like a segment of a log")
+    if crc32(data[_PREFIX.size : HEADER_BYTES], crc32(_PREFIX.pack(magic, version, length, 0))) != crc:
+        raise CorruptLog(segment, 0, 0, "the header's checksum does not match")
+    if version != FORMAT:
+        raise UnsupportedFormat(segment, version, FORMAT)
+    try:
+        return _decode_header_body(data[_PREFIX.size : _PREFIX.size + length]), crc
+    except msgspec.MsgspecError as error:
+        raise CorruptLog(segment, 0, 0, f"the header cannot be read: {error}") from error
+
+
+def encode_records(records: list[Record] | tuple[Record, ...], crc: int, unsynced: int) -> tuple[bytes, int]:
+    """The bytes of `records` and the CRC of the last one.
+
+    `crc` is that of the predecessor; `unsynced` the bytes of the log written since the last sync.
+    """
+    parts: list[bytes] = []
+    add = parts.append
+    for record in records:
+        match record:
+            case Entry(index, term, payload):
+                kind = ENTRY
+            case HardState(term, voted_for):
+                kind, index, payload = HARD_STATE, 0, msgspec.msgpack.encode(voted_for)
+            case Genesis():
+                kind, index, term, payload = GENESIS, 0, 0, msgspec.msgpack.encode(record)
+            case _:
+                assert_never(record)
+        length = len(payload)
+        if length > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"a record of {length} bytes: at most {MAX_PAYLOAD_BYTES}")
+        head = _AFTER_CRC.pack(crc, length, unsynced, index, term, kind)
+        content = head + payload + _PADDING[-length % ALIGNMENT]
+        crc = record_crc(content)
+        add(_CRC.pack(crc))
+        add(content)
+        unsynced += 4 + len(content)
+    return b"".join(parts), crc
+
+
+def record_crc(content: bytes | memoryview) -> int:
+    """Checksum of a record: of everything after the `crc` field, hence of the predecessor's checksum too."""
+    return crc32(content)
+
+
+class RawRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record whose checksum is right. Whether it continues the log is not known yet."""
+
+    offset: int
+    end: int
+    crc: int
+    previous: int
+    unsynced: int
+    index: int
+    term: int
+    kind: int
+    payload: bytes
+
+
+def read_record(data: memoryview, offset: int) -> RawRecord | str:
+    """The record at `offset`, or why there is none."""
+    if offset + RECORD_HEADER_BYTES > len(data):
+        return "the segment ends within a record's header"
+    crc, previous, length, unsynced, index, term, kind = _RECORD.unpack_from(data, offset)
+    if kind not in _KINDS or length > MAX_PAYLOAD_BYTES:
+        return "there is no record header"
+    start = offset + RECORD_HEADER_BYTES
+    end = start + length + (-length % ALIGNMENT)
+    if end > len(data):
+        return f"the record's length of {length} bytes exceeds the segment"
+    if record_crc(data[offset + 4 : end]) != crc:
+        return "the record's checksum does not match"
+    return RawRecord(offset, end, crc, previous, unsynced, index, term, kind, bytes(data[start : start + length]))
+
+
+def extent(data: memoryview, offset: int) -> int:
+    """Where the damaged record at `offset` would end if its length can be believed; else the end of its header."""
+    end = offset + RECORD_HEADER_BYTES
+    if end > len(data):
+        return len(data)
+    length: int = _RECORD.unpack_from(data, offset)[2]
+    return end + length if end + length <= len(data) else end
+
+
+def decode_record(raw: RawRecord) -> Record:
+    """The record's meaning. Raises msgspec.MsgspecError if an intact record's payload is not what its kind says."""
+    match raw.kind:
+        case 1:
+            return Entry(raw.index, raw.term, raw.payload)
+        case 2:
+            return HardState(raw.term, _decode_voted_for(raw.payload))
+        case _:
+            return _decode_genesis(raw.payload)
