@@ -1,6 +1,6 @@
 """The harness's commands, imported one at a time: `comitia cluster` must not load the checkers, nor `bench` the switch.
 
-The root group asks this module for `NAME_command`; each lives beside what it drives. Nothing but the table belongs here.
+The root group asks this module for `NAME_command`; each lives beside what it drives. Only the table belongs here.
 """
 
 from __future__ import annotations

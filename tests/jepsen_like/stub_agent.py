@@ -1,7 +1,7 @@
 """A stand-in for `comitia agent` in tests of the harness: takes its arguments, serves just enough HTTP, elects s1.
 
-It leads if it is the first server, and says so in /v1/agent/self and /v1/status/leader. `PUT /v1/exit?CODE` ends it with
-that code, to play a crash. Not an agent: no Raft, no state. Runs as a program only.
+It leads if it is the first server, and says so in /v1/agent/self and /v1/status/leader. `PUT /v1/exit?CODE` ends it
+with that code, to play a crash. Not an agent: no Raft, no state. Runs as a program only.
 """
 
 from __future__ import annotations
