@@ -4,7 +4,7 @@ Which operations may be left out? If a history is linearizable, then so is what 
 dropped whose value no remaining operation finds: restrict the order to what remains, and each remaining answer still
 stands behind the write that it saw, with no write between. So a part that is *closed* (with each read or cas, every
 write that it may have seen) and not linearizable shows that the whole is not. A read cannot have seen a write that was
-called after it returned, nor one that was certainly overwritten: a third operation wrote after it returned, and returned
+called after it returned, nor one that was certainly overwritten: a third operation wrote after it, and returned
 before the read was called.
 """
 
