@@ -90,7 +90,8 @@ def shrink(actions: Sequence[Action], furthest: int) -> list[Action]:
         return search(part, CONFIGURATIONS).linearizable is False
 
     written = {action.produced for action in actions}
-    unwritten = [action for action in actions if action.expected > NULL and action.expected not in written]
+    required = [action for action in actions if not action.optional]
+    unwritten = [action for action in required if action.expected > NULL and action.expected not in written]
     if unwritten:
         return unwritten[:1]
     centre = sum(1 for action in actions if action.call <= furthest)
