@@ -212,10 +212,12 @@ class Cluster:
         """The node's address inside the cluster."""
         return addresses.address_of(node)
 
-    async def socket(self, origin: str) -> Socket:
-        """A fresh non-blocking TCP socket, not connected, that lives in `origin`'s namespace: what it sends to other
-        nodes crosses the switch as that node's traffic. It can be used from this process as any other."""
-        _, descriptors = await self._control.ask(protocol.MakeSocket(origin))
+    async def socket(self, origin: str, *, datagram: bool = False) -> Socket:
+        """A fresh non-blocking TCP (or UDP) socket, not connected, that lives in `origin`'s namespace.
+
+        What it sends to other nodes crosses the switch as that node's traffic. Use it from this process like any other.
+        """
+        _, descriptors = await self._control.ask(protocol.MakeSocket(origin, datagram))
         made = socket.socket(fileno=descriptors[0])
         made.setblocking(False)
         return made

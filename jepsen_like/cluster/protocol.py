@@ -82,9 +82,10 @@ class Describe(msgspec.Struct, frozen=True, tag="describe", tag_field="op"):
 
 
 class MakeSocket(msgspec.Struct, frozen=True, tag="make-socket", tag_field="op"):
-    """A TCP socket born in the node's namespace, where it stays; the reply carries it."""
+    """A TCP (or UDP) socket born in the node's namespace, where it stays; the reply carries it."""
 
     node: str
+    datagram: bool = False
 
 
 class OpenNamespaces(msgspec.Struct, frozen=True, tag="open-namespaces", tag_field="op"):

@@ -94,8 +94,8 @@ class Supervisor:
                 done = _reply(self._agent(node).start())
             case protocol.Describe():
                 done = protocol.Reply(0, world=await self._describe())
-            case protocol.MakeSocket(node):
-                return done, [self._make_socket(node)], True
+            case protocol.MakeSocket(node, datagram):
+                return done, [self._make_socket(node, datagram)], True
             case protocol.OpenNamespaces(node):
                 return done, self._open_namespaces(node), True
             case protocol.Shutdown(timeout_s):
@@ -134,10 +134,11 @@ class Supervisor:
             return protocol.NodeState(node.name, node.address, "none")
         return protocol.NodeState(node.name, node.address, agent.state, agent.starts, agent.pid, node.published)
 
-    def _make_socket(self, node: str) -> int:
+    def _make_socket(self, node: str, datagram: bool) -> int:
         namespaces.enter(self._net(node), namespaces.CLONE_NEWNET)
         try:
-            return socket.socket(socket.AF_INET, socket.SOCK_STREAM).detach()
+            kind = socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM
+            return socket.socket(socket.AF_INET, kind).detach()
         finally:
             namespaces.enter(self._home_net, namespaces.CLONE_NEWNET)
 

@@ -143,6 +143,11 @@ class Switch:
                 packet = read(descriptor, size)
             except BlockingIOError:
                 return
+            except OSError:  # the device is gone
+                packet = b""
+            if not packet:
+                self._epoll.unregister(descriptor)
+                return
             if packet[0] >> 4 != 4:  # IPv6: the kernel's own neighbour discovery
                 continue
             route = table[packet[19]] if packet[16:19] == NETWORK else None
