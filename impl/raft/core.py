@@ -258,7 +258,7 @@ def persist(server: Server, number: int) -> None:
 
 def applicable_index(server: Server) -> int:
     """How far entries may be applied: committed, and on this server's disk (ARCHITECTURE.md, section 3, rule 4)."""
-    return min(server.commit_index, server.disk.durable_index)
+    return server.disk.durable_up_to(server.commit_index)
 
 
 def apply(server: Server) -> list[Entry]:

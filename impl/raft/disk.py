@@ -1,9 +1,7 @@
-"""What this server's disk holds, as far as the core may know: the spec's `durable` point and the writes issued after
-it.
+"""What this server's disk holds, as far as the core knows: the spec's `durable` point, and the writes issued after it.
 
 Memory runs ahead of the disk; every change of memory that must survive a restart is a record here. What leaves the
-server is guarded by `knows_term`, `knows_vote` and `holds` (ARCHITECTURE.md, section 3, rules 1 to 4), and by nothing
-else.
+server is guarded by `knows_term`, `knows_vote` and `durable_up_to`, the rules 1 to 4 of ARCHITECTURE.md, section 3.
 """
 
 from __future__ import annotations
@@ -61,9 +59,9 @@ class Disk:
         """Rule 2: a vote for `candidate` in `term` may be granted, requested or counted for oneself."""
         return self.durable_term == term and self.durable_voted_for == candidate
 
-    def holds(self, index: int) -> bool:
-        """Rules 3 and 4: entries 1..index may be acknowledged, counted for oneself, applied."""
-        return index <= self.durable_index
+    def durable_up_to(self, index: int) -> int:
+        """Rules 3 and 4: of the entries 1..index, how many may be acknowledged, counted for oneself, applied."""
+        return min(index, self.durable_index)
 
     def record_hard_state(self, term: int, voted_for: str | None) -> None:
         """Memory's term and vote changed."""

@@ -66,7 +66,7 @@ def handle_request_vote_request(server: Server, received: Received, request: Req
     """
     candidate = received.source
     granted = may_vote_for(server, candidate) and is_up_to_date(server, request)
-    if granted and server.voted_for is None:
+    if granted and server.voted_for != candidate:
         server.disk.record_hard_state(server.term, candidate)
         server.reset_election_timer()
     server.votes_owed[candidate] = granted
@@ -74,9 +74,7 @@ def handle_request_vote_request(server: Server, received: Received, request: Req
 
 
 def reject_stale_vote_request(server: Server, candidate: str) -> None:
-    """A request of an older term is refused, so that its sender learns the current one (section 3.3). No state
-    changes.
-    """
+    """Refuse a request of an older term, so that its sender learns the current one (section 3.3)."""
     server.votes_owed.setdefault(candidate, False)
 
 

@@ -8,7 +8,7 @@ section 3, rule 3). One acknowledgement stands for all the slices that arrived b
 from __future__ import annotations
 
 from impl.raft import outbox
-from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse
+from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse, Entry
 from impl.raft.ready import Role
 from impl.raft.server import Received, Rejection, Server
 
@@ -59,26 +59,31 @@ def passes_consistency_check(server: Server, request: AppendEntriesRequest) -> b
 
 
 def take_entries(server: Server, request: AppendEntriesRequest) -> None:
-    """Append the entries that are missing; cut the log only where it conflicts (figure 3.1, AppendEntries, steps 3
-    and 4).
-    """
+    """Append what is missing; cut the log only where it conflicts (figure 3.1, AppendEntries, steps 3 and 4)."""
     entries, log = request.entries, server.log
     if not entries:
         return
     previous = request.prev_log_index
     if entries[0].index != previous + 1 or entries[-1].index != previous + len(entries):
         raise ProtocolViolated(f"a slice after index {previous} has entries {entries[0].index}..{entries[-1].index}")
-    known = 0
-    if previous < log.last_index:
-        while known < len(entries) and log.has(entries[known].index, entries[known].term):
-            known += 1
+    known = count_known(server, entries)
+    if known:
         entries = entries[known:]
         if not entries:
             return
-        if entries[0].index <= log.last_index:
-            cut(server, entries[0].index - 1)
+    if entries[0].index <= log.last_index:
+        cut(server, entries[0].index - 1)
     log.extend(entries)
     server.disk.record_entries(entries)
+
+
+def count_known(server: Server, entries: list[Entry]) -> int:
+    """How many of a slice's first entries this log has already: an old slice must not cut a log that has moved on."""
+    log, known = server.log, 0
+    if entries[0].index <= log.last_index:
+        while known < len(entries) and log.has(entries[known].index, entries[known].term):
+            known += 1
+    return known
 
 
 def cut(server: Server, last: int) -> None:
@@ -93,15 +98,13 @@ def cut(server: Server, last: int) -> None:
 
 
 def reject_stale_append(server: Server, source: str, request: AppendEntriesRequest) -> None:
-    """A request of an older term is refused, so that its sender learns the current one (section 3.3). No state
-    changes.
-    """
+    """Refuse a request of an older term, so that its sender learns the current one (section 3.3)."""
     server.rejections_owed[source] = Rejection(request.prev_log_index, 0, 0)
 
 
 def durable_match(server: Server) -> int:
     """How much of the leader's log this server's disk holds: all that an acknowledgement may cover (rule 3)."""
-    return min(server.leader_match, server.disk.durable_index)
+    return server.disk.durable_up_to(server.leader_match)
 
 
 def append_entries_response(server: Server) -> None:

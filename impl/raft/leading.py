@@ -126,7 +126,7 @@ def back_off(server: Server, progress: Progress, response: AppendEntriesResponse
 def quorum_match(server: Server) -> int:
     """The greatest index that the disks of a quorum hold; the leader counts its own disk, not its memory (rule 3)."""
     matches = [progress.match_index for progress in server.progress.values()]
-    matches.append(server.disk.durable_index)
+    matches.append(server.disk.durable_up_to(server.log.last_index))
     return reached_by_quorum(matches)
 
 

@@ -10,6 +10,8 @@ Wire form: msgpack arrays whose first element is the tag. Appending a field with
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 
@@ -73,3 +75,8 @@ class AppendEntriesResponse(msgspec.Struct, array_like=True, frozen=True, gc=Fal
 
 Message = RequestVoteRequest | RequestVoteResponse | AppendEntriesRequest | AppendEntriesResponse
 """What one server sends another."""
+
+encode: Final = msgspec.msgpack.Encoder().encode
+"""The wire form of a message."""
+decode: Final = msgspec.msgpack.Decoder(Message).decode
+"""The message of a wire form. Raises msgspec.DecodeError (ValidationError among them) for anything else."""

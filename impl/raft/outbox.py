@@ -54,11 +54,8 @@ def claim_is_durable(server: Server, to: str, message: Message) -> bool:
         case AppendEntriesResponse():
             if not message.success:
                 return True
-            return (
-                to == server.leader_id
-                and message.match_index <= server.leader_match
-                and disk.holds(message.match_index)
-            )
+            match = message.match_index
+            return to == server.leader_id and match <= server.leader_match and disk.durable_up_to(match) == match
         case RequestVoteRequest():
             return disk.knows_vote(message.term, server.name)
         case RequestVoteResponse():

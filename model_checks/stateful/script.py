@@ -1,0 +1,154 @@
+"""Schedules as text: one line is one call of the world. Transcripts of failing runs are such; so are golden tests.
+
+    servers N [seed S]          the first line; conformance is checked unless the caller says otherwise
+    tick NAME [N]               time at one server: N times 10 ms
+    timeout NAME                time at one server until it stands for election
+    deliver FROM TO [keep]      the oldest message between them (or `deliver ID [keep]`); keep: it may arrive again
+    lose FROM TO                (or `lose ID`)
+    propose NAME TEXT...        one entry for each word
+    read NAME ID
+    append NAME [N]             the disk is given the next N writes
+    sync NAME                   and confirms them
+    crash NAME [KEEP [TORN]]    power loss; KEEP of the changes that were not synced survive, and TORN bytes of the next
+    restart NAME
+    cut FROM TO / heal
+    connected NAME PEER / disconnected NAME PEER
+    hold NAME / release NAME    the driver of a server is slow, until released
+    flush NAME                  append and sync until the disk has nothing left to do
+    settle                      disks write and messages arrive until nothing moves
+    heal-and-check              the end: everything recovers, in bounded time, with nothing acknowledged lost
+    status                      one line about each server
+
+Empty lines and lines that begin with # are skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from model_checks.stateful.world import Envelope, World
+
+
+class BadScript(ValueError):
+    """A line that cannot be run: unknown, malformed, or impossible now. The text names the line."""
+
+
+def run_script(lines: Iterable[str], *, conformance: bool = True, skip_impossible: bool = False) -> World:
+    """Run a schedule. Raises BadScript and Violation.
+
+    `skip_impossible`: pass over lines that cannot be run, as happens when a transcript is shortened.
+    """
+    return _run(lines, lambda line, output: None, conformance, skip_impossible)
+
+
+def rewrite(script: str) -> str:
+    """A golden text, with what happens now after each of its commands: they are the lines that begin with "> "."""
+    kept: list[str] = []
+    commands = [line for line in script.splitlines() if line.startswith(("> ", "#")) or not line]
+    shown: list[str] = []
+
+    def show(line: str, output: Sequence[str]) -> None:
+        shown.extend(f"  {text}" for text in output)
+
+    def numbered() -> Iterable[str]:
+        for line in commands:
+            kept.extend(shown)
+            shown.clear()
+            if line or (kept and kept[-1]):
+                kept.append(line)
+            yield line.removeprefix("> ")
+
+    _run(numbered(), show, True, False)
+    return "\n".join([*kept, *shown]).rstrip("\n") + "\n"
+
+
+def _run(
+    lines: Iterable[str], show: Callable[[str, Sequence[str]], None], conformance: bool, skip_impossible: bool
+) -> World:
+    world: World | None = None
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            if world is None:
+                world = _new_world(words, conformance)
+            else:
+                perform(world, words)
+        except (ValueError, KeyError, IndexError) as error:
+            if skip_impossible and world is not None:
+                continue
+            raise BadScript(f"line {number}, {line.strip()!r}: {error}") from error
+        show(line, world.output)
+        world.output.clear()
+    if world is None:
+        raise BadScript("a script begins with: servers N")
+    return world
+
+
+def _new_world(words: Sequence[str], conformance: bool) -> World:
+    match words:
+        case ["servers", count]:
+            return World(int(count), 1, conformance=conformance)
+        case ["servers", count, "seed", seed]:
+            return World(int(count), int(seed), conformance=conformance)
+        case _:
+            raise ValueError("a script begins with: servers N [seed S]")
+
+
+def perform(world: World, words: Sequence[str]) -> None:
+    """Run one line. Raises ValueError or KeyError if it is malformed or impossible now, and Violation."""
+    match words:
+        case ["deliver", *where]:
+            keep = where[-1:] == ["keep"]
+            world.deliver(_envelope(world, where[:-1] if keep else where), keep=keep)
+        case ["lose", *where]:
+            world.lose(_envelope(world, where))
+        case ["propose", name, *texts]:
+            world.propose(name, [text.encode() for text in texts])
+        case ["read", name, read_id]:
+            world.read(name, read_id)
+        case ["status"]:
+            world.output.extend(world.status(name) for name in world.names)
+        case [command, *names_and_numbers] if command in _COMMANDS:
+            count, act = _COMMANDS[command]
+            names, numbers = names_and_numbers[:count], names_and_numbers[count:]
+            unknown = [name for name in names if name not in world.names]
+            if unknown or len(names) < count:
+                raise ValueError(f"{command} needs {count} of the servers {', '.join(world.names)}")
+            act(world, *names, *(int(number) for number in numbers))
+        case _:
+            raise ValueError("no such command")
+
+
+_COMMANDS: dict[str, tuple[int, Callable[..., None]]] = {
+    "tick": (1, World.tick),
+    "timeout": (1, World.timeout),
+    "append": (1, World.append),
+    "sync": (1, World.sync),
+    "crash": (1, World.crash),
+    "restart": (1, World.restart),
+    "cut": (2, World.cut),
+    "heal": (0, World.heal),
+    "connected": (2, World.connected),
+    "disconnected": (2, World.disconnected),
+    "hold": (1, World.hold),
+    "release": (1, World.release),
+    "flush": (1, World.flush),
+    "settle": (0, World.settle),
+    "heal-and-check": (0, World.heal_and_check),
+}
+"""How many servers each command names, and what it does; numbers follow."""
+
+
+def _envelope(world: World, where: Sequence[str]) -> Envelope:
+    match where:
+        case [source, to]:
+            found = [envelope for envelope in world.in_flight if (envelope.source, envelope.to) == (source, to)]
+        case [message_id]:
+            found = [envelope for envelope in world.in_flight if envelope.id == message_id]
+        case _:
+            raise ValueError("name a message by its id, or by source and destination")
+    if not found:
+        raise ValueError(f"no such message is in flight; there are {[envelope.id for envelope in world.in_flight]}")
+    return found[0]
