@@ -1,0 +1,34 @@
+"""Bounds within which exploration is exhaustive. Data only: what a bound cuts off is said here and nowhere else.
+
+Ongaro's model checking bounded terms, log length and messages; here messages need no bound, since a server state has
+finitely many messages to send (see `network`), and the disk needs one: how many writes may be under way.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from spec.raft.types import Constants, Index, Term, Value
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one exploration. A step that would leave them is not taken."""
+
+    servers: int = 3
+    """Number of servers, named s1, s2, ..."""
+    max_term: Term = 2
+    """No server times out into, hence no server enters, a higher term."""
+    max_log: Index = 1
+    """No leader appends beyond this length."""
+    max_issued: int = 2
+    """Writes that one server may have under way: a step that would issue more waits for the disk."""
+    max_restarts: int = 0
+    """Crashes of all servers together."""
+    values: tuple[Value, ...] = ("x",)
+    """What clients propose. One is enough where no two leaders share a term: the term names the leader."""
+    reads: tuple[str, ...] = ()
+    """Identities of linearizable reads; each is asked at most once."""
+
+    def constants(self) -> Constants:
+        """The constants of a cluster of this size."""
+        return Constants(servers=tuple(f"s{number}" for number in range(1, self.servers + 1)))

@@ -1,0 +1,257 @@
+"""The global system: servers, the messages sent so far, and history variables; which steps are enabled within bounds.
+
+A step reads one server and at most one message, so the network only composes what `actions` defines: it adds no rule
+of the protocol. It must not look into a message beyond its destination and term.
+
+**Sends are taken at once.** A send changes no server, the set of messages only grows, and no step is disabled by a
+message. So every behaviour is matched by one in which each server has sent, in each state that it passes, all that
+this state allows: same servers, same history, more messages. Exploration of `settled` worlds therefore reaches every
+server state and fact that exploration of single sends reaches; tests compare the two. **Dead messages are forgotten:**
+a message of a term below its destination's durable term is stale for ever, whatever crashes, since durable terms never
+fall.
+
+History variables (`History`) would not exist in a real system; properties over time are stated with them. raft.tla:
+elections, allLogs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from spec.raft.actions import Action, initial_server
+from spec.raft.bounds import Bounds
+from spec.raft.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Message,
+    RequestVoteRequest,
+    RequestVoteResponse,
+)
+from spec.raft.types import (
+    Applied,
+    Committed,
+    Constants,
+    Elected,
+    Index,
+    Outcome,
+    ReadAnswered,
+    ReadConfirmed,
+    ReadStarted,
+    Server,
+    ServerId,
+)
+
+Protocol = Mapping[str, Action]
+"""The actions by name: `actions.ACTIONS`, or a mutant of it."""
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """A local step: `server` took `action` with `arguments` (a message, for handlers) in state `before`."""
+
+    server: ServerId
+    action: str
+    arguments: tuple[object, ...]
+    before: Server
+    outcome: Outcome
+
+    @property
+    def after(self) -> Server:
+        """The server's state after the step."""
+        return self.outcome.server
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the step leaves the server as it was and makes nothing true: a send, or a message without effect."""
+        return self.outcome.server == self.before and not self.outcome.facts
+
+
+class History(msgspec.Struct, frozen=True):
+    """History variables: what properties over time need of the past, and what bounds count."""
+
+    elected: tuple[Elected, ...] = ()
+    """Every election won, in order of term and server."""
+    committed: tuple[Committed, ...] = ()
+    """Commitments that no other implies, in order of term and index. (T, log) implies (U, prefix of log) if T <= U."""
+    reads: tuple[tuple[str, Index], ...] = ()
+    """Reads that arrived, each with the highest index that was committed anywhere when it did."""
+    restarts: int = 0
+    """Crashes so far (for the bound only)."""
+
+    @property
+    def highest_committed(self) -> Index:
+        """The highest index committed so far by any leader."""
+        return max((fact.index for fact in self.committed), default=0)
+
+
+class World(msgspec.Struct, frozen=True):
+    """A global state: one server per name in `Constants.servers`, in that order; the messages; the history."""
+
+    servers: tuple[Server, ...]
+    messages: frozenset[Message]
+    history: History
+
+
+def initial_world(c: Constants) -> World:
+    """Every server in its initial state, nothing sent, nothing remembered (raft.tla Init)."""
+    return World(servers=tuple(initial_server() for _ in c.servers), messages=frozenset(), history=History())
+
+
+# ------------------------------------------------------------------------------------------------------- local steps
+
+
+def transition(
+    protocol: Protocol, c: Constants, i: ServerId, s: Server, action: str, *args: object
+) -> Transition | None:
+    """The step that `action` is in state `s`, or None if it is not enabled."""
+    outcome = protocol[action](c, i, s, *args)
+    return None if outcome is None else Transition(i, action, args, s, outcome)
+
+
+def internal_choices(b: Bounds, s: Server) -> Iterator[tuple[object, ...]]:
+    """Every (action, arguments...) without a message and without a send that may be enabled in `s`, within bounds."""
+    if s.current_term < b.max_term:
+        yield ("timeout",)
+    yield ("become_leader",)
+    if s.log.length < b.max_log:
+        yield from (("client_request", value) for value in b.values)
+    yield from (("advance_commit_index", index) for index in range(s.commit_index + 1, s.log.length + 1))
+    yield ("apply",)
+    yield from (("read_request", read) for read in b.reads)
+    yield from (("confirm_read", waiting.id) for waiting in s.reads)
+    yield from (("answer_read", waiting.id) for waiting in s.confirmed)
+    yield from (("persist", k) for k in range(1, len(s.issued) + 1))
+    if b.max_restarts:
+        yield from (("crash_restart", k) for k in range(len(s.issued) + 1))
+
+
+def send_choices(c: Constants, i: ServerId, s: Server) -> Iterator[tuple[object, ...]]:
+    """Every (action, arguments...) that sends a message and may be enabled in `s`.
+
+    Hints carry no meaning: one is enough.
+    """
+    for to in c.peers(i):
+        yield ("request_vote", to)
+        yield ("vote_response", to, True)
+        yield ("vote_response", to, False)
+        yield ("append_entries_response", to, False, 0)
+        yield from (("append_entries_response", to, True, match) for match in range(s.log.length + 1))
+        for prev in range(s.log.length + 1):
+            yield from (("append_entries", to, prev, last) for last in range(prev, s.log.length + 1))
+
+
+def handler(m: Message) -> str:
+    """The name of the action that handles a message of the current or an older term."""
+    match m:
+        case RequestVoteRequest():
+            return "handle_request_vote_request"
+        case RequestVoteResponse():
+            return "handle_request_vote_response"
+        case AppendEntriesRequest():
+            return "handle_append_entries_request"
+        case AppendEntriesResponse():
+            return "handle_append_entries_response"
+        case _:
+            assert_never(m)
+
+
+def internal_steps(protocol: Protocol, c: Constants, b: Bounds, i: ServerId, s: Server) -> Iterator[Transition]:
+    """The enabled steps of `i` that read no message and send none, within bounds; no crash that changes nothing."""
+    for action, *args in internal_choices(b, s):
+        step = transition(protocol, c, i, s, str(action), *args)
+        if step is not None and not step.changes_nothing and len(step.after.issued) <= b.max_issued:
+            yield step
+
+
+def sends(protocol: Protocol, c: Constants, i: ServerId, s: Server) -> Iterator[Transition]:
+    """The enabled sends of `i`."""
+    for action, *args in send_choices(c, i, s):
+        step = transition(protocol, c, i, s, str(action), *args)
+        if step is not None:
+            yield step
+
+
+def receipts(protocol: Protocol, c: Constants, b: Bounds, i: ServerId, s: Server, m: Message) -> Iterator[Transition]:
+    """The enabled steps of `i` that read `m`, within bounds."""
+    for action in ("update_term", handler(m)):
+        step = transition(protocol, c, i, s, action, m)
+        if step is not None and len(step.after.issued) <= b.max_issued:
+            yield step
+
+
+# ------------------------------------------------------------------------------------------------------ global steps
+
+
+def remember(history: History, step: Transition, b: Bounds) -> History | None:
+    """The history after `step`; None if the step leaves the bounds that count over all servers."""
+    if step.action == "crash_restart":
+        history = replace(history, restarts=history.restarts + 1)
+        return history if history.restarts <= b.max_restarts else None
+    for fact in step.outcome.facts:
+        match fact:
+            case Elected():
+                history = replace(history, elected=tuple(sorted({*history.elected, fact}, key=by_term_and_server)))
+            case Committed():
+                history = replace(history, committed=with_commitment(history.committed, fact))
+            case ReadStarted(id=read):
+                if any(known == read for known, _ in history.reads):
+                    return None
+                history = replace(history, reads=(*history.reads, (read, history.highest_committed)))
+            case Applied() | ReadConfirmed() | ReadAnswered():
+                pass  # judged when they become true; nothing later depends on them
+            case _:
+                assert_never(fact)
+    return history
+
+
+def by_term_and_server(fact: Elected) -> tuple[int, str, Index]:
+    """The order of `History.elected`."""
+    return (fact.term, fact.server, fact.log.length)
+
+
+def implies(strong: Committed, weak: Committed) -> bool:
+    """Whether every obligation of `weak` is one of `strong`: a longer log, committed no later."""
+    return strong.term <= weak.term and weak.log.is_prefix_of(strong.log)
+
+
+def with_commitment(known: tuple[Committed, ...], fact: Committed) -> tuple[Committed, ...]:
+    """`known` and `fact`, without what another implies."""
+    if any(implies(other, fact) for other in known):
+        return known
+    kept = [other for other in known if not implies(fact, other)]
+    return tuple(sorted([*kept, fact], key=lambda each: (each.term, each.index, repr(each.log))))
+
+
+def dead(c: Constants, servers: tuple[Server, ...], m: Message) -> bool:
+    """Whether `m` can never again change its destination: its term is below the destination's durable term."""
+    return m.term < servers[c.servers.index(m.dest)].durable.term
+
+
+def settled(protocol: Protocol, c: Constants, world: World, i: ServerId) -> World:
+    """`world` with all that server `i` may send now added, and dead messages forgotten."""
+    sent = {m for step in sends(protocol, c, i, world.servers[c.servers.index(i)]) for m in step.outcome.sent}
+    alive = frozenset(m for m in world.messages | sent if not dead(c, world.servers, m))
+    return replace(world, messages=alive)
+
+
+def take(c: Constants, b: Bounds, world: World, step: Transition) -> World | None:
+    """`world` after `step` of one of its servers; None if that leaves the bounds.
+
+    Sends nothing but what the step sends.
+    """
+    history = remember(world.history, step, b)
+    if history is None:
+        return None
+    servers = tuple(step.after if i == step.server else s for i, s in zip(c.servers, world.servers, strict=True))
+    return World(servers, world.messages.union(step.outcome.sent), history)
+
+
+def steps(protocol: Protocol, c: Constants, b: Bounds, world: World) -> Iterator[Transition]:
+    """Every enabled step of every server in `world` but sends, within the bounds of one server, in a fixed order."""
+    for i, s in zip(c.servers, world.servers, strict=True):
+        yield from internal_steps(protocol, c, b, i, s)
+        for m in sorted((m for m in world.messages if m.dest == i), key=repr):
+            yield from receipts(protocol, c, b, i, s, m)
