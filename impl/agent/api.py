@@ -1,0 +1,105 @@
+"""What an agent offers to whoever speaks for its users (the HTTP API): writes, reads and its own state.
+
+A server agent and a client agent both are an `Agent`. Errors tell a definite failure (it did not happen and will not)
+from an indefinite one (a write may have happened, or may yet). Source: Consul, "Consistency modes".
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from impl.catalog.commands import Write
+from impl.catalog.queries import Query
+from impl.catalog.store import KeysAnswer, KvAnswer
+
+
+class Consistency(StrEnum):
+    """How fresh a read must be."""
+
+    DEFAULT = "default"
+    """Whoever believes it is the leader answers from its state machine; two stale windows exist."""
+    CONSISTENT = "consistent"
+    """Linearizable: the leader confirms its leadership with a quorum first (Ongaro 2014, section 6.4)."""
+    STALE = "stale"
+    """Any server answers from what it has applied."""
+
+
+class ReadOptions(msgspec.Struct, frozen=True, array_like=True):
+    """How to read: the consistency, and for a blocking query the index to pass and how long to wait (seconds)."""
+
+    consistency: Consistency = Consistency.DEFAULT
+    min_index: int = 0
+    wait: float = 0.0
+
+
+class ReadReply(msgspec.Struct, frozen=True, array_like=True):
+    """An answer and how fresh it is."""
+
+    entries: KvAnswer | None
+    keys: KeysAnswer | None
+    """Exactly one of the two is set."""
+    known_leader: bool
+    last_contact_ms: int
+    """Since the answering server last heard from its leader; 0 on the leader."""
+
+
+class AgentError(Exception):
+    """A request failed. The text is what Consul's users see as the body of a 500."""
+
+
+class DefiniteError(AgentError):
+    """The request had no effect and never will."""
+
+
+class IndefiniteError(AgentError):
+    """The request may have had its effect, or may yet have it."""
+
+
+class NoClusterLeader(DefiniteError):
+    """No leader was found before the hold timeout ended."""
+
+    def __init__(self) -> None:
+        super().__init__("No cluster leader")
+
+
+class NoKnownServers(DefiniteError):
+    """A client agent reached none of the servers that it was told of."""
+
+    def __init__(self) -> None:
+        super().__init__("No known Consul servers")
+
+
+class Agent(Protocol):
+    """A running agent, server or client."""
+
+    async def write(self, command: Write) -> bool:
+        """Replicate and apply one command; its result.
+
+        Raises:
+            DefiniteError: not applied, and never will be.
+            IndefiniteError: perhaps applied.
+        """
+        ...
+
+    async def read(self, query: Query, options: ReadOptions) -> ReadReply:
+        """Answer one query.
+
+        Raises:
+            AgentError: no answer of the consistency asked for could be had.
+        """
+        ...
+
+    async def status_leader(self) -> str:
+        """The leader's RPC address (`ip:port`), or "" if none is known."""
+        ...
+
+    async def status_peers(self) -> list[str]:
+        """The RPC addresses of the servers of the Raft configuration, sorted."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The document of `/v1/agent/self`."""
+        ...

@@ -1,0 +1,257 @@
+"""An agent's configuration: what files and flags may say (Consul's names), merged and validated into one frozen value.
+
+Both sources are a `Document`: a configuration file is one, and the flags of the command line become one. Later
+documents win, except that addresses to join add up. This module reads no file and no environment: callers pass text in.
+
+Source: Consul, "Agent configuration"; keys that Comitia does not have are refused by name, never ignored in silence.
+*Deviation:* `raft_multiplier` scales Comitia's own timings (heartbeat 50 ms, election timeout 300-600 ms), default 1.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+SERVER_PORT = 8300
+HTTP_PORT = 8500
+_NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_NODE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_DATACENTER = re.compile(r"[A-Za-z0-9_-]{1,128}")
+LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text is one line that names the setting and the remedy."""
+
+
+class Ports(msgspec.Struct, forbid_unknown_fields=True):
+    """`ports`: 0 asks for a free one, which the log reports."""
+
+    server: Annotated[int, msgspec.Meta(ge=0, le=65535)] | UnsetType = UNSET
+    http: Annotated[int, msgspec.Meta(ge=0, le=65535)] | UnsetType = UNSET
+
+
+class Performance(msgspec.Struct, forbid_unknown_fields=True):
+    """`performance`."""
+
+    raft_multiplier: Annotated[int, msgspec.Meta(ge=1, le=10)] | UnsetType = UNSET
+    rpc_hold_timeout: str | UnsetType = UNSET
+
+
+class Limits(msgspec.Struct, forbid_unknown_fields=True):
+    """`limits`."""
+
+    kv_max_value_size: Annotated[int, msgspec.Meta(ge=1, le=4 << 20)] | UnsetType = UNSET
+
+
+class Document(msgspec.Struct, forbid_unknown_fields=True):
+    """One source of configuration: everything optional, named as in Consul's configuration files."""
+
+    server: bool | UnsetType = UNSET
+    bootstrap_expect: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
+    retry_join: list[str] | UnsetType = UNSET
+    start_join: list[str] | UnsetType = UNSET
+    node_name: str | UnsetType = UNSET
+    node_id: str | UnsetType = UNSET
+    datacenter: str | UnsetType = UNSET
+    data_dir: str | UnsetType = UNSET
+    bind_addr: str | UnsetType = UNSET
+    advertise_addr: str | UnsetType = UNSET
+    client_addr: str | UnsetType = UNSET
+    ports: Ports | UnsetType = UNSET
+    performance: Performance | UnsetType = UNSET
+    limits: Limits | UnsetType = UNSET
+    log_level: str | UnsetType = UNSET
+    log_json: bool | UnsetType = UNSET
+    pid_file: str | UnsetType = UNSET
+    trace_dir: str | UnsetType = UNSET
+    allow_insecure_rpc: bool | UnsetType = UNSET
+    dev: bool | UnsetType = UNSET
+
+
+class Address(msgspec.Struct, frozen=True, order=True):
+    """Where to dial: a host name or address, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """A valid configuration. Ports of 0 mean a free one. Times are in seconds."""
+
+    server: bool
+    bootstrap_expect: int
+    join: tuple[Address, ...]
+    node_name: str
+    node_id: str
+    """As configured, or empty: the data directory's, or a new one."""
+    datacenter: str
+    data_dir: str
+    """Empty for a client agent, which keeps nothing."""
+    bind_addr: str
+    advertise_addr: str
+    client_addr: str
+    server_port: int
+    http_port: int
+    raft_multiplier: int
+    rpc_hold_timeout: float
+    kv_max_value_size: int
+    log_level: str
+    log_json: bool
+    pid_file: str
+    trace_dir: str
+    allow_insecure_rpc: bool
+    dev: bool
+
+
+def read_document(text: bytes, source: str) -> Document:
+    """Parse one configuration file (JSON).
+
+    Raises:
+        ConfigError: not JSON, an unknown key, or a value of the wrong type or range; names `source`.
+    """
+    try:
+        return msgspec.json.decode(text, type=Document)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"failed to parse {source}: {error}") from error
+
+
+def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "") -> Config:
+    """Merge documents, later ones winning, fill in defaults and validate.
+
+    Args:
+        hostname: the node's name if none is configured.
+        temporary_dir: the data directory of `-dev`, which needs none configured.
+
+    Raises:
+        ConfigError: see its text.
+    """
+    merged = Document()
+    for document in documents:
+        _merge(merged, document)
+    ports = _or(merged.ports, Ports())
+    performance = _or(merged.performance, Performance())
+    dev = _or(merged.dev, False)
+    bind = _or(merged.bind_addr, "127.0.0.1")
+    config = Config(
+        server=_or(merged.server, False) or dev,
+        bootstrap_expect=_or(merged.bootstrap_expect, 1 if dev else 0),
+        join=tuple(parse_address(text) for text in _or(merged.retry_join, []) + _or(merged.start_join, [])),
+        node_name=_or(merged.node_name, hostname),
+        node_id=_or(merged.node_id, "").lower(),
+        datacenter=_or(merged.datacenter, "dc1"),
+        data_dir=_or(merged.data_dir, temporary_dir if dev else ""),
+        bind_addr=bind,
+        advertise_addr=_or(merged.advertise_addr, bind),
+        client_addr=_or(merged.client_addr, "127.0.0.1"),
+        server_port=_or(ports.server, SERVER_PORT),
+        http_port=_or(ports.http, HTTP_PORT),
+        raft_multiplier=_or(performance.raft_multiplier, 1),
+        rpc_hold_timeout=parse_duration(_or(performance.rpc_hold_timeout, "7s")),
+        kv_max_value_size=_or(_or(merged.limits, Limits()).kv_max_value_size, 512 * 1024),
+        log_level=_or(merged.log_level, "INFO").upper(),
+        log_json=_or(merged.log_json, False),
+        pid_file=_or(merged.pid_file, ""),
+        trace_dir=_or(merged.trace_dir, ""),
+        allow_insecure_rpc=_or(merged.allow_insecure_rpc, False),
+        dev=dev,
+    )
+    _validate(config)
+    return config
+
+
+def parse_address(text: str) -> Address:
+    """`host`, `host:port`, `[v6]` or `[v6]:port`; without a port, the servers' default.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    found = re.fullmatch(r"\[([0-9A-Fa-f:.%]+)\](?::(\d{1,5}))?|([^\s:\[\]]+)(?::(\d{1,5}))?", text)
+    if found is None:
+        raise ConfigError(f"cannot join {text!r}: give host:port (IPv6 as [address]:port)")
+    port = int(found[2] or found[4] or SERVER_PORT)
+    if not 0 < port < 65536:
+        raise ConfigError(f"cannot join {text!r}: ports are 1 to 65535")
+    return Address(found[1] or found[3], port)
+
+
+T = TypeVar("T")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration as Go writes it: `7s`, `1m30s`, `250ms`, `0`.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    if text == "0":
+        return 0.0
+    if re.fullmatch(r"(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+", text) is None:
+        raise ConfigError(f"invalid duration {text!r}: write it as 7s, 250ms or 1m30s")
+    return sum(
+        float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d*)?)(ns|us|µs|ms|s|m|h)", text)
+    )
+
+
+def _or(value: T | UnsetType, default: T) -> T:
+    return default if isinstance(value, UnsetType) else value
+
+
+def _merge(merged: Document, newer: Document) -> None:
+    for name in Document.__struct_fields__:
+        value = getattr(newer, name)
+        if value is UNSET:
+            continue
+        old = getattr(merged, name)
+        if name in ("retry_join", "start_join"):
+            value = (old or []) + value
+        elif isinstance(value, (Ports, Performance, Limits)) and old is not UNSET:
+            changed = {field: getattr(value, field) for field in value.__struct_fields__}
+            value = msgspec.structs.replace(old, **{f: v for f, v in changed.items() if v is not UNSET})
+        setattr(merged, name, value)
+
+
+def _validate(config: Config) -> None:
+    if _NODE_NAME.fullmatch(config.node_name) is None:
+        raise ConfigError(f"invalid node name {config.node_name!r}: use -node with letters, digits, '.', '_' and '-'")
+    if config.node_id and _NODE_ID.fullmatch(config.node_id) is None:
+        raise ConfigError(f"invalid node ID {config.node_id!r}: -node-id must be a UUID, or left out to have one made")
+    if _DATACENTER.fullmatch(config.datacenter) is None:
+        raise ConfigError(f"invalid datacenter {config.datacenter!r}: use letters, digits, '_' and '-'")
+    if config.log_level not in LOG_LEVELS:
+        raise ConfigError(f"invalid log level {config.log_level!r}: one of {', '.join(LOG_LEVELS)}")
+    for name, address in (
+        ("bind", config.bind_addr),
+        ("advertise", config.advertise_addr),
+        ("client", config.client_addr),
+    ):
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ConfigError(f"invalid -{name} address {address!r}: give an IP address") from None
+    if config.server:
+        _validate_server(config)
+    elif config.bootstrap_expect:
+        raise ConfigError("'bootstrap_expect' requires '-server': add -server, or remove -bootstrap-expect")
+    elif not config.join:
+        raise ConfigError("a client agent needs servers to forward to: add -retry-join ADDRESS, or start with -server")
+    if config.trace_dir and not config.server:
+        raise ConfigError("-trace records what a server does: remove it from this client agent")
+
+
+def _validate_server(config: Config) -> None:
+    if not config.data_dir:
+        raise ConfigError("data_dir cannot be empty: a server keeps its log in -data-dir DIR")
+    if ipaddress.ip_address(config.advertise_addr).is_unspecified:
+        raise ConfigError("advertise address cannot be 0.0.0.0 or [::]: add -advertise ADDRESS that peers can dial")
+    if config.dev and config.bootstrap_expect != 1:
+        raise ConfigError("-dev runs one server alone: remove -bootstrap-expect")

@@ -1,0 +1,84 @@
+"""What agents ask each other over RPC: methods, bodies and how failures travel.
+
+Bodies are msgpack arrays. A reply that refuses says whether the request can have had an effect; the caller's retries
+hang on that one bit (impl/agent/forwarding.py).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from impl.agent.api import ReadOptions
+from impl.agent.config import Address
+from impl.catalog.commands import Write
+from impl.catalog.queries import Query
+from impl.storage.records import Genesis
+
+DISCOVER = "discover"
+KV_WRITE = "kv-write"
+KV_READ = "kv-read"
+STATUS = "status"
+
+NOT_LEADER = "not leader"
+"""Text of the refusal of a forwarded request by a server that is not the leader (any more): definite."""
+NOT_READY = "Not ready to serve consistent reads"
+
+
+class ServerInfo(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """A server as others see it. `host` and `port` are where its RPC can be dialled."""
+
+    name: str
+    node_id: str
+    host: str
+    port: int
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """(name, node id): what a genesis lists."""
+        return self.name, self.node_id
+
+    @property
+    def address(self) -> Address:
+        """Where to dial it."""
+        return Address(self.host, self.port)
+
+
+class Discover(msgspec.Struct, frozen=True, array_like=True):
+    """An agent introduces itself (a client agent: None) and passes on the servers that it knows."""
+
+    sender: ServerInfo | None
+    known: tuple[ServerInfo, ...]
+
+
+class Discovered(msgspec.Struct, frozen=True, array_like=True):
+    """What a server says of itself and of the servers that it knows."""
+
+    sender: ServerInfo
+    bootstrap_expect: int
+    genesis: Genesis | None
+    """Of the cluster it belongs to; None: not formed yet, and nothing in its log."""
+    candidates: tuple[tuple[str, str], ...]
+    """While not formed: the (name, node id) of the servers it would form a cluster with, sorted, itself included."""
+    known: tuple[ServerInfo, ...]
+
+
+class KvWrite(msgspec.Struct, frozen=True, array_like=True):
+    """A write on its way to the leader. `forwarded` by a server: the receiver must not forward it again."""
+
+    command: Write
+    forwarded: bool
+
+
+class KvRead(msgspec.Struct, frozen=True, array_like=True):
+    """A read on its way to the leader, or for `stale` to any server."""
+
+    query: Query
+    options: ReadOptions
+    forwarded: bool
+
+
+class Status(msgspec.Struct, frozen=True, array_like=True):
+    """The leader's RPC address ("" if unknown) and those of all servers of the configuration, sorted."""
+
+    leader: str
+    peers: tuple[str, ...]

@@ -1,0 +1,228 @@
+"""The requests that reach a server, from its HTTP users and from other agents: served here, or forwarded to the leader.
+
+Before the cluster has formed there is no leader either: requests are held. Source: Consul, `ForwardRPC`, "Consistency
+modes", "Blocking queries".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from impl.agent import forwarding
+from impl.agent.api import (
+    Consistency,
+    DefiniteError,
+    NoClusterLeader,
+    ReadOptions,
+    ReadReply,
+)
+from impl.agent.changes import Changes, Watches
+from impl.agent.config import Config
+from impl.agent.discovery import Discovery
+from impl.agent.driver import SHUTTING_DOWN, Driver
+from impl.agent.forwarding import Retriable
+from impl.agent.pool import Pool
+from impl.agent.protocol import KV_READ, KV_WRITE, NOT_READY, KvRead, KvWrite, ServerInfo
+from impl.catalog.commands import Write
+from impl.catalog.queries import Answer, KvGet, KvList, Query
+from impl.catalog.store import KvAnswer
+from impl.raft.errors import NotLeader, NotReady, Refused
+from impl.raft.ready import Role
+from impl.rpc.errors import RpcError
+from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime
+
+JITTER_FRACTION = 16
+"""Blocking queries wait up to this part of their wait longer, so that those begun together do not end together."""
+
+encode = msgspec.msgpack.Encoder().encode
+_bool_decoder: msgspec.msgpack.Decoder[bool] = msgspec.msgpack.Decoder(bool)
+_read_decoder: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(ReadReply)
+
+
+class Requests:
+    """The `Agent` of a server: serves what it can itself and forwards the rest to the leader."""
+
+    def __init__(self, runtime: Runtime, config: Config, discovery: Discovery, pool: Pool, watches: Watches) -> None:
+        self.driver: Driver | None = None
+        """Set once the cluster has formed."""
+        self._runtime = runtime
+        self._config = config
+        self._discovery = discovery
+        self._pool = pool
+        self._watches = watches
+        self.changes = Changes(runtime)
+        """Notified when leadership, or what the driver has applied, changes."""
+        self._stopped = False
+        self._hold_ns = int(config.rpc_hold_timeout * NANOSECONDS)
+
+    def formed(self, driver: Driver) -> None:
+        """The cluster has formed: serve."""
+        self.driver = driver
+        self.changes.notify()
+
+    def stop(self) -> None:
+        """Refuse what is held and what comes."""
+        self._stopped = True
+        self.changes.notify()
+
+    # --- as asked by clients ------------------------------------------------------------------------------------------
+
+    async def write(self, command: Write) -> bool:
+        """As `Agent.write`."""
+        return await self._hold(lambda: self._write_once(command))
+
+    async def read(self, query: Query, options: ReadOptions) -> ReadReply:
+        """As `Agent.read`."""
+        if options.consistency is Consistency.STALE and self._may_serve_stale():
+            return await self._blocking(query, options, self._read_stale)
+        return await self._hold(lambda: self._read_once(query, options))
+
+    # --- as asked by other agents -------------------------------------------------------------------------------------
+
+    async def serve_write(self, request: KvWrite) -> bool:
+        """A write of another agent. A forwarded one is not forwarded again: the receiver leads or refuses."""
+        if not request.forwarded:
+            return await self.write(request.command)
+        try:
+            return await self._write_here(request.command)
+        except Retriable as retriable:
+            raise retriable.final from retriable
+
+    async def serve_read(self, request: KvRead) -> ReadReply:
+        """A read of another agent, under the same rule."""
+        if not request.forwarded:
+            return await self.read(request.query, request.options)
+        try:
+            return await self._blocking(request.query, request.options, self._read_here)
+        except Retriable as retriable:
+            raise retriable.final from retriable
+
+    # --- one attempt --------------------------------------------------------------------------------------------------
+
+    async def _hold(self, attempt: Callable[[], Awaitable[forwarding.T]]) -> forwarding.T:
+        return await forwarding.hold(self._runtime, self._hold_ns, attempt, self.changes)
+
+    async def _write_once(self, command: Write) -> bool:
+        self._refuse_if_stopped()
+        leader = self._remote_leader()
+        if leader is None:
+            return await self._write_here(command)
+        body = encode(KvWrite(command, forwarded=True))
+        try:
+            reply = await self._pool.call(leader.address, KV_WRITE, body, forwarding.CALL_TIMEOUT_NS)
+        except RpcError as error:
+            raise forwarding.judge(error, is_write=True) from error
+        return _bool_decoder.decode(reply)
+
+    async def _write_here(self, command: Write) -> bool:
+        self._refuse_if_stopped()
+        if self.driver is None:
+            raise Retriable(NoClusterLeader())
+        try:
+            return await self.driver.propose(command)
+        except NotLeader as error:
+            raise Retriable(NoClusterLeader()) from error
+        except Refused as error:
+            raise DefiniteError(f"rpc error: {error}") from error
+
+    async def _read_once(self, query: Query, options: ReadOptions) -> ReadReply:
+        self._refuse_if_stopped()
+        leader = self._remote_leader()
+        if leader is None:
+            return await self._blocking(query, options, self._read_here)
+        body = encode(KvRead(query, options, forwarded=True))
+        blocked_ns = int(options.wait * (1 + 1 / JITTER_FRACTION) * NANOSECONDS) if options.min_index else 0
+        try:
+            reply = await self._pool.call(leader.address, KV_READ, body, forwarding.CALL_TIMEOUT_NS + blocked_ns)
+        except RpcError as error:
+            raise forwarding.judge(error, is_write=False) from error
+        return _read_decoder.decode(reply)
+
+    async def _read_here(self, query: Query, options: ReadOptions) -> ReadReply:
+        """Answer as the leader, or raise Retriable."""
+        self._refuse_if_stopped()
+        driver = self.driver
+        if driver is None or driver.core.role is not Role.LEADER:
+            raise Retriable(NoClusterLeader())
+        if options.consistency is not Consistency.CONSISTENT:
+            return _reply(driver.read_local(query, options.consistency), known_leader=True, last_contact_ms=0)
+        try:
+            answer = await driver.read(query)
+        except NotReady as error:
+            raise Retriable(DefiniteError(NOT_READY)) from error
+        except NotLeader as error:
+            raise Retriable(NoClusterLeader()) from error
+        except Refused as error:
+            raise DefiniteError(f"rpc error: {error}") from error
+        return _reply(answer, known_leader=True, last_contact_ms=0)
+
+    async def _read_stale(self, query: Query, options: ReadOptions) -> ReadReply:
+        """Answer from what this server has applied, whatever its role."""
+        driver = self.driver
+        assert driver is not None, "checked before"
+        answer = driver.read_local(query, Consistency.STALE)
+        return _reply(answer, driver.core.leader_id is not None, self.last_contact_ms())
+
+    async def _blocking(
+        self, query: Query, options: ReadOptions, read: Callable[[Query, ReadOptions], Awaitable[ReadReply]]
+    ) -> ReadReply:
+        """Read; while the answer's index is not greater than the one given, wait for a change and read again."""
+        if not options.min_index:
+            return await read(query, options)
+        wait_ns = int(options.wait * NANOSECONDS)
+        wait_ns += int(wait_ns * self._runtime.random.random() / JITTER_FRACTION)
+        deadline = self._runtime.clock.monotonic_ns() + wait_ns
+        name, is_prefix = (query.key, False) if isinstance(query, KvGet) else (query.prefix, True)
+        while True:
+            remaining = max(deadline - self._runtime.clock.monotonic_ns(), 0)
+            change = self._watches.next(name, is_prefix, remaining)
+            try:
+                reply = await read(query, options)
+            except BaseException:
+                change.cancel()
+                raise
+            if remaining == 0 or index_of(reply) > options.min_index:
+                change.cancel()
+                return reply
+            await change.wait()
+
+    # --- what it knows ------------------------------------------------------------------------------------------------
+
+    def _refuse_if_stopped(self) -> None:
+        if self._stopped:
+            raise DefiniteError(SHUTTING_DOWN)
+
+    def _may_serve_stale(self) -> bool:
+        """Consul: any server that has heard from a leader, or is one."""
+        driver = self.driver
+        return driver is not None and (driver.last_contact_ns > 0 or driver.core.role is Role.LEADER)
+
+    def _remote_leader(self) -> ServerInfo | None:
+        """The leader to forward to; None if it is this server, or to be held because none is known."""
+        driver = self.driver
+        if driver is None or driver.core.role is Role.LEADER or driver.core.leader_id is None:
+            return None
+        return self._discovery.known.get(driver.core.leader_id)
+
+    def last_contact_ms(self) -> int:
+        """Milliseconds since a leader was heard; 0 on the leader."""
+        driver = self.driver
+        if driver is None or driver.core.role is Role.LEADER or not driver.last_contact_ns:
+            return 0
+        return (self._runtime.clock.monotonic_ns() - driver.last_contact_ns) // MILLISECONDS
+
+
+def index_of(reply: ReadReply) -> int:
+    """X-Consul-Index of the answer."""
+    found = reply.entries if reply.entries is not None else reply.keys
+    assert found is not None, "one of the two is set"
+    return found.index
+
+
+def _reply(answer: Answer, known_leader: bool, last_contact_ms: int) -> ReadReply:
+    if isinstance(answer, KvAnswer):
+        return ReadReply(answer, None, known_leader, last_contact_ms)
+    return ReadReply(None, answer, known_leader, last_contact_ms)

@@ -1,0 +1,59 @@
+"""Flags as Consul's users type them: `-name` or `--name`, `-name value` or `-name=value`, `-flag=false`, flags first.
+
+Click wants two dashes for long names. The words are rewritten before click parses them, for the options that a command
+declares and no others, so that everything else stays click's. Source: Go's `flag` package, which Consul's CLI uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import click
+
+_TRUE, _FALSE = frozenset({"1", "t", "T", "true", "TRUE", "True"}), frozenset({"0", "f", "F", "false", "FALSE", "False"})
+
+
+class GoCommand(click.Command):
+    """A command whose options are given as in Go. Declare options with two dashes; flags default to false."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Rewrite, then let click parse."""
+        takes_value = {
+            name.lstrip("-"): not option.is_flag
+            for option in self.get_params(ctx)
+            if isinstance(option, click.Option)
+            for name in option.opts
+            if name.startswith("--")
+        }
+        return super().parse_args(ctx, list(rewrite(args, takes_value)))
+
+
+def rewrite(words: Sequence[str], takes_value: dict[str, bool]) -> Iterator[str]:
+    """The words with options in click's form; `takes_value` says of each option's name whether it has a value.
+
+    As in Go, the first word that is not a flag ends the flags: what follows is arguments, dashes or not.
+
+    Raises:
+        click.UsageError: a flag was given a value that is not a boolean.
+    """
+    rest = iter(words)
+    for word in rest:
+        if word == "--" or not word.startswith("-") or word == "-":
+            yield "--"
+            if word != "--":
+                yield word
+            yield from rest
+            return
+        name, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
+        if name not in takes_value:
+            yield word
+        elif takes_value[name]:
+            yield f"--{name}"
+            if equals:
+                yield value
+            elif (following := next(rest, None)) is not None:
+                yield following
+        elif not equals or value in _TRUE:
+            yield f"--{name}"
+        elif value not in _FALSE:
+            raise click.UsageError(f'invalid boolean value "{value}" for -{name}: use true or false')

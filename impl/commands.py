@@ -1,0 +1,263 @@
+"""`comitia agent` and `comitia kv`, with the flags, texts and exit codes of Consul's commands: 0, or 1 on any error."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import click
+
+from impl.commandline import GoCommand
+
+HTTP_ADDRESS = "http://127.0.0.1:8500"
+TIMEOUT_SECONDS = 30
+
+
+@click.command("agent", cls=GoCommand, context_settings={"help_option_names": ["-h", "-help", "--help"]})
+@click.option("--server", is_flag=True, help="Run as a server: take part in Raft and hold the data.")
+@click.option("--bootstrap-expect", type=int, help="Form a cluster once this many servers are in sight.")
+@click.option("--retry-join", multiple=True, metavar="ADDRESS", help="Address of a server to find. Repeatable.")
+@click.option("--join", multiple=True, metavar="ADDRESS", help="The same as -retry-join.")
+@click.option("--node", help="Name of this node. Default: the host name.")
+@click.option("--node-id", help="UUID of this node. Default: kept in the data directory.")
+@click.option("--datacenter", help="Name of the datacenter. Default: dc1.")
+@click.option("--data-dir", help="Where a server keeps its log.")
+@click.option("--bind", help="Address for server RPC. Default: 127.0.0.1.")
+@click.option("--advertise", help="Address that others dial. Default: the bind address.")
+@click.option("--client", help="Address for HTTP. Default: 127.0.0.1.")
+@click.option("--http-port", type=int, help="HTTP port. Default: 8500; 0: a free one, which the log reports.")
+@click.option("--server-port", type=int, help="Server RPC port. Default: 8300; 0: a free one, which the log reports.")
+@click.option("--config-file", multiple=True, type=click.Path(), help="Configuration file (JSON). Repeatable.")
+@click.option("--config-dir", multiple=True, type=click.Path(), help="Directory of *.json files, read in order.")
+@click.option("--log-level", help="TRACE, DEBUG, INFO, WARN or ERROR. Default: INFO.")
+@click.option("--log-json", is_flag=True, help="Write the log as JSON.")
+@click.option("--trace", metavar="DIR", help="Record every step of Raft and every answer, for `comitia check trace`.")
+@click.option("--allow-insecure-rpc", is_flag=True, help="Bind server RPC to an address that others can reach.")
+@click.option("--dev", is_flag=True, help="One server alone, with a data directory that is removed at the end.")
+@click.option("--raft-multiplier", type=int, help="Scales Raft's timings, 1 to 10. Default: 1.")
+@click.option("--pid-file", type=click.Path(), help="Write the process id here.")
+def agent_command(**flags: Any) -> int:
+    """Run an agent: a server that holds the data, or a client that forwards to servers."""
+    from impl.agent.config import ConfigError, build
+    from impl.agent.run import StartError, run_agent
+
+    with tempfile.TemporaryDirectory(prefix="comitia-") as temporary:
+        try:
+            config = build([*_read_files(flags), _document(flags)], socket.gethostname(), temporary)
+            return run_agent(config)
+        except (ConfigError, StartError) as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or 'the system'}: {error.strerror}") from error
+
+
+def _read_files(flags: dict[str, Any]) -> list[Any]:
+    from impl.agent.config import read_document
+
+    paths = [Path(name) for name in flags["config_file"]]
+    for directory in flags["config_dir"]:
+        paths.extend(sorted(Path(directory).glob("*.json")))
+    return [read_document(path.read_bytes(), str(path)) for path in paths]
+
+
+def _document(flags: dict[str, Any]) -> Any:
+    """The flags that were given, as a configuration document: the last one, so that flags win over files."""
+    from msgspec import UNSET
+
+    from impl.agent.config import ConfigError, Document, Performance, Ports
+
+    def given(name: str) -> Any:
+        value = flags[name]
+        return UNSET if value is None or value is False else value
+
+    multiplier = given("raft_multiplier")
+    if multiplier is not UNSET and not 1 <= multiplier <= 10:
+        raise ConfigError(f"invalid -raft-multiplier {multiplier}: 1 to 10")
+    for name in ("http_port", "server_port"):
+        if flags[name] is not None and not 0 <= flags[name] <= 65535:
+            raise ConfigError(f"invalid -{name.replace('_', '-')} {flags[name]}: 0 to 65535")
+    return Document(
+        server=given("server"),
+        bootstrap_expect=given("bootstrap_expect"),
+        retry_join=list(flags["retry_join"]),
+        start_join=list(flags["join"]),
+        node_name=given("node"),
+        node_id=given("node_id"),
+        datacenter=given("datacenter"),
+        data_dir=given("data_dir"),
+        bind_addr=given("bind"),
+        advertise_addr=given("advertise"),
+        client_addr=given("client"),
+        ports=Ports(server=given("server_port"), http=given("http_port")),
+        performance=Performance(raft_multiplier=multiplier),
+        log_level=given("log_level"),
+        log_json=given("log_json"),
+        pid_file=given("pid_file"),
+        trace_dir=given("trace"),
+        allow_insecure_rpc=given("allow_insecure_rpc"),
+        dev=given("dev"),
+    )
+
+
+class KvClient:
+    """`/v1/kv` of one agent, as the command line needs it."""
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        if parts.scheme != "http" or not parts.hostname:
+            raise click.ClickException(f"Error connecting to Consul agent: {address!r} is not http://host:port")
+        self._host, self._port = parts.hostname, parts.port or 8500
+
+    def ask(self, method: str, key: str, parameters: dict[str, str], body: bytes | None = None) -> tuple[int, bytes]:
+        """Status and body; the statuses that every command treats as errors are raised."""
+        target = f"/v1/kv/{quote(key)}" + (f"?{urlencode(parameters)}" if parameters else "")
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request(method, target, body)
+            response = connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise click.ClickException(
+                f"Error connecting to Consul agent at {self._host}:{self._port}: {error or type(error).__name__}"
+            ) from error
+        finally:
+            connection.close()
+        if response.status not in (200, 404):
+            text = answer.decode(errors="replace")
+            raise click.ClickException(f"Unexpected response code: {response.status} ({text})")
+        return response.status, answer
+
+
+_http_addr = click.option(
+    "--http-addr", default=lambda: os.environ.get("CONSUL_HTTP_ADDR", HTTP_ADDRESS), help="Address of an agent."
+)
+_stale = click.option("--stale", is_flag=True, help="Any server may answer, from what it has applied.")
+_consistent = click.option("--consistent", is_flag=True, help="The leader confirms that it leads before it answers.")
+
+
+@click.group("kv", context_settings={"help_option_names": ["-h", "-help", "--help"]})
+def kv_command() -> None:
+    """Read and write keys."""
+
+
+@kv_command.command("get", cls=GoCommand)
+@_http_addr
+@_stale
+@_consistent
+@click.option("--base64", "as_base64", is_flag=True, help="Print the value in base64.")
+@click.option("--detailed", is_flag=True, help="Print the indexes and flags too.")
+@click.option("--keys", is_flag=True, help="Print the names of the keys that start with KEY.")
+@click.option("--recurse", is_flag=True, help="Print every key that starts with KEY.")
+@click.option("--separator", default="/", help="With -keys: where to cut names.")
+@click.argument("key", default="")
+def kv_get(http_addr: str, key: str, keys: bool, recurse: bool, separator: str, **how: bool) -> int:
+    """Print the value of KEY."""
+    parameters = {name: "" for name in ("stale", "consistent") if how[name]}
+    client = KvClient(http_addr)
+    if keys:
+        status, answer = client.ask("GET", key, parameters | {"keys": "", "separator": separator})
+        for name in json.loads(answer) if status == 200 else []:
+            click.echo(name)
+        return 0
+    if not key and not recurse:
+        raise click.ClickException("Error! Missing KEY argument")
+    status, answer = client.ask("GET", key, parameters | ({"recurse": ""} if recurse else {}))
+    if status == 404 and not recurse:
+        raise click.ClickException(f"Error! No key exists at: {key}")
+    for number, row in enumerate(json.loads(answer) if status == 200 else []):
+        if how["detailed"] and number:
+            click.echo()
+        _print_row(row, recurse, how["as_base64"], how["detailed"])
+    return 0
+
+
+def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bool) -> None:
+    value = (row["Value"] or "").encode() if as_base64 else base64.b64decode(row["Value"] or "")
+    if detailed:
+        for name in ("CreateIndex", "Flags", "Key", "LockIndex", "ModifyIndex"):
+            click.echo(f"{name:<16} {row[name]}")
+        click.echo(f"{'Session':<16} -")
+        value = f"{'Value':<16} ".encode() + value
+    elif recurse:
+        value = f"{row['Key']}:".encode() + value
+    sys.stdout.buffer.write(value + b"\n")
+    sys.stdout.flush()
+
+
+@kv_command.command("put", cls=GoCommand)
+@_http_addr
+@click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index; 0: only if it is new.")
+@click.option("--modify-index", type=int, default=0)
+@click.option("--flags", type=int, default=0, help="A number stored with the value.")
+@click.option("--base64", "as_base64", is_flag=True, help="DATA is in base64.")
+@click.argument("key")
+@click.argument("data", default="")
+def kv_put(http_addr: str, cas: bool, modify_index: int, flags: int, as_base64: bool, key: str, data: str) -> int:
+    """Set KEY to DATA: text, @FILE, or - for standard input."""
+    value = _read_data(data)
+    if as_base64:
+        try:
+            value = base64.b64decode(value, validate=True)
+        except ValueError as error:
+            raise click.ClickException(f"Error! Cannot base 64 decode data: {error}") from error
+    parameters = {"flags": str(flags)} if flags else {}
+    if cas:
+        parameters["cas"] = str(modify_index)
+    _, answer = KvClient(http_addr).ask("PUT", key, parameters, value)
+    if answer.strip() != b"true":
+        raise click.ClickException(f"Error! Did not write to {key}: CAS failed")
+    click.echo(f"Success! Data written to: {key}")
+    return 0
+
+
+def _read_data(data: str) -> bytes:
+    try:
+        if data == "-":
+            return sys.stdin.buffer.read()
+        return Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
+    except OSError as error:
+        raise click.ClickException(f"Error! Failed to read file: {error}") from error
+
+
+@kv_command.command("delete", cls=GoCommand)
+@_http_addr
+@click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index.")
+@click.option("--modify-index", type=int, default=0)
+@click.option("--recurse", is_flag=True, help="Delete every key that starts with KEY.")
+@click.argument("key", default="")
+def kv_delete(http_addr: str, cas: bool, modify_index: int, recurse: bool, key: str) -> int:
+    """Delete KEY."""
+    if cas and recurse:
+        raise click.ClickException("Error! Cannot specify both -cas and -recurse")
+    if cas and not modify_index:
+        raise click.ClickException("Error! Must specify a -modify-index greater than 0 with -cas")
+    if not key and not recurse:
+        raise click.ClickException("Error! Missing KEY argument")
+    parameters = {"recurse": ""} if recurse else {"cas": str(modify_index)} if cas else {}
+    _, answer = KvClient(http_addr).ask("DELETE", key, parameters)
+    if answer.strip() != b"true":
+        raise click.ClickException(f"Error! Did not delete key {key}: CAS failed")
+    click.echo(f"Success! Deleted keys with prefix: {key}" if recurse else f"Success! Deleted key: {key}")
+    return 0
+
+
+@kv_command.command("export", cls=GoCommand)
+@_http_addr
+@_stale
+@click.argument("prefix", default="")
+def kv_export(http_addr: str, stale: bool, prefix: str) -> int:
+    """Print every key that starts with PREFIX as JSON: key, flags, value in base64."""
+    parameters = {"recurse": ""} | ({"stale": ""} if stale else {})
+    status, answer = KvClient(http_addr).ask("GET", prefix, parameters)
+    rows = json.loads(answer) if status == 200 else []
+    exported = [{"key": row["Key"], "flags": row["Flags"], "value": row["Value"] or ""} for row in rows]
+    click.echo(json.dumps(exported, indent="\t"))
+    return 0

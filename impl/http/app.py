@@ -1,0 +1,87 @@
+"""The ASGI application: finds the handler, turns errors into Consul's status codes and texts.
+
+Source: Consul, "HTTP API structure". It must answer every request: an error that no handler expected is a 500 with its
+text, and is logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from impl.agent.api import Agent, AgentError
+from impl.http import kv
+from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
+from impl.http.response import Response, json_response, text_response
+
+_KV = "/v1/kv/"
+_READ_ONLY = ("GET",)
+_NOT_AN_ENDPOINT = "Invalid URL path: not a recognized HTTP API endpoint\n"
+_NOT_AN_API_PATH = "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n"
+
+
+class Application:
+    """`/v1/kv`, `/v1/status` and `/v1/agent/self` of one agent, as an ASGI application."""
+
+    def __init__(self, agent: Agent, kv_max_value_size: int, unexpected: Callable[[str, Exception], None]) -> None:
+        """`unexpected` is told of errors that no handler expected: (what was asked, the error)."""
+        self._agent = agent
+        self._kv_max_value_size = kv_max_value_size
+        self._unexpected = unexpected
+        self._documents: dict[str, Callable[[], Awaitable[Any]]] = {
+            "/v1/status/leader": agent.status_leader,
+            "/v1/status/peers": agent.status_peers,
+            "/v1/agent/self": self._agent_self,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"only HTTP is served here, not {scope['type']}")
+        try:
+            response = await self._respond(scope, receive)
+        except HttpError as error:
+            response = text_response(error.status, error.text, error.headers)
+        except AgentError as error:
+            response = text_response(500, str(error))
+        except ClientGone:
+            return
+        except Exception as error:
+            self._unexpected(f"{scope['method']} {scope['path']}", error)
+            response = text_response(500, f"internal error: {error!r}")
+        await response.send(send)
+
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+        path = decode_path(scope["raw_path"])
+        query = scope["query_string"]
+        parameters = parse_parameters(query) if query else {}
+        if path.startswith(_KV):
+            return await self._respond_kv(path[len(_KV) :], parameters, scope, receive)
+        document = self._documents.get(path)
+        if document is not None:
+            if scope["method"] != "GET":
+                return _refuse_method(scope["method"], _READ_ONLY)
+            return json_response(await document(), "pretty" in parameters)
+        if path == "/":
+            return text_response(200, "Consul Agent")
+        return text_response(404, _NOT_AN_ENDPOINT if "/v1/" in path else _NOT_AN_API_PATH)
+
+    async def _respond_kv(self, key: str, parameters: dict[str, str], scope: Scope, receive: Receive) -> Response:
+        match scope["method"]:
+            case "GET":
+                return await kv.get(self._agent, key, parameters)
+            case "PUT":
+                return await kv.put(self._agent, key, parameters, scope, receive, self._kv_max_value_size)
+            case "DELETE":
+                return await kv.delete(self._agent, key, parameters)
+            case method:
+                return _refuse_method(method, kv.METHODS)
+
+    async def _agent_self(self) -> dict[str, Any]:
+        return self._agent.describe()
+
+
+def _refuse_method(method: str, allowed: tuple[str, ...]) -> Response:
+    if method == "OPTIONS":
+        return Response(200, ((b"Allow", ",".join(("OPTIONS", *allowed)).encode()),))
+    return text_response(405, f"method {method} not allowed", ((b"Allow", ",".join(allowed).encode()),))

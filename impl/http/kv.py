@@ -1,0 +1,119 @@
+"""`/v1/kv/`: reads, writes and deletions of keys. Source: Consul, "KV Store HTTP API".
+
+Sessions do not exist yet: `acquire` and `release` are refused, as Consul refuses a session that it does not know.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from impl.agent.api import Agent, Consistency, ReadOptions, ReadReply
+from impl.agent.config import ConfigError, parse_duration
+from impl.catalog.commands import KvCas, KvDelete, KvDeleteCas, KvDeleteTree, KvSet, Write
+from impl.catalog.queries import KvGet, KvKeys, KvList, Query
+from impl.http.request import HttpError, Receive, Scope, parse_unsigned, read_body
+from impl.http.response import Response, json_response, kv_row, read_headers
+
+METHODS = ("GET", "PUT", "DELETE")
+WAIT_SECONDS_DEFAULT = 300.0
+WAIT_SECONDS_MAX = 600.0
+_RAW = (
+    (b"Content-Type", b"text/plain"),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Content-Security-Policy", b"sandbox"),
+)
+_WRITTEN = Response(200, ((b"Content-Type", b"application/json"),), b"true")
+_NOT_WRITTEN = Response(200, ((b"Content-Type", b"application/json"),), b"false")
+
+
+async def get(agent: Agent, key: str, parameters: dict[str, str]) -> Response:
+    """GET: one key, a tree with `recurse`, or names with `keys`."""
+    options = read_options(parameters)
+    if "keys" in parameters:
+        separator = parameters.get("separator", parameters.get("seperator", ""))
+        return await _get_keys(agent, KvKeys(key, separator), options, parameters)
+    recurse = "recurse" in parameters
+    if not key and not recurse:
+        raise HttpError(400, "Missing key name")
+    reply = await agent.read(KvList(key) if recurse else KvGet(key), options)
+    assert reply.entries is not None
+    headers = read_headers(reply.entries.index, reply, options.consistency)
+    entries = reply.entries.entries
+    if not entries:
+        return Response(404, headers)
+    if "raw" in parameters and not recurse:
+        return Response(200, (*_RAW, *headers), entries[0].value)
+    return json_response([kv_row(entry) for entry in entries], "pretty" in parameters, headers)
+
+
+async def _get_keys(agent: Agent, query: Query, options: ReadOptions, parameters: dict[str, str]) -> Response:
+    assert isinstance(query, KvKeys)
+    reply: ReadReply = await agent.read(query, options)
+    assert reply.keys is not None
+    headers = read_headers(reply.keys.index, reply, options.consistency)
+    if not reply.keys.keys and query.prefix:
+        return Response(404, headers)
+    return json_response(reply.keys.keys, "pretty" in parameters, headers)
+
+
+async def put(
+    agent: Agent, key: str, parameters: dict[str, str], scope: Scope, receive: Receive, limit: int
+) -> Response:
+    """PUT: set a key, or with `cas` only if it was not changed since."""
+    if not key:
+        raise HttpError(400, "Missing key name")
+    _refuse_conflicts(parameters, "cas", "acquire", "release")
+    flags = parse_unsigned("flags", parameters["flags"]) if "flags" in parameters else 0
+    index = parse_unsigned("cas", parameters["cas"]) if "cas" in parameters else None
+    _refuse_sessions(parameters)
+    value = await read_body(scope, receive, limit)
+    command: Write = KvSet(key, value, flags) if index is None else KvCas(key, value, flags, index)
+    return _WRITTEN if await agent.write(command) else _NOT_WRITTEN
+
+
+async def delete(agent: Agent, key: str, parameters: dict[str, str]) -> Response:
+    """DELETE: a key, with `cas` only if it was not changed since, or a tree with `recurse`."""
+    _refuse_conflicts(parameters, "recurse", "cas")
+    command: Write
+    if "recurse" in parameters:
+        command = KvDeleteTree(key)
+    elif not key:
+        raise HttpError(400, "Missing key name")
+    elif "cas" in parameters:
+        command = KvDeleteCas(key, parse_unsigned("cas", parameters["cas"]))
+    else:
+        command = KvDelete(key)
+    return _WRITTEN if await agent.write(command) else _NOT_WRITTEN
+
+
+def read_options(parameters: dict[str, str]) -> ReadOptions:
+    """Consistency and blocking of a read.
+
+    Raises:
+        HttpError: 400, conflicting modes, or a bad index or wait.
+    """
+    if not parameters:
+        return ReadOptions()
+    stale, consistent = "stale" in parameters, "consistent" in parameters
+    if stale and consistent:
+        raise HttpError(400, "Cannot specify ?stale with ?consistent, conflicting semantics.")
+    mode = Consistency.STALE if stale else Consistency.CONSISTENT if consistent else Consistency.DEFAULT
+    index_text, wait_text = parameters.get("index", ""), parameters.get("wait", "")
+    if index_text and not (index_text.isascii() and index_text.isdigit() and int(index_text) < 1 << 64):
+        raise HttpError(400, "Invalid index")
+    try:
+        wait = parse_duration(wait_text) if wait_text else 0.0
+    except ConfigError:
+        raise HttpError(400, "Invalid wait time") from None
+    return ReadOptions(mode, int(index_text or 0), min(wait or WAIT_SECONDS_DEFAULT, WAIT_SECONDS_MAX))
+
+
+def _refuse_conflicts(parameters: dict[str, str], *names: str) -> None:
+    if sum(name in parameters for name in names) > 1:
+        raise HttpError(400, f"Conflicting flags: {urlencode(sorted(parameters.items()))}\n")
+
+
+def _refuse_sessions(parameters: dict[str, str]) -> None:
+    for name in ("acquire", "release"):
+        if name in parameters:
+            raise HttpError(500, f'invalid session "{parameters[name]}"')

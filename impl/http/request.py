@@ -1,0 +1,105 @@
+"""A request as the handlers see it: path, parameters and a bounded body, parsed strictly from ASGI's scope.
+
+Source: Consul, "HTTP API structure". *Deviation:* keys must be UTF-8; Consul stores any bytes but shows others damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class HttpError(Exception):
+    """A request that is answered with `status` and the text as body."""
+
+    def __init__(self, status: int, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = headers
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it had sent its request."""
+
+
+def decode_path(raw: bytes) -> str:
+    """The path with its percent-escapes decoded.
+
+    Raises:
+        HttpError: 400, not UTF-8.
+    """
+    return _text(unquote_to_bytes(raw) if b"%" in raw else raw, "URL path")
+
+
+def parse_parameters(query: bytes) -> dict[str, str]:
+    """The parameters of a query string; of a repeated one, the first, as Go's `Values.Get`. `?a` is `?a=`.
+
+    Raises:
+        HttpError: 400, not UTF-8.
+    """
+    parameters: dict[str, str] = {}
+    for part in query.split(b"&"):
+        if part:
+            name, _, value = part.partition(b"=")
+            parameters.setdefault(_unescape(name), _unescape(value))
+    return parameters
+
+
+def parse_unsigned(name: str, text: str) -> int:
+    """An unsigned 64-bit number, as Go's ParseUint reads it.
+
+    Raises:
+        HttpError: 400. *Deviation:* Consul answers 500 with Go's text alone.
+    """
+    if text.isascii() and text.isdigit() and len(text) <= 20 and (number := int(text)) < 1 << 64:
+        return number
+    raise HttpError(400, f'Invalid {name}: parsing "{text}": invalid syntax or out of range')
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body, refused as soon as it is known to be longer than `limit` bytes.
+
+    Raises:
+        HttpError: 413.
+        ClientGone: the connection closed first.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise _too_large(int(value), limit)
+    event = await receive()
+    body: bytes = event.get("body", b"")
+    while event["type"] == "http.request" and event.get("more_body", False):
+        if len(body) > limit:
+            break
+        event = await receive()
+        body += event.get("body", b"")
+    if event["type"] != "http.request":
+        raise ClientGone
+    if len(body) > limit:
+        raise _too_large(len(body), limit)
+    return body
+
+
+def _too_large(size: int, limit: int) -> HttpError:
+    # Nothing more of this body is read: the connection cannot carry another request.
+    text = f"Request body({size} bytes) too large, max size: {limit} bytes. See limits.kv_max_value_size."
+    return HttpError(413, text, ((b"Connection", b"close"),))
+
+
+def _unescape(text: bytes) -> str:
+    if b"+" in text:
+        text = text.replace(b"+", b" ")
+    return _text(unquote_to_bytes(text) if b"%" in text else text, "query string")
+
+
+def _text(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise HttpError(400, f"Invalid {where}: not UTF-8") from None
