@@ -33,12 +33,19 @@ class BadScript(ValueError):
     """A line that cannot be run: unknown, malformed, or impossible now. The text names the line."""
 
 
-def run_script(lines: Iterable[str], *, conformance: bool = True, skip_impossible: bool = False) -> World:
+def run_script(
+    lines: Iterable[str],
+    *,
+    conformance: bool = True,
+    skip_impossible: bool = False,
+    started: Callable[[World], None] = lambda world: None,
+) -> World:
     """Run a schedule. Raises BadScript and Violation.
 
-    `skip_impossible`: pass over lines that cannot be run, as happens when a transcript is shortened.
+    `skip_impossible`: pass over lines that cannot be run, as happens when a transcript is shortened. `started` is
+    told of the world as soon as there is one.
     """
-    return _run(lines, lambda line, output: None, conformance, skip_impossible)
+    return _run(lines, lambda line, output: None, conformance, skip_impossible, started)
 
 
 def rewrite(script: str) -> str:
@@ -58,12 +65,16 @@ def rewrite(script: str) -> str:
                 kept.append(line)
             yield line.removeprefix("> ")
 
-    _run(numbered(), show, True, False)
+    _run(numbered(), show, True, False, lambda world: None)
     return "\n".join([*kept, *shown]).rstrip("\n") + "\n"
 
 
 def _run(
-    lines: Iterable[str], show: Callable[[str, Sequence[str]], None], conformance: bool, skip_impossible: bool
+    lines: Iterable[str],
+    show: Callable[[str, Sequence[str]], None],
+    conformance: bool,
+    skip_impossible: bool,
+    started: Callable[[World], None],
 ) -> World:
     world: World | None = None
     for number, line in enumerate(lines, 1):
@@ -73,6 +84,7 @@ def _run(
         try:
             if world is None:
                 world = _new_world(words, conformance)
+                started(world)
             else:
                 perform(world, words)
         except (ValueError, KeyError, IndexError) as error:

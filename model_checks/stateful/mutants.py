@@ -1,0 +1,209 @@
+"""Deliberately broken cores: each replaces one named function of `impl/raft`, and must be found out by a named
+property.
+
+A check that no mutant fails proves nothing. The names of the functions are looked up when a mutant is applied: if the
+product renames one, its mutant fails loudly instead of testing nothing. Never used by the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+
+from impl.raft import core, election, following, leading, outbox, reads
+from impl.raft.disk import Disk
+from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse, Entry
+from impl.raft.progress import Progress
+from impl.raft.quorum import reached_by_quorum
+from impl.raft.ready import Role
+from impl.raft.server import Received, Server
+from model_checks.stateful.violations import Property
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """`make(original)` replaces `owner.function`; `broken` is the property that the observer must name."""
+
+    owner: Any
+    function: str
+    make: Callable[[Callable[..., Any]], Callable[..., Any]]
+    broken: Property
+    mistake: str
+
+
+def _always(value: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return lambda original: lambda *arguments: value
+
+
+def _vote_in_memory(original: Callable[..., bool]) -> Callable[..., bool]:
+    def knows_vote(disk: Disk, term: int, candidate: str) -> bool:
+        return disk.durable_term == disk.term == term and disk.voted_for == candidate
+
+    return knows_vote
+
+
+def _memory_counts(original: Callable[..., int]) -> Callable[..., int]:
+    def durable_up_to(disk: Disk, index: int) -> int:
+        return min(index, disk.last_index)
+
+    return durable_up_to
+
+
+def _leader_counts_its_memory(original: Callable[..., int]) -> Callable[..., int]:
+    def quorum_match(server: Server) -> int:
+        matches = [progress.match_index for progress in server.progress.values()]
+        return reached_by_quorum([*matches, server.log.last_index])
+
+    return quorum_match
+
+
+def _any_copy_is_enough(original: Callable[..., int]) -> Callable[..., int]:
+    def quorum_match(server: Server) -> int:
+        return server.disk.durable_up_to(server.log.last_index)
+
+    return quorum_match
+
+
+def _no_consistency_check(original: Callable[..., bool]) -> Callable[..., bool]:
+    def passes_consistency_check(server: Server, request: AppendEntriesRequest) -> bool:
+        return request.prev_log_index <= server.log.last_index
+
+    return passes_consistency_check
+
+
+def _nothing_is_known(original: Callable[..., int]) -> Callable[..., int]:
+    def count_known(server: Server, entries: list[Entry]) -> int:
+        return 0
+
+    return count_known
+
+
+def _acknowledge_first(original: Callable[..., None]) -> Callable[..., None]:
+    """Acknowledge a slice when it arrives, and append it when the next one does."""
+    waiting: dict[int, tuple[int, Received, AppendEntriesRequest]] = {}
+
+    def handle_append_entries_request(server: Server, received: Received, request: AppendEntriesRequest) -> None:
+        late = waiting.pop(id(server), None)
+        if late is not None and late[0] == server.term:
+            original(server, late[1], late[2])
+        if request.entries and following.passes_consistency_check(server, request):
+            following.follow(server, received.source)
+            match = request.prev_log_index + len(request.entries)
+            sequence = outbox.next_sequence(server)
+            response = AppendEntriesResponse(sequence, server.term, True, match, request.round)
+            server.outbox.append((received.source, response))
+            waiting[id(server)] = (server.term, received, request)
+        else:
+            original(server, received, request)
+
+    return handle_append_entries_request
+
+
+def _drop_every_third(original: Callable[..., list[Entry]]) -> Callable[..., list[Entry]]:
+    def apply(server: Server) -> list[Entry]:
+        entries = original(server)
+        return [entry for entry in entries if server.role is Role.LEADER or entry.index % 3]
+
+    return apply
+
+
+def _same_guess_again(original: Callable[..., None]) -> Callable[..., None]:
+    def back_off(server: Server, progress: Progress, response: AppendEntriesResponse) -> None:
+        progress.probe(progress.next_index)
+
+    return back_off
+
+
+MUTANTS: Final[Mapping[str, Mutant]] = {
+    "vote-before-fsync": Mutant(
+        Disk, "knows_vote", _vote_in_memory, Property.ONE_VOTE_A_TERM, "a vote is sent before it is on disk"
+    ),
+    "acknowledge-before-fsync": Mutant(
+        Disk, "durable_up_to", _memory_counts, Property.COMMITTED_IS_DURABLE, "entries count before they are on disk"
+    ),
+    "leader-counts-memory": Mutant(
+        leading,
+        "quorum_match",
+        _leader_counts_its_memory,
+        Property.COMMITTED_IS_DURABLE,
+        "a leader counts itself before its own write is done",
+    ),
+    "two-votes": Mutant(
+        election, "may_vote_for", _always(True), Property.ONE_VOTE_A_TERM, "a server votes again in the same term"
+    ),
+    "no-up-to-date-check": Mutant(
+        election, "is_up_to_date", _always(True), Property.LEADER_COMPLETENESS, "anybody's log may win an election"
+    ),
+    "election-without-quorum": Mutant(
+        election, "has_quorum_of_votes", _always(True), Property.ELECTION_SAFETY, "one's own vote is enough"
+    ),
+    "commit-of-old-term": Mutant(
+        leading,
+        "is_of_current_term",
+        _always(True),
+        Property.LEADER_COMPLETENESS,
+        "entries of old terms are committed by counting (Ongaro 2014, figure 3.7)",
+    ),
+    "commit-without-quorum": Mutant(
+        leading, "quorum_match", _any_copy_is_enough, Property.COMMITTED_IS_DURABLE, "the leader's own copy is enough"
+    ),
+    "no-consistency-check": Mutant(
+        following,
+        "passes_consistency_check",
+        _no_consistency_check,
+        Property.LOG_MATCHING,
+        "a slice is taken whatever stands before it",
+    ),
+    "cut-without-conflict": Mutant(
+        following,
+        "count_known",
+        _nothing_is_known,
+        Property.COMMITTED_IS_DURABLE,
+        "an old slice cuts a log that has moved on",
+    ),
+    "acknowledge-before-append": Mutant(
+        following,
+        "handle_append_entries_request",
+        _acknowledge_first,
+        Property.COMMITTED_IS_DURABLE,
+        "a follower acknowledges first and appends later",
+    ),
+    "dropped-entry": Mutant(
+        core, "apply", _drop_every_third, Property.STATE_MACHINE_SAFETY, "a follower skips committed entries"
+    ),
+    "read-without-round": Mutant(
+        reads,
+        "confirmed_round",
+        lambda original: lambda server: server.round,
+        Property.LINEARIZABLE_READS,
+        "a leader believes that it still is one",
+    ),
+    "read-in-a-fresh-term": Mutant(
+        reads,
+        "knows_commit_index",
+        _always(True),
+        Property.LINEARIZABLE_READS,
+        "a leader trusts its commit index before it committed an entry of its term",
+    ),
+    "speaks-of-a-term-in-memory": Mutant(
+        Disk, "knows_term", _always(True), Property.CONFORMANCE, "messages leave in a term that the disk does not know"
+    ),
+    "no-back-off": Mutant(
+        leading, "back_off", _same_guess_again, Property.LIVENESS, "a leader probes at the same index for ever"
+    ),
+}
+"""By name; `broken` is what the observer finds first (a schedule may find another consequence earlier)."""
+
+
+@contextmanager
+def applied(name: str) -> Iterator[Mutant]:
+    """Put the mutant in place of the product's function, for the time of the block. Raises KeyError, AttributeError."""
+    mutant = MUTANTS[name]
+    original = getattr(mutant.owner, mutant.function)
+    setattr(mutant.owner, mutant.function, mutant.make(original))
+    try:
+        yield mutant
+    finally:
+        setattr(mutant.owner, mutant.function, original)
