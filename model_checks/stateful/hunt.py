@@ -40,10 +40,10 @@ class Hunt:
             self._deliver, self._tick, self._timeout, self._propose, self._read, self._flush, self._append, self._sync,
             self._settle, self._crash_or_restart, self._lose, self._cut, self._heal, self._hold_or_release, self._link,
         ]  # fmt: skip
-        usual = [30, 8, 2, 6, 4, 6, 3, 3, 1, 2, 2, 1, 1, 1, 1]
+        usual = [40, 5, 0.7, 6, 4, 12, 3, 3, 2, 1.5, 2, 0.7, 0.7, 1, 1]
         self._weights = [weight * self.random.choice((0, 0.5, 1, 1, 2)) for weight in usual]
         self._weights[0] = max(self._weights[0], 10)
-        self._weights[2] = max(self._weights[2], 0.5)
+        self._weights[2] = max(self._weights[2], 0.3)
         self._keep = self.random.choice((0.0, 0.1, 0.5))
 
     def run(self, steps: int) -> World:
