@@ -57,11 +57,15 @@ def type_invariant(c: Constants, i: ServerId, s: Server) -> bool:
         and (s.role is Role.FOLLOWER or s.leader_match == 0)
         and tuple(peer for peer, _ in s.match_index) == (peers if leads else ())
         and tuple(peer for peer, _ in s.acked_round) == (peers if leads else ())
-        and all(0 <= match <= s.log.length for _, match in s.match_index)
-        and all(0 <= answered <= s.round for _, answered in s.acked_round)
         and (leads or not s.reads)
         and (s.leader_id == i) == leads
     )
+
+
+def acknowledged_was_sent(c: Constants, i: ServerId, s: Server) -> bool:
+    """Nobody acknowledges more than the leader's log, nor a round that the leader has not begun."""
+    matches = all(0 <= match <= s.log.length for _, match in s.match_index)
+    return matches and all(0 <= answered <= s.round for _, answered in s.acked_round)
 
 
 def votes_for_itself(c: Constants, i: ServerId, s: Server) -> bool:
@@ -79,6 +83,7 @@ def applied_is_on_disk(c: Constants, i: ServerId, s: Server) -> bool:
 
 INVARIANTS: Final[Mapping[str, Callable[[Constants, ServerId, Server], bool]]] = {
     "Type Invariant": type_invariant,
+    "Acknowledged Was Sent": acknowledged_was_sent,
     "Durable Self-Vote": votes_for_itself,
     "Durable Apply": applied_is_on_disk,
 }
