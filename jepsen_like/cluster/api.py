@@ -83,7 +83,13 @@ class Cluster:
 
         Agents get SIGTERM and five seconds at the end. Raises SetupFailed with cause and remedy if the machine refuses.
         """
-        launched = await asyncio.to_thread(launch.launch, spec, attached=True)
+        launching = asyncio.ensure_future(asyncio.to_thread(launch.launch, spec, attached=True))
+        try:
+            launched = await asyncio.shield(launching)
+        except asyncio.CancelledError:  # a thread cannot be cancelled: end what it has started
+            launched = await launching
+            await asyncio.to_thread(launched.end)
+            raise
         try:
             cluster = cls(launched.spec, launched.directory, ControlConnection(dial(launched.directory)))
             try:
@@ -244,7 +250,7 @@ class Cluster:
         try:
             connection = await self.connect(node, node, timeout_s=timeout_s)
         except (OSError, TimeoutError) as error:
-            raise observe.HttpFailure(f"{node}: {error or 'timed out'}") from error
+            raise observe.HttpFailure(f"{node}: {str(error) or 'timed out'}") from error
         host = f"{addresses.address_of(node)}:{HTTP_PORT}"
         return await observe.http_request(connection, host, method, path, body, max(0.01, end - time.monotonic()))
 

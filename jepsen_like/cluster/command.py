@@ -19,8 +19,9 @@ from rich.console import Console
 
 from jepsen_like.cluster import enter, launch, state, status
 from jepsen_like.cluster.api import Cluster, NotElected
+from jepsen_like.cluster.control import ControlConnection, dial
 from jepsen_like.cluster.plan import SetupFailed
-from jepsen_like.cluster.protocol import ClusterFailure, Interval
+from jepsen_like.cluster.protocol import ClusterFailure, Interval, Shutdown
 from jepsen_like.cluster.spec import ClusterSpec, InvalidSpec
 from jepsen_like.net.addresses import UnknownNode
 from jepsen_like.net.rules import InvalidRule, LinkRule, checked, parse_partition
@@ -375,7 +376,7 @@ def down(cluster_name: str | None, name: str | None, everything: bool) -> None:
         directory = state.cluster_directory(each)
         was_alive = state.is_alive(directory)
         if was_alive:
-            asyncio.run(_end(each))
+            asyncio.run(_end(directory))
             _await_release(directory)
         state.remove(directory)
         click.echo(f"cluster {each} is gone" if was_alive else f"cluster {each} was dead: cleared what it left")
@@ -386,9 +387,13 @@ def _only_one_to_end() -> str:
     return names[0] if len(names) == 1 else chosen(None)
 
 
-async def _end(name: str) -> None:
-    cluster = await Cluster.attach(name)
-    await cluster.shut_down()
+async def _end(directory: Path) -> None:
+    """Asks the control socket itself: a cluster whose cluster.json is unreadable can be ended too."""
+    control = ControlConnection(dial(directory))
+    try:
+        await control.ask(Shutdown())
+    finally:
+        control.close()
 
 
 def _await_release(directory: Path, timeout_s: float = 10.0) -> None:

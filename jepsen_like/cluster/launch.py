@@ -8,9 +8,11 @@ not change namespaces.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -21,7 +23,6 @@ from jepsen_like.cluster.spec import HTTP_PORT, SOURCE_ROOT, ClusterSpec, agent_
 from jepsen_like.net import addresses
 from jepsen_like.net.namespaces import Identity, invoking_user
 
-START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 15.0
 
 
@@ -133,21 +134,33 @@ def _start_supervisor(plan: plans.WorldPlan, listeners: list[int]) -> subprocess
 def _await_ready(
     spec: ClusterSpec, directory: Path, report: int, lifeline: int | None, outer: subprocess.Popen[bytes]
 ) -> Launched:
-    """Read the supervisor's reports until it is ready; clear up and raise if it fails."""
+    """Hear the supervisor out until it is ready; whatever goes wrong, wait until it is gone, and raise."""
+    supervisor_pid = 0
+    try:
+        with open(report, "rb") as pipe:
+            supervisor_pid = _hear(pipe, directory)
+        state.store(directory, state.Metadata(spec, supervisor_pid, daemon=lifeline is None))
+    except BaseException:
+        if lifeline is not None:
+            os.close(lifeline)
+        elif supervisor_pid:
+            os.kill(supervisor_pid, signal.SIGKILL)
+        outer.wait(END_TIMEOUT_S)
+        raise
+    if lifeline is None:
+        outer.wait(END_TIMEOUT_S)
+        return Launched(spec, directory, supervisor_pid, None, None)
+    return Launched(spec, directory, supervisor_pid, lifeline, outer)
+
+
+def _hear(pipe: Iterable[bytes], directory: Path) -> int:
+    """The supervisor's pid, once it has reported ready; raises SetupFailed with what it reported instead."""
     failure = f"the supervisor ended without a word: see {directory}/supervisor.log"
     supervisor_pid = 0
-    with open(report, "rb") as pipe:
-        for line in pipe:
-            said = msgspec.json.decode(line, type=plans.Report)
-            supervisor_pid = said.supervisor_pid or supervisor_pid
-            if said.ready:
-                daemon = lifeline is None
-                state.store(directory, state.Metadata(spec, supervisor_pid, daemon))
-                if daemon:
-                    outer.wait(END_TIMEOUT_S)
-                return Launched(spec, directory, supervisor_pid, lifeline, None if daemon else outer)
-            failure = said.error or failure
-    if lifeline is not None:
-        os.close(lifeline)
-    outer.wait(END_TIMEOUT_S)
+    for line in pipe:
+        said = msgspec.json.decode(line, type=plans.Report)
+        supervisor_pid = said.supervisor_pid or supervisor_pid
+        if said.ready:
+            return supervisor_pid
+        failure = said.error or failure
     raise plans.SetupFailed(failure)

@@ -50,14 +50,15 @@ async def http_request(
                     f"Content-Length: {len(body)}\r\n\r\n".encode()
                     + body
                 )
-                return _parsed(await reader.read(-1))
+                return parsed(await reader.read(-1))
             finally:
                 writer.close()
     except (OSError, TimeoutError) as error:
-        raise HttpFailure(f"{method} http://{host}{path}: {error or 'timed out'}") from error
+        raise HttpFailure(f"{method} http://{host}{path}: {str(error) or 'timed out'}") from error
 
 
-def _parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    """A whole answer, read to the end of the connection, taken apart; raises HttpFailure if a part is missing."""
     head, separator, body = answer.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
@@ -66,6 +67,8 @@ def _parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
     if headers.get("transfer-encoding", "").lower() == "chunked":
         body = _unchunked(body)
+    elif headers.get("content-length", str(len(body))) != str(len(body)):
+        raise HttpFailure(f"the answer ended early: {len(body)} of {headers['content-length']} bytes")
     return int(words[1]), headers, body
 
 
@@ -77,6 +80,8 @@ def _unchunked(body: bytes) -> bytes:
             size = int(size_text.split(b";")[0], 16)
         except ValueError as error:
             raise HttpFailure(f"bad chunk size {size_text[:20]!r}") from error
+        if len(body) < size + 2:
+            raise HttpFailure("the answer ended within a chunk")
         if size == 0:
             return b"".join(parts)
         parts.append(body[:size])

@@ -15,6 +15,7 @@ import pwd
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -82,7 +83,7 @@ def is_alive(directory: Path) -> bool:
 def load(directory: Path) -> Metadata:
     """What cluster.json says; raises ClusterFailure if it is missing (a start that did not get far) or foreign."""
     try:
-        return msgspec.json.decode((directory / "cluster.json").read_bytes(), type=Metadata)
+        return msgspec.json.decode((directory / "cluster.json").read_bytes(), type=Metadata, dec_hook=_path_of_text)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise ClusterFailure(
             f"cluster {directory.name}: no readable cluster.json ({error}); "
@@ -90,10 +91,16 @@ def load(directory: Path) -> Metadata:
         ) from error
 
 
+def _path_of_text(kind: type[Any], value: Any) -> Any:
+    if kind is not Path:
+        raise NotImplementedError(f"cluster.json holds no {kind}")
+    return Path(value)
+
+
 def store(directory: Path, metadata: Metadata) -> None:
     """Write cluster.json, whole or not at all."""
     draft = directory / "cluster.json.new"
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(metadata)))
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(metadata, enc_hook=str)))
     draft.replace(directory / "cluster.json")
 
 

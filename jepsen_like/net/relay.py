@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 
 import msgspec
 import uvloop
@@ -73,7 +74,7 @@ class End(asyncio.Protocol):
 
 
 class Front(End):
-    """The accepted side: dials the agent; a refused connection is passed on by closing this one."""
+    """The accepted side: dials the agent; a refused connection is passed on by resetting this one."""
 
     def __init__(self, publication: Publication) -> None:
         super().__init__()
@@ -96,14 +97,20 @@ class Front(End):
                 _, back = await loop.create_connection(End, sock=outgoing)
         except (OSError, TimeoutError):
             outgoing.close()
-            if self.transport is not None:
-                self.transport.abort()
+            self._reset()
             return
         if self.transport is None:
             assert back.transport is not None
             back.transport.close()
             return
         self.join(back)
+
+    def _reset(self) -> None:
+        """Close with a reset instead of an end of file: a refusal must not look like a polite goodbye."""
+        if self.transport is not None:
+            accepted = self.transport.get_extra_info("socket")
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
 
 
 async def _serve(publications: tuple[Publication, ...]) -> None:
