@@ -65,6 +65,8 @@ class Proposal(msgspec.Struct, frozen=True):
     """A write that waits for its entry to be applied."""
 
     command: Write
+    request: str
+    """Id of the client's request, for the trace."""
     answered: Future[bool]
     term: int = 0
 
@@ -111,6 +113,8 @@ class Driver:
         self._checksum = checksum
         self._arrived: list[Proposal] = []
         self._pending: dict[int, Proposal] = {}
+        self._proposed: list[tuple[str, int, int]] = []
+        """Appended since the last Ready, for the trace: (request, index, term)."""
         self._reads: dict[str, WaitingRead] = {}
         self._writes: list[DiskWrite] = []
         self._disk_busy = False
@@ -138,7 +142,7 @@ class Driver:
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 
-    def propose(self, command: Write) -> Future[bool]:
+    def propose(self, command: Write, request: str) -> Future[bool]:
         """Replicate and apply a command. The future may raise impl.raft.errors.Refused (definite) or IndefiniteError.
 
         Raises:
@@ -147,7 +151,7 @@ class Driver:
         if self.core.role is not Role.LEADER:
             raise NotLeader(self.core.leader_id)
         answered: Future[bool] = self._runtime.tasks.future()
-        self._arrived.append(Proposal(command, answered))
+        self._arrived.append(Proposal(command, request, answered))
         self._schedule()
         return answered
 
@@ -158,7 +162,7 @@ class Driver:
             Refused: at once, with the reason.
         """
         self._requests += 1
-        identity = f"r{self._requests}"
+        identity = f"q{self._requests}"
         self.core.read(identity)
         answered: Future[Answer] = self._runtime.tasks.future()
         self._reads[identity] = WaitingRead(query, answered)
@@ -170,7 +174,7 @@ class Driver:
         answer = answer_query(self.store, query)
         if self._tracer is not None:
             self._requests += 1
-            self._trace_read(self._requests, consistency, query, answer)
+            self._trace_read(f"q{self._requests}", consistency, query, answer)
             self._tracer.flush()
         return answer
 
@@ -247,12 +251,16 @@ class Driver:
                 _fail(proposal.answered, refused)
             return
         for index, proposal in enumerate(arrived, first):
-            self._pending[index] = Proposal(proposal.command, proposal.answered, term)
+            self._pending[index] = Proposal(proposal.command, proposal.request, proposal.answered, term)
+            if self._tracer is not None:
+                self._proposed.append((proposal.request, index, term))
 
     def _carry_out(self, ready: Ready) -> None:
         frames = [encode_message(message) for _, message in ready.messages]
         if self._tracer is not None and ready.events:
             self._tracer.events(ready.events, [self._checksum(frame) for frame in frames])
+            self._tracer.proposals(self._proposed)
+            self._proposed.clear()
             self._tracer.flush()
         if ready.write is not None:
             self._writes.append(ready.write)
@@ -265,8 +273,7 @@ class Driver:
             answer = answer_query(self.store, read.query)
             answers.append((read.answered, answer))
             if self._tracer is not None:
-                self._requests += 1
-                self._trace_read(self._requests, Consistency.CONSISTENT, read.query, answer, confirmed.id)
+                self._trace_read(confirmed.id, Consistency.CONSISTENT, read.query, answer, confirmed.id)
         if self._tracer is not None:
             self._tracer.flush()
         for future, result in answers:
@@ -301,9 +308,8 @@ class Driver:
                 continue
             answers.append((proposal.answered, result))
             if self._tracer is not None:
-                self._requests += 1
                 query = describe_write(proposal.command)
-                self._tracer.answer(self._requests, "write", query, self.applied, result, index=entry.index)
+                self._tracer.answer(proposal.request, "write", query, self.applied, result, index=entry.index)
         return answers
 
     def _lose(self, lost: LostProposals) -> None:
@@ -314,12 +320,13 @@ class Driver:
                 _fail(proposal.answered, IndefiniteError("rpc error: leadership lost while committing log"))
 
     def _trace_read(
-        self, request: int, consistency: Consistency, query: Query, answer: Answer, read: str | None = None
+        self, number: str, consistency: Consistency, query: Query, answer: Answer, read: str | None = None
     ) -> None:
         assert self._tracer is not None
         rows: list[Any] = list(answer.keys) if isinstance(answer, KeysAnswer) else list(answer.entries)
         more = {} if read is None else {"read": read}
         described = describe_query(query)
+        request = self._tracer.identity(number)
         self._tracer.answer(request, consistency.value, described, self.applied, [answer.index, rows], **more)
 
     def _log_change(self, change: RoleChange) -> None:

@@ -1,7 +1,7 @@
 """A client's request on its way to whoever can serve it: holds, retries, and what may not be retried.
 
-Source: Consul, `ForwardRPC` and `canRetry`: while no leader is known, or what is known proves wrong, a request is held and
-tried again after random pauses of 0 to hold/16, until `rpc_hold_timeout`. What is tried again:
+Source: Consul, `ForwardRPC` and `canRetry`: while no leader is known, or what is known proves wrong, a request is held
+and tried again after random pauses of 0 to hold/16, until `rpc_hold_timeout`. What is tried again:
 
 - always, what certainly had no effect: no leader, not the leader, not sent;
 - a read whose connection was lost;
@@ -15,18 +15,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from impl.agent.api import AgentError, DefiniteError, IndefiniteError, NoClusterLeader
+from impl.agent.api import AgentError, DefiniteError, IndefiniteError, NoClusterLeader, ReadOptions
 from impl.agent.changes import Changes
 from impl.agent.protocol import NOT_LEADER, NOT_READY
 from impl.rpc.errors import RemoteError, RpcError
-from impl.runtime.interfaces import MILLISECONDS, Runtime
+from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime
 
 T = TypeVar("T")
 
 HOLD_FRACTION = 16
+JITTER_FRACTION = 16
+"""Blocking queries wait up to this part of their wait longer, so that those begun together do not end together."""
 PAUSE_NS_MIN = 1 * MILLISECONDS
 CALL_TIMEOUT_NS = 60_000 * MILLISECONDS
 """Longest wait for the answer to a forwarded request, without what a blocking query adds."""
+
+
+def blocked_ns_max(options: ReadOptions) -> int:
+    """How long a blocking query may stay at the server that answers it, beyond any other request."""
+    return int(options.wait * (1 + 1 / JITTER_FRACTION) * NANOSECONDS) if options.min_index else 0
 
 
 class Retriable(Exception):
@@ -52,9 +59,7 @@ def judge(error: RpcError, *, is_write: bool) -> Retriable | AgentError:
     return IndefiniteError(text) if is_write else Retriable(DefiniteError(text))
 
 
-async def hold(
-    runtime: Runtime, hold_ns: int, attempt: Callable[[], Awaitable[T]], changes: Changes
-) -> T:
+async def hold(runtime: Runtime, hold_ns: int, attempt: Callable[[], Awaitable[T]], changes: Changes) -> T:
     """Run `attempt` until it does not raise Retriable or the hold timeout has passed.
 
     Args:

@@ -1,4 +1,4 @@
-"""RPC clients by address, made when first used. Source: Consul's connection pool (one multiplexed connection a server)."""
+"""RPC clients by address, made when first used. Source: Consul's connection pool: one connection to each server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Pool:
         self._clients: dict[Address, RpcClient] = {}
 
     async def call(self, address: Address, method: str, body: bytes, timeout_ns: int) -> bytes:
-        """Ask the server at `address`; its answer. Raises RpcError, which knows whether the request may have been taken."""
+        """Ask the server at `address`; its answer. RpcError knows whether the request may have been taken."""
         client = self._clients.get(address)
         if client is None:
             client = RpcClient(self._runtime, self._hello, (address.host, address.port), self._timings)

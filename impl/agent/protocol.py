@@ -66,6 +66,8 @@ class KvWrite(msgspec.Struct, frozen=True, array_like=True):
     """A write on its way to the leader. `forwarded` by a server: the receiver must not forward it again."""
 
     command: Write
+    request: str
+    """NODE/INCARNATION/rN, given by the agent that took the write from its client; the same in every attempt."""
     forwarded: bool
 
 

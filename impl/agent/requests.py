@@ -25,17 +25,14 @@ from impl.agent.discovery import Discovery
 from impl.agent.driver import SHUTTING_DOWN, Driver
 from impl.agent.forwarding import Retriable
 from impl.agent.pool import Pool
-from impl.agent.protocol import KV_READ, KV_WRITE, NOT_READY, KvRead, KvWrite, ServerInfo
+from impl.agent.protocol import KV_READ, KV_WRITE, NOT_READY, KvRead, KvWrite, ServerInfo, Status
 from impl.catalog.commands import Write
-from impl.catalog.queries import Answer, KvGet, KvList, Query
+from impl.catalog.queries import Answer, KvGet, Query
 from impl.catalog.store import KvAnswer
 from impl.raft.errors import NotLeader, NotReady, Refused
 from impl.raft.ready import Role
 from impl.rpc.errors import RpcError
 from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime
-
-JITTER_FRACTION = 16
-"""Blocking queries wait up to this part of their wait longer, so that those begun together do not end together."""
 
 encode = msgspec.msgpack.Encoder().encode
 _bool_decoder: msgspec.msgpack.Decoder[bool] = msgspec.msgpack.Decoder(bool)
@@ -45,7 +42,20 @@ _read_decoder: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(Read
 class Requests:
     """The `Agent` of a server: serves what it can itself and forwards the rest to the leader."""
 
-    def __init__(self, runtime: Runtime, config: Config, discovery: Discovery, pool: Pool, watches: Watches) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: Config,
+        discovery: Discovery,
+        pool: Pool,
+        watches: Watches,
+        incarnation: int,
+        describe: Callable[[], dict[str, Any]],
+    ) -> None:
+        """`describe` makes the document of `/v1/agent/self`."""
+        self.describe = describe
+        self._origin = f"{config.node_name}/{incarnation}/r"
+        self._writes = 0
         self.driver: Driver | None = None
         """Set once the cluster has formed."""
         self._runtime = runtime
@@ -72,7 +82,11 @@ class Requests:
 
     async def write(self, command: Write) -> bool:
         """As `Agent.write`."""
-        return await self._hold(lambda: self._write_once(command))
+        self._writes += 1
+        return await self._write_held(KvWrite(command, f"{self._origin}{self._writes}", forwarded=True))
+
+    async def _write_held(self, request: KvWrite) -> bool:
+        return await self._hold(lambda: self._write_once(request))
 
     async def read(self, query: Query, options: ReadOptions) -> ReadReply:
         """As `Agent.read`."""
@@ -85,9 +99,9 @@ class Requests:
     async def serve_write(self, request: KvWrite) -> bool:
         """A write of another agent. A forwarded one is not forwarded again: the receiver leads or refuses."""
         if not request.forwarded:
-            return await self.write(request.command)
+            return await self._write_held(KvWrite(request.command, request.request, forwarded=True))
         try:
-            return await self._write_here(request.command)
+            return await self._write_here(request)
         except Retriable as retriable:
             raise retriable.final from retriable
 
@@ -100,29 +114,46 @@ class Requests:
         except Retriable as retriable:
             raise retriable.final from retriable
 
+    async def status_leader(self) -> str:
+        """As `Agent.status_leader`."""
+        return self.status().leader
+
+    async def status_peers(self) -> list[str]:
+        """As `Agent.status_peers`."""
+        return list(self.status().peers)
+
+    def status(self) -> Status:
+        """What this server knows of the cluster, without asking anybody."""
+        known, myself, genesis = self._discovery.known, self._discovery.myself, self._discovery.genesis
+        assert myself is not None, "a server knows itself"
+        infos = {**known, myself.name: myself}
+        leader = infos.get(self.driver.core.leader_id or "") if self.driver is not None else None
+        voters = [voter.name for voter in genesis.voters] if genesis is not None else []
+        peers = sorted(str(infos[name].address) for name in voters if name in infos)
+        return Status(str(leader.address) if leader is not None else "", tuple(peers))
+
     # --- one attempt --------------------------------------------------------------------------------------------------
 
     async def _hold(self, attempt: Callable[[], Awaitable[forwarding.T]]) -> forwarding.T:
         return await forwarding.hold(self._runtime, self._hold_ns, attempt, self.changes)
 
-    async def _write_once(self, command: Write) -> bool:
+    async def _write_once(self, request: KvWrite) -> bool:
         self._refuse_if_stopped()
         leader = self._remote_leader()
         if leader is None:
-            return await self._write_here(command)
-        body = encode(KvWrite(command, forwarded=True))
+            return await self._write_here(request)
         try:
-            reply = await self._pool.call(leader.address, KV_WRITE, body, forwarding.CALL_TIMEOUT_NS)
+            reply = await self._pool.call(leader.address, KV_WRITE, encode(request), forwarding.CALL_TIMEOUT_NS)
         except RpcError as error:
             raise forwarding.judge(error, is_write=True) from error
         return _bool_decoder.decode(reply)
 
-    async def _write_here(self, command: Write) -> bool:
+    async def _write_here(self, request: KvWrite) -> bool:
         self._refuse_if_stopped()
         if self.driver is None:
             raise Retriable(NoClusterLeader())
         try:
-            return await self.driver.propose(command)
+            return await self.driver.propose(request.command, request.request)
         except NotLeader as error:
             raise Retriable(NoClusterLeader()) from error
         except Refused as error:
@@ -134,9 +165,9 @@ class Requests:
         if leader is None:
             return await self._blocking(query, options, self._read_here)
         body = encode(KvRead(query, options, forwarded=True))
-        blocked_ns = int(options.wait * (1 + 1 / JITTER_FRACTION) * NANOSECONDS) if options.min_index else 0
+        timeout_ns = forwarding.CALL_TIMEOUT_NS + forwarding.blocked_ns_max(options)
         try:
-            reply = await self._pool.call(leader.address, KV_READ, body, forwarding.CALL_TIMEOUT_NS + blocked_ns)
+            reply = await self._pool.call(leader.address, KV_READ, body, timeout_ns)
         except RpcError as error:
             raise forwarding.judge(error, is_write=False) from error
         return _read_decoder.decode(reply)
@@ -173,7 +204,7 @@ class Requests:
         if not options.min_index:
             return await read(query, options)
         wait_ns = int(options.wait * NANOSECONDS)
-        wait_ns += int(wait_ns * self._runtime.random.random() / JITTER_FRACTION)
+        wait_ns += int(wait_ns * self._runtime.random.random() / forwarding.JITTER_FRACTION)
         deadline = self._runtime.clock.monotonic_ns() + wait_ns
         name, is_prefix = (query.key, False) if isinstance(query, KvGet) else (query.prefix, True)
         while True:

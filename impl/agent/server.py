@@ -1,4 +1,4 @@
-"""A server agent from start to stop: data directory, listeners, formation, the driver, shutdown.
+"""A server agent from start to stop: listeners, formation, the driver, shutdown.
 
 It decides nothing about Raft, formation or requests: `core`, `discovery` and `requests` do. What stands here is who
 is made when, who is told what, and in which order it all ends.
@@ -11,42 +11,285 @@ from typing import Any
 
 import msgspec
 
-from impl.agent.api import AgentError, DefiniteError, IndefiniteError
 from impl.agent.changes import Watches
 from impl.agent.config import Config
-from impl.agent.describe import describe_server
+from impl.agent.describe import describe_config, describe_raft
 from impl.agent.discovery import Conflict, Discovery, Refused
-from impl.agent.driver import Driver, decode_message
+from impl.agent.driver import Driver
 from impl.agent.introductions import Introductions
 from impl.agent.logs import Log
 from impl.agent.peers import PeerLinks
 from impl.agent.pool import Pool
-from impl.agent.protocol import (
-    DISCOVER,
-    KV_READ,
-    KV_WRITE,
-    STATUS,
-    Discover,
-    Discovered,
-    KvRead,
-    KvWrite,
-    ServerInfo,
-    Status,
-)
+from impl.agent.protocol import Discovered, ServerInfo
 from impl.agent.requests import Requests
+from impl.agent.service import Service
 from impl.agent.tracer import Tracer
 from impl.catalog.store import Store
 from impl.raft.core import Core
 from impl.raft.settings import Restored, Settings
 from impl.rpc.framing import FrameKind, checksum
-from impl.rpc.handshake import Hello, Purpose, Role
-from impl.rpc.server import Reply, RpcServer
+from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
+from impl.rpc.server import RpcServer
 from impl.rpc.timings import Timings
-from impl.runtime.interfaces import Future, Runtime, Task
+from impl.runtime.interfaces import NANOSECONDS, Runtime, Task
 from impl.storage.data_directory import DataDirectory
 from impl.storage.records import Genesis
 
-encode = msgspec.msgpack.Encoder().encode
-_discover: msgspec.msgpack.Decoder[Discover] = msgspec.msgpack.Decoder(Discover)
-_kv_write: msgspec.msgpack.Decoder[KvWrite] = msgspec.msgpack.Decoder(KvWrite)
-_kv_read: msgspec.msgpack.Decoder[KvRead] = msgspec.msgpack.Decoder(KvRead)
+SWEEP_NS = 10 * NANOSECONDS
+
+
+class Server:
+    """One server agent. `requests` is the `Agent` of its HTTP API. Made by `start`."""
+
+    def __init__(
+        self, runtime: Runtime, config: Config, data: DataDirectory, log: Log, fail: Callable[[str], None]
+    ) -> None:
+        """Not for callers: use `start`."""
+        self._runtime = runtime
+        self._config = config
+        self._data = data
+        self._log = log
+        self._fail = fail
+        self._forming = False
+        self._tracer: Tracer | None = None
+        self._driver: Driver | None = None
+        self._tasks: list[Task] = []
+        self._told: set[str] = set()
+        self._rpc: RpcServer | None = None
+        timings = Timings()
+        myself = ServerInfo(config.node_name, data.node_id, config.advertise_addr, config.server_port)
+        self._discovery = Discovery(myself, config.bootstrap_expect, data.recovered.genesis)
+        self._watches = Watches(runtime)
+        self._pool = Pool(runtime, self.hello, timings)
+        self._peers = PeerLinks(runtime, self.hello, timings, log.named("raft"), self._peer_connected, self._peer_lost)
+        self.requests = Requests(
+            runtime, config, self._discovery, self._pool, self._watches, data.incarnation, self.describe
+        )
+        self._service = Service(
+            runtime,
+            self._discovery,
+            self.requests,
+            introduced=self._met,
+            conflict=self._conflict,
+            dialled=self._peers.nudge,
+        )
+
+    @classmethod
+    async def start(
+        cls, runtime: Runtime, config: Config, data: DataDirectory, log: Log, fail: Callable[[str], None]
+    ) -> Server:
+        """Listen and begin to look for the other servers.
+
+        Args:
+            fail: ends the agent with an error text when it turns out that it cannot be part of this cluster.
+
+        Raises:
+            OSError: the RPC address is not available, or the trace cannot be written.
+        """
+        server = cls(runtime, config, data, log, fail)
+        address = (config.bind_addr, config.server_port)
+        server._rpc = await RpcServer.listen(runtime, address, server.hello, server._service)
+        myself = server._discovery.myself
+        assert myself is not None, "a server knows itself"
+        server._discovery.myself = msgspec.structs.replace(myself, port=server._rpc.address[1])
+        if data.recovered.genesis is not None:
+            server._run(data.recovered.genesis)
+        introductions = Introductions(
+            runtime,
+            server._pool,
+            server._discovery,
+            config.join,
+            log.named("discovery"),
+            server._learned,
+            server._knows_everybody,
+        )
+        server._tasks.append(runtime.tasks.spawn(introductions.run(), "introductions"))
+        server._tasks.append(runtime.tasks.spawn(server._sweep(), "sweep"))
+        server._consider()
+        return server
+
+    @property
+    def address(self) -> str:
+        """Where its RPC can be dialled."""
+        assert self._discovery.myself is not None, "a server knows itself"
+        return str(self._discovery.myself.address)
+
+    def hello(self) -> Hello:
+        """What this server says of itself when a connection opens; `PeerLink` and `RpcClient` set the purpose."""
+        genesis = self._discovery.genesis
+        return Hello(
+            protocol=PROTOCOL,
+            cluster_id=genesis.cluster_id if genesis is not None else "",
+            node_id=self._data.node_id,
+            node_name=self._config.node_name,
+            datacenter=self._config.datacenter,
+            incarnation=self._data.incarnation,
+            role=AgentRole.SERVER,
+            purpose=Purpose.RPC,
+        )
+
+    async def stop(self, reason: str) -> None:
+        """Refuse what waits, end the trace, close. A disk write under way is finished first."""
+        self.requests.stop()
+        for task in self._tasks:
+            task.cancel()
+        if self._driver is not None:
+            self._driver.stop()
+        if self._tracer is not None:
+            self._tracer.end(reason)
+        self._pool.close()
+        self._peers.close()
+        if self._rpc is not None:
+            self._rpc.close()
+        closed = self._runtime.tasks.future()
+        self._runtime.executor.submit(self._data.close, closed.set_result, closed.set_exception)
+        await closed
+
+    # --- formation ----------------------------------------------------------------------------------------------------
+
+    def _learned(self, reply: Discovered) -> None:
+        try:
+            self._discovery.learn(reply, self._runtime.clock.monotonic_ns())
+        except Conflict as conflict:
+            self._conflict(conflict)
+            return
+        genesis = self._discovery.genesis
+        if genesis is not None and reply.genesis is not None and reply.genesis.cluster_id != genesis.cluster_id:
+            self._tell_once(
+                f"server {reply.sender.name!r} at {reply.sender.address} belongs to another cluster "
+                f"({reply.genesis.cluster_id}; this one is {genesis.cluster_id}): correct its -retry-join or ours"
+            )
+        self._met()
+        self._consider()
+
+    def _met(self) -> None:
+        """Somebody spoke of itself: dial the voters whose address is known now."""
+        if self._driver is None or self._discovery.genesis is None:
+            return
+        for voter in self._discovery.genesis.voters:
+            info = self._discovery.known.get(voter.name)
+            if info is not None and info.node_id == voter.node_id:
+                self._peers.dial(voter.name, info.address)
+
+    def _conflict(self, conflict: Conflict) -> None:
+        """A formed server goes on and says so; one that is not part of anything yet gives way."""
+        if self._discovery.genesis is None:
+            self._fail(str(conflict))
+        else:
+            self._tell_once(str(conflict))
+
+    def _consider(self) -> None:
+        """Form or join the cluster if that is decided now."""
+        if self._forming or self._discovery.genesis is not None:
+            return
+        now = self._runtime.clock.monotonic_ns()
+        try:
+            genesis = self._discovery.decide(now)
+        except Refused as refused:
+            self._fail(str(refused))
+            return
+        if surplus := self._discovery.surplus(now):
+            self._tell_once(
+                f"{len(surplus)} servers are in sight ({', '.join(surplus)}) but -bootstrap-expect is "
+                f"{self._config.bootstrap_expect}: stop the ones that do not belong, or correct it on all of them"
+            )
+        if genesis is None:
+            return
+        self._forming = True
+
+        def write() -> None:
+            self._data.log.append([genesis])
+            self._data.log.sync()
+
+        self._runtime.executor.submit(write, lambda _: self._run(genesis), self._cannot_form)
+
+    def _cannot_form(self, error: BaseException) -> None:
+        self._fail(f"cannot write the genesis of the cluster: {error}")
+
+    def _run(self, genesis: Genesis) -> None:
+        """The genesis is durable: run Raft."""
+        config, data, recovered = self._config, self._data, self._data.recovered
+        self._discovery.genesis = genesis
+        voters = [voter.name for voter in genesis.voters]
+        self._log.info("cluster formed" if self._forming else "cluster known", id=genesis.cluster_id, servers=voters)
+        state = recovered.hard_state
+        core = Core(
+            _settings(config),
+            voters,
+            Restored(state.term, state.voted_for, recovered.entries),
+            self._runtime.random,
+            trace=bool(config.trace_dir),
+        )
+        if config.trace_dir:
+            self._tracer = Tracer(
+                self._runtime.disk, self._runtime.clock, config.trace_dir, config.node_name, data.incarnation
+            )
+            self._tracer.header(genesis.cluster_id, voters, core.trace_state())
+        self._driver = Driver(
+            self._runtime,
+            core,
+            data.log,
+            Store(self._watches.changed),
+            self._peers,
+            self._log.named("raft"),
+            self._tracer,
+            self.requests.changes,
+            lambda payload: checksum(FrameKind.RAFT, payload),
+        )
+        self._service.driver = self._driver
+        self._driver.start()
+        self.requests.formed(self._driver)
+        self._met()
+
+    # --- what others report -------------------------------------------------------------------------------------------
+
+    def _peer_connected(self, peer: str) -> None:
+        if self._driver is not None:
+            self._driver.peer_connected(peer)
+
+    def _peer_lost(self, peer: str) -> None:
+        if self._driver is not None:
+            self._driver.peer_lost(peer)
+
+    def _knows_everybody(self) -> bool:
+        """Whether every voter of a formed cluster has been met."""
+        genesis, myself = self._discovery.genesis, self._discovery.myself
+        if genesis is None or myself is None:
+            return False
+        return all(voter.name == myself.name or voter.name in self._discovery.known for voter in genesis.voters)
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._log.error(text)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._runtime.clock.sleep(SWEEP_NS)
+            self._watches.sweep()
+
+    def describe(self) -> dict[str, Any]:
+        """As `Agent.describe`."""
+        genesis, myself = self._discovery.genesis, self._discovery.myself
+        assert myself is not None, "a server knows itself"
+        document = describe_config(self._config, self._data.node_id, myself.host, myself.port)
+        servers = len(genesis.voters) if genesis is not None else 1
+        counters = self._rpc.counters if self._rpc is not None else None
+        document["Stats"] = {
+            "agent": {"incarnation": str(self._data.incarnation)},
+            "consul": {"server": "true", "cluster_id": genesis.cluster_id if genesis is not None else ""},
+            "raft": describe_raft(self._driver, servers, self.requests.last_contact_ms()),
+            "rpc": {"peers": self._peers.describe(), "counters": msgspec.to_builtins(counters)},
+        }
+        return document
+
+
+def _settings(config: Config) -> Settings:
+    plain, scale = Settings(name=config.node_name), config.raft_multiplier
+    return msgspec.structs.replace(
+        plain,
+        heartbeat_ticks=plain.heartbeat_ticks * scale,
+        election_ticks_min=plain.election_ticks_min * scale,
+        election_ticks_max=plain.election_ticks_max * scale,
+        leader_lost_ticks_max=plain.leader_lost_ticks_max * scale,
+    )

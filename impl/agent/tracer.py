@@ -30,13 +30,15 @@ class Tracer:
         disk.make_directories(directory)
         self._file: File = disk.open(f"{directory}/{node}-{incarnation:06d}.ndjson", create=True)
         self._clock = clock
+        self._node = node
+        self._incarnation = incarnation
         self._prefix = f"{node}/{incarnation}/"
         self._encode = msgspec.json.Encoder().encode
         self._sequence = 0
         self._offset = 0
         self._lines: list[bytes] = []
 
-    def header(self, cluster_id: str, node: str, incarnation: int, voters: Sequence[str], state: list[Any]) -> None:
+    def header(self, cluster_id: str, voters: Sequence[str], state: list[Any]) -> None:
         """The first line: who this is and what it recovered."""
         self._lines.append(
             self._encode(
@@ -44,8 +46,8 @@ class Tracer:
                     "kind": "header",
                     "format": FORMAT,
                     "cluster_id": cluster_id,
-                    "node": node,
-                    "incarnation": incarnation,
+                    "node": self._node,
+                    "incarnation": self._incarnation,
                     "voters": sorted(voters),
                     "ns": self._clock.monotonic_ns(),
                     "state": state,
@@ -80,8 +82,27 @@ class Tracer:
                 line = _issue(event, self._sequence, ns)
             self._lines.append(self._encode(line))
 
+    def proposals(self, proposed: Sequence[tuple[str, int, int]]) -> None:
+        """Which entry carries which client's request: (request, index, term)."""
+        ns = self._clock.monotonic_ns()
+        for request, index, term in proposed:
+            self._sequence += 1
+            line = {
+                "kind": "propose",
+                "seq": self._sequence,
+                "ns": ns,
+                "request": request,
+                "index": index,
+                "term": term,
+            }
+            self._lines.append(self._encode(line))
+
+    def identity(self, name: str) -> str:
+        """NODE/INCARNATION/name."""
+        return self._prefix + name
+
     def answer(
-        self, request: int, mode: str, query: Sequence[str | int], applied: int, result: Any, **more: Any
+        self, request: str, mode: str, query: Sequence[str | int], applied: int, result: Any, **more: Any
     ) -> None:
         """What a client is told; `more` is the read's id or the write's index."""
         self._sequence += 1
@@ -91,7 +112,7 @@ class Tracer:
                     "kind": "answer",
                     "seq": self._sequence,
                     "ns": self._clock.monotonic_ns(),
-                    "request": f"{self._prefix}{request}",
+                    "request": request,
                     "mode": mode,
                     **more,
                     "query": query,

@@ -1,6 +1,7 @@
 """Serves an ASGI application with uvicorn, in the agent's own loop and on sockets of our own.
 
-uvicorn would take the process's signals, its logging and its loop; it gets none of them. Import this before the loop runs.
+uvicorn would take the process's signals, its logging and its loop; it gets none of them. Import this before the loop
+runs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,150 @@
+"""A client agent: no Raft and no data; it forwards what its HTTP users ask to the servers that it is told of.
+
+It learns all servers from those it was told of, stays with one while that one answers, and goes on to the next when a
+call fails. Source: Consul, client agents and `agent/router` (a failed server goes to the end of the list).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from impl.agent import forwarding
+from impl.agent.api import NoKnownServers, ReadOptions, ReadReply
+from impl.agent.changes import Changes
+from impl.agent.config import Address, Config
+from impl.agent.describe import describe_config
+from impl.agent.discovery import Discovery
+from impl.agent.forwarding import Retriable
+from impl.agent.introductions import Introductions
+from impl.agent.logs import Log
+from impl.agent.pool import Pool
+from impl.agent.protocol import KV_READ, KV_WRITE, STATUS, Discovered, KvRead, KvWrite, Status
+from impl.catalog.commands import Write
+from impl.catalog.queries import Query
+from impl.rpc.errors import RemoteError, RpcError
+from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
+from impl.rpc.timings import Timings
+from impl.runtime.interfaces import NANOSECONDS, Runtime, Task
+
+T = TypeVar("T")
+encode = msgspec.msgpack.Encoder().encode
+_bool: msgspec.msgpack.Decoder[bool] = msgspec.msgpack.Decoder(bool)
+_read_reply: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(ReadReply)
+_status: msgspec.msgpack.Decoder[Status] = msgspec.msgpack.Decoder(Status)
+
+
+class Client:
+    """One client agent; the `Agent` of its HTTP API."""
+
+    def __init__(self, runtime: Runtime, config: Config, node_id: str, log: Log) -> None:
+        self._runtime = runtime
+        self._config = config
+        self._node_id = node_id
+        self._log = log
+        self._hold_ns = int(config.rpc_hold_timeout * NANOSECONDS)
+        # A client agent keeps no counter of its starts: the time of this one stands for it.
+        self._origin = f"{config.node_name}/{runtime.clock.wall_ns()}/r"
+        self._writes = 0
+        self._discovery = Discovery(None, 0, None)
+        self._cluster_id = ""
+        self._servers: list[Address] = []
+        """In the order in which to ask them: the first one is asked until it fails."""
+        self._changes = Changes(runtime)
+        self._pool = Pool(runtime, self.hello, Timings())
+        introductions = Introductions(
+            runtime, self._pool, self._discovery, config.join, log.named("discovery"), self._learned, self._knows_one
+        )
+        self._task: Task = runtime.tasks.spawn(introductions.run(), "introductions")
+
+    def hello(self) -> Hello:
+        """What this agent says of itself when a connection opens."""
+        return Hello(
+            protocol=PROTOCOL,
+            cluster_id=self._cluster_id,
+            node_id=self._node_id,
+            node_name=self._config.node_name,
+            datacenter=self._config.datacenter,
+            incarnation=0,
+            role=AgentRole.CLIENT,
+            purpose=Purpose.RPC,
+        )
+
+    async def stop(self, reason: str) -> None:
+        """Close every connection. What waits fails as its connection closes."""
+        self._task.cancel()
+        self._pool.close()
+
+    async def write(self, command: Write) -> bool:
+        """As `Agent.write`."""
+        self._writes += 1
+        body = encode(KvWrite(command, f"{self._origin}{self._writes}", forwarded=False))
+        return _bool.decode(await self._ask_somebody(KV_WRITE, body, is_write=True))
+
+    async def read(self, query: Query, options: ReadOptions) -> ReadReply:
+        """As `Agent.read`."""
+        blocked_ns = forwarding.blocked_ns_max(options)
+        body = encode(KvRead(query, options, forwarded=False))
+        return _read_reply.decode(await self._ask_somebody(KV_READ, body, is_write=False, blocked_ns=blocked_ns))
+
+    async def status_leader(self) -> str:
+        """As `Agent.status_leader`."""
+        return _status.decode(await self._ask_somebody(STATUS, b"", is_write=False)).leader
+
+    async def status_peers(self) -> list[str]:
+        """As `Agent.status_peers`."""
+        return list(_status.decode(await self._ask_somebody(STATUS, b"", is_write=False)).peers)
+
+    def describe(self) -> dict[str, Any]:
+        """As `Agent.describe`."""
+        document = describe_config(self._config, self._node_id, self._config.client_addr, 0)
+        known = {info.address: name for name, info in self._discovery.known.items()}
+        current = self._servers[0] if self._servers else None
+        peers = {known.get(address, str(address)): {"connected": address == current} for address in self._servers}
+        document["Stats"] = {
+            "agent": {},
+            "consul": {"server": "false", "known_servers": str(len(self._servers)), "cluster_id": self._cluster_id},
+            "rpc": {"peers": peers},
+        }
+        return document
+
+    async def _ask_somebody(self, method: str, body: bytes, *, is_write: bool, blocked_ns: int = 0) -> bytes:
+        """Hold and retry as a server does; each attempt goes through the servers until one takes the call."""
+        timeout_ns = forwarding.CALL_TIMEOUT_NS + blocked_ns
+
+        async def attempt() -> bytes:
+            for address in tuple(self._servers):
+                try:
+                    return await self._pool.call(address, method, body, timeout_ns)
+                except RpcError as error:
+                    if not isinstance(error, RemoteError):
+                        self._went_wrong(address)
+                        if error.definite:
+                            continue
+                    raise forwarding.judge(error, is_write=is_write) from error
+            raise Retriable(NoKnownServers())
+
+        return await forwarding.hold(self._runtime, self._hold_ns, attempt, self._changes)
+
+    def _went_wrong(self, address: Address) -> None:
+        """Ask this server last from now on."""
+        if address in self._servers:
+            self._servers.remove(address)
+            self._servers.append(address)
+
+    def _learned(self, reply: Discovered) -> None:
+        self._discovery.learn(reply, self._runtime.clock.monotonic_ns())
+        if reply.genesis is not None and not self._cluster_id:
+            self._cluster_id = reply.genesis.cluster_id
+            self._log.info("cluster known", id=self._cluster_id, servers=[voter.name for voter in reply.genesis.voters])
+        found = {info.address for info in self._discovery.known.values()}
+        new = sorted(found - set(self._servers))
+        # Each client agent begins with another server.
+        while new:
+            self._servers.append(new.pop(self._runtime.random.randrange(0, len(new))))
+        self._servers = [address for address in self._servers if address in found]
+        self._changes.notify()
+
+    def _knows_one(self) -> bool:
+        return bool(self._servers)

@@ -1,0 +1,149 @@
+"""Runs one agent in the real world, from its configuration to its exit code.
+
+Everything that can be wrong at the start is one line that says what to do, before anything is promised to anybody.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from uuid import UUID
+
+from impl.agent.api import Agent
+from impl.agent.client import Client
+from impl.agent.config import Config
+from impl.agent.logs import Log
+from impl.agent.server import Server
+from impl.http.app import Application
+from impl.rpc.bind import InsecureBind, check_bind
+from impl.runtime.http_server import HttpServer
+from impl.runtime.interfaces import NANOSECONDS, Future, Runtime
+from impl.runtime.real import run
+from impl.storage.data_directory import DataDirectory, open_data_directory
+from impl.storage.errors import StorageError
+
+SIGNALS = ("SIGTERM", "SIGINT")
+
+
+class StartError(Exception):
+    """The agent cannot run. The text is one line that says why and what to do."""
+
+
+def run_agent(config: Config) -> int:
+    """Run until a signal ends it: 0.
+
+    Raises:
+        StartError: it cannot start, or cannot be part of the cluster that it found.
+    """
+    return run(lambda runtime: _agent(runtime, config))
+
+
+async def _agent(runtime: Runtime, config: Config) -> int:
+    def write(line: str) -> None:
+        sys.stderr.write(line)
+        sys.stderr.flush()
+
+    log = Log(write, lambda: runtime.clock.wall_ns() / NANOSECONDS, level=config.log_level, json=config.log_json)
+    stopped: Future[str] = runtime.tasks.future()
+
+    def stop(reason: str) -> None:
+        if not stopped.done():
+            stopped.set_result(reason)
+
+    def fail(text: str) -> None:
+        if not stopped.done():
+            stopped.set_exception(StartError(text))
+
+    for name in SIGNALS:
+        runtime.host.on_signal(name, lambda name=name: stop(name))  # type: ignore[misc]
+    agent, stop_agent, facts = await _start(runtime, config, log, fail)
+
+    def unexpected(what: str, error: Exception) -> None:
+        log.named("http").error("request failed", request=what, error=repr(error))
+
+    http: HttpServer | None = None
+    reason = "could not start"
+    try:
+        http = _listen_http(config, Application(agent, config.kv_max_value_size, unexpected))
+        log.info("agent started", node=config.node_name, http=f"{_host(http.address[0])}:{http.address[1]}", **facts)
+        reason = await stopped
+        log.info("stopping", reason=reason)
+    finally:
+        await stop_agent(reason)
+        if http is not None:
+            await http.close()
+    log.info("stopped")
+    return 0
+
+
+async def _start(runtime: Runtime, config: Config, log: Log, fail: Any) -> tuple[Agent, Any, dict[str, Any]]:
+    """The agent, what stops it, and what to log of it."""
+    if not config.server:
+        node_id = config.node_id or str(UUID(bytes=runtime.random.randbytes(16), version=4))
+        client = Client(runtime, config, node_id, log)
+        return client, client.stop, {"mode": "client", "servers": [str(address) for address in config.join]}
+    try:
+        check_bind(config.bind_addr, runtime.host.environment, config.allow_insecure_rpc)
+    except InsecureBind as error:
+        raise StartError(str(error)) from error
+    data = _open_data(runtime, config, log)
+    try:
+        server = await Server.start(runtime, config, data, log, fail)
+    except OSError as error:
+        data.close()
+        raise StartError(_explain(error, f"{config.bind_addr}:{config.server_port}", "-server-port")) from error
+    facts: dict[str, Any] = {
+        "mode": "server",
+        "rpc": server.address,
+        "id": data.node_id,
+        "incarnation": data.incarnation,
+        "entries": len(data.recovered.entries),
+        "term": data.recovered.hard_state.term,
+    }
+    return server.requests, server.stop, facts
+
+
+def _open_data(runtime: Runtime, config: Config, log: Log) -> DataDirectory:
+    try:
+        data = open_data_directory(
+            runtime.disk,
+            config.data_dir,
+            runtime.random,
+            runtime.host.pid,
+            config.node_name,
+            config.node_id or None,
+        )
+    except StorageError as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(
+            f"cannot use data directory {config.data_dir}: {error.strerror}: "
+            "make it writable, or choose another -data-dir"
+        ) from error
+    if data.recovered.cut is not None:
+        cut = data.recovered.cut
+        log.named("storage").warn(
+            "cut a torn tail: the last write before the crash was not complete",
+            segment=cut.segment,
+            offset=cut.offset,
+            bytes=cut.bytes,
+            why=cut.reason,
+        )
+    return data
+
+
+def _listen_http(config: Config, app: Application) -> HttpServer:
+    try:
+        return HttpServer.listen((config.client_addr, config.http_port), app)
+    except OSError as error:
+        raise StartError(_explain(error, f"{config.client_addr}:{config.http_port}", "-http-port")) from error
+
+
+def _explain(error: OSError, address: str, flag: str) -> str:
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}: choose another -trace directory"
+    return f"cannot listen on {address}: {error.strerror or error}: stop what uses it, or choose another {flag}"
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,106 @@
+"""What a server does with what arrives on its RPC port: Raft's messages and the calls of other agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from impl.agent.api import AgentError, DefiniteError, IndefiniteError
+from impl.agent.discovery import Conflict, Discovery
+from impl.agent.driver import Driver, decode_message
+from impl.agent.protocol import (
+    DISCOVER,
+    KV_READ,
+    KV_WRITE,
+    STATUS,
+    Discover,
+    KvRead,
+    KvWrite,
+)
+from impl.agent.requests import Requests
+from impl.rpc.handshake import Hello
+from impl.rpc.server import Reply
+from impl.runtime.interfaces import Runtime
+
+encode = msgspec.msgpack.Encoder().encode
+_discover: msgspec.msgpack.Decoder[Discover] = msgspec.msgpack.Decoder(Discover)
+_kv_write: msgspec.msgpack.Decoder[KvWrite] = msgspec.msgpack.Decoder(KvWrite)
+_kv_read: msgspec.msgpack.Decoder[KvRead] = msgspec.msgpack.Decoder(KvRead)
+
+
+class Service:
+    """The handlers of one server; what `RpcServer` calls."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        discovery: Discovery,
+        requests: Requests,
+        *,
+        introduced: Callable[[], None],
+        conflict: Callable[[Conflict], None],
+        dialled: Callable[[str], None],
+    ) -> None:
+        """`introduced`: a server spoke of itself; `conflict`: it may not; `dialled`: a peer opened its Raft link."""
+        self.driver: Driver | None = None
+        """Set once the cluster has formed; before, Raft's messages are lost."""
+        self._runtime = runtime
+        self._discovery = discovery
+        self._requests = requests
+        self._introduced = introduced
+        self._conflict = conflict
+        self._dialled = dialled
+
+    def raft_message(self, sender: Hello, payload: bytes, crc: int) -> None:
+        """A message of a peer. One that cannot be decoded raises, which closes its connection."""
+        if self.driver is not None:
+            self.driver.receive(sender.node_name, sender.incarnation, decode_message(payload), crc)
+
+    def raft_connected(self, sender: Hello) -> None:
+        """A peer dialled: it lives, so our link to it can be redialled now."""
+        self._dialled(sender.node_name)
+
+    def raft_lost(self, sender: Hello, reason: str) -> None:
+        """A peer's connection to us closed."""
+        if self.driver is not None:
+            self.driver.peer_lost(sender.node_name)
+
+    def call(self, sender: Hello, method: str, body: bytes, reply: Reply) -> None:
+        """A request of another agent."""
+        try:
+            if method == KV_WRITE:
+                self._spawn(self._requests.serve_write(_kv_write.decode(body)), reply)
+            elif method == KV_READ:
+                self._spawn(self._requests.serve_read(_kv_read.decode(body)), reply)
+            elif method == DISCOVER:
+                self._introduction(_discover.decode(body), reply)
+            elif method == STATUS:
+                reply.ok(encode(self._requests.status()))
+            else:
+                reply.error(f"unknown method {method!r}: the caller is of another version", True)
+        except msgspec.MsgspecError as error:
+            reply.error(f"malformed {method}: {error}", True)
+
+    def _introduction(self, introduction: Discover, reply: Reply) -> None:
+        try:
+            self._discovery.hear(introduction)
+        except Conflict as conflict:
+            self._conflict(conflict)
+        reply.ok(encode(self._discovery.answer(self._runtime.clock.monotonic_ns())))
+        self._introduced()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], reply: Reply) -> None:
+        self._runtime.tasks.spawn(_answer(work, reply), "call")
+
+
+async def _answer(work: Coroutine[Any, Any, Any], reply: Reply) -> None:
+    try:
+        result = await work
+    except IndefiniteError as error:
+        reply.error(str(error), False)
+    except (DefiniteError, AgentError) as error:
+        reply.error(str(error), True)
+    else:
+        reply.ok(encode(result))
