@@ -1,0 +1,205 @@
+"""When servers form a cluster, join one, or are refused: the rules of formation, over what servers say of themselves."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from impl.agent import discovery as module
+from impl.agent.config import Address
+from impl.agent.discovery import FRESH_NS, Conflict, Discovery, Refused, make_genesis
+from impl.agent.protocol import Discovered, ServerInfo
+from impl.storage.records import Genesis
+
+NOW = 10**12
+
+
+def info(name: str, node_id: str | None = None) -> ServerInfo:
+    return ServerInfo(name, node_id or f"id-{name}", "127.0.0.1", 8000 + ord(name[-1]))
+
+
+def server(name: str, expect: int = 3, node_id: str | None = None, genesis: Genesis | None = None) -> Discovery:
+    return Discovery(info(name, node_id), expect, genesis)
+
+
+def ask(asker: Discovery, asked: Discovery, now: int = NOW) -> Discovered:
+    """One introduction and its answer, as over RPC."""
+    asked.hear(asker.introduction())
+    reply = asked.answer(now)
+    asker.learn(reply, now)
+    return reply
+
+
+def introduce_all(servers: list[Discovery], rounds: int = 2) -> None:
+    for _ in range(rounds):
+        for asker in servers:
+            for asked in servers:
+                if asker is not asked:
+                    ask(asker, asked)
+
+
+def a_cluster_forms_when_all_name_the_same_set() -> None:
+    servers = [server(name) for name in ("s1", "s2", "s3")]
+    introduce_all(servers)
+    decided = {one.decide(NOW) for one in servers}
+    assert decided == {make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])}
+
+
+def nobody_forms_before_the_others_name_the_same_set() -> None:
+    s1, s2, s3 = servers = [server(name) for name in ("s1", "s2", "s3")]
+    ask(s1, s2)
+    ask(s1, s3)
+    assert [one.decide(NOW) for one in servers] == [None, None, None], "s2 and s3 have not said that they see all three"
+
+
+def nobody_forms_with_a_server_that_went_silent() -> None:
+    servers = [server(name) for name in ("s1", "s2", "s3")]
+    introduce_all(servers)
+    assert servers[0].decide(NOW + FRESH_NS + 1) is None
+
+
+def a_server_adopts_the_genesis_that_names_it() -> None:
+    genesis = make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])
+    formed, late = server("s1", genesis=genesis), server("s3")
+    ask(late, formed)
+    assert late.decide(NOW) == genesis
+
+
+def a_server_that_the_genesis_does_not_name_is_refused() -> None:
+    genesis = make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])
+    stranger = server("s4")
+    ask(stranger, server("s1", genesis=genesis))
+    with pytest.raises(Refused, match="has the servers s1, s2, s3 and not 's4'"):
+        stranger.decide(NOW)
+
+
+def a_server_that_lost_its_data_directory_is_refused() -> None:
+    genesis = make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])
+    wiped = server("s3", node_id="id-new")
+    ask(wiped, server("s1", genesis=genesis))
+    with pytest.raises(Refused, match="restore the data directory"):
+        wiped.decide(NOW)
+
+
+def another_expectation_is_another_cluster() -> None:
+    servers = [server("s1"), server("s2"), server("s3", expect=5)]
+    introduce_all(servers)
+    assert [one.decide(NOW) for one in servers] == [None, None, None]
+
+
+SENTENCES = [
+    a_cluster_forms_when_all_name_the_same_set,
+    nobody_forms_before_the_others_name_the_same_set,
+    nobody_forms_with_a_server_that_went_silent,
+    a_server_adopts_the_genesis_that_names_it,
+    a_server_that_the_genesis_does_not_name_is_refused,
+    a_server_that_lost_its_data_directory_is_refused,
+    another_expectation_is_another_cluster,
+]
+
+
+@pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: str(sentence.__name__))
+def test_formation(sentence: object) -> None:
+    assert callable(sentence)
+    sentence()
+
+
+def hasty(self: Discovery, now_ns: int) -> Genesis | None:
+    candidates = self.candidates(now_ns)
+    return make_genesis(candidates) if len(candidates) == self.bootstrap_expect else None
+
+
+@pytest.mark.parametrize(
+    ("name", "mutant", "sentence"),
+    [
+        ("decide", hasty, nobody_forms_before_the_others_name_the_same_set),
+        ("_adopt", lambda self, genesis, source: genesis, a_server_that_the_genesis_does_not_name_is_refused),
+        ("_adopt", lambda self, genesis, source: genesis, a_server_that_lost_its_data_directory_is_refused),
+        ("_fresh", lambda self, now: list(self._replies.values()), nobody_forms_with_a_server_that_went_silent),
+    ],
+)
+def test_broken_formation_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, name: str, mutant: object, sentence: object
+) -> None:
+    assert hasattr(Discovery, name)
+    assert callable(sentence)
+    monkeypatch.setattr(Discovery, name, mutant)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        sentence()
+
+
+NAMES = ["s1", "s2", "s3", "s4"]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), max_size=60))
+def test_four_servers_that_expect_three_never_form_two_clusters_that_share_a_majority(
+    meetings: list[tuple[str, str]],
+) -> None:
+    servers = {name: server(name) for name in NAMES}
+    for asker, asked in meetings:
+        if asker != asked:
+            try:
+                ask(servers[asker], servers[asked])
+            except Conflict:
+                raise AssertionError("all names differ") from None
+            one = servers[asker]
+            if one.genesis is None:
+                try:
+                    one.genesis = one.decide(NOW)
+                except Refused:
+                    del servers[asker]
+                    servers[asker] = server(asker)  # an operator starts it again
+    held = [one.genesis for one in servers.values() if one.genesis is not None]
+    for genesis in held:
+        members = [voter.name for voter in genesis.voters]
+        assert len(members) == 3
+    majorities = {genesis.cluster_id for genesis in held if held.count(genesis) >= 2}
+    assert len(majorities) <= 1
+
+
+def test_a_second_server_of_the_same_name_is_a_conflict_that_says_what_to_do() -> None:
+    with pytest.raises(Conflict, match="give one of the two another -node name"):
+        ask(server("s1"), server("s1", node_id="other"))
+
+
+def test_a_copied_data_directory_is_a_conflict_that_says_what_to_do() -> None:
+    with pytest.raises(Conflict, match="own -data-dir"):
+        ask(server("s1", node_id="same"), server("s2", node_id="same"))
+
+
+def test_hearsay_accuses_nobody_and_replaces_nothing() -> None:
+    s1, s2 = server("s1"), server("s2")
+    s2.known["s1"] = info("s1", "a stranger's id")
+    s2.known["s3"] = ServerInfo("s3", "id-s3", "127.0.0.1", 1)
+    s1.known["s3"] = ServerInfo("s3", "id-s3", "127.0.0.1", 2)
+    ask(s1, s2)
+    assert s1.known["s3"].port == 2
+    assert "s1" not in s1.known
+
+
+def test_servers_that_were_told_of_one_another_by_a_third_meet() -> None:
+    s1, s2, s3 = server("s1"), server("s2"), server("s3")
+    ask(s2, s1)
+    ask(s3, s1)
+    assert info("s3").address in s2.addresses(()) or info("s2").address in s3.addresses(())
+
+
+def test_a_server_does_not_ask_itself() -> None:
+    mine = info("s1").address
+    assert server("s1").addresses((mine, Address("127.0.0.1", 9))) == [Address("127.0.0.1", 9)]
+
+
+def test_more_servers_than_expected_are_named() -> None:
+    servers = [server(name) for name in NAMES]
+    introduce_all(servers)
+    assert servers[0].decide(NOW) is None
+    assert servers[0].surplus(NOW) == NAMES
+
+
+def test_the_cluster_id_depends_on_names_and_ids_and_not_on_their_order() -> None:
+    one = make_genesis([("a", "1"), ("b", "2")])
+    assert one == make_genesis([("b", "2"), ("a", "1")])
+    assert one.cluster_id != make_genesis([("a", "1"), ("b", "3")]).cluster_id
+    assert module.make_genesis([("a", "2"), ("b", "1")]).cluster_id != one.cluster_id

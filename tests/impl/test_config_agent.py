@@ -1,0 +1,111 @@
+"""What an agent's users type: flags with one dash or two, files with Consul's keys, and one line for each mistake."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from impl.agent.config import Address, Config, ConfigError, Document, Ports, build, parse_duration, read_document
+from impl.commandline import rewrite
+
+SERVER = Document(server=True, data_dir="/d", bootstrap_expect=1)
+NAMES = {"server": False, "retry-join": True, "node": True, "log-json": False}
+
+
+def built(*documents: Document) -> Config:
+    return build(documents, "host")
+
+
+@pytest.mark.parametrize(
+    ("words", "rewritten"),
+    [
+        (["-server", "-node", "s1"], ["--server", "--node", "s1"]),
+        (["--server", "--node=s1"], ["--server", "--node", "s1"]),
+        (["-server=true", "-log-json=false"], ["--server"]),
+        (["-node", "-dashed"], ["--node", "-dashed"]),
+        (["-retry-join=[::1]:8300"], ["--retry-join", "[::1]:8300"]),
+        (["key", "-server"], ["--", "key", "-server"]),
+        (["-node", "n", "--", "-server"], ["--node", "n", "--", "-server"]),
+        (["-unknown", "-h"], ["-unknown", "-h"]),
+        (["-"], ["--", "-"]),
+    ],
+)
+def test_flags_are_read_as_go_reads_them(words: list[str], rewritten: list[str]) -> None:
+    assert list(rewrite(words, NAMES)) == rewritten
+
+
+def test_a_flag_takes_only_boolean_values() -> None:
+    with pytest.raises(click.UsageError, match="invalid boolean value"):
+        list(rewrite(["-server=maybe"], NAMES))
+
+
+def test_defaults_are_consuls_and_bind_to_loopback() -> None:
+    config = built(SERVER)
+    assert (config.server_port, config.http_port, config.datacenter) == (8300, 8500, "dc1")
+    assert (config.bind_addr, config.client_addr, config.advertise_addr) == ("127.0.0.1",) * 3
+    assert (config.node_name, config.rpc_hold_timeout, config.kv_max_value_size) == ("host", 7.0, 512 * 1024)
+
+
+def test_a_file_uses_consuls_keys_and_flags_win() -> None:
+    text = b"""{"server": true, "bootstrap_expect": 3, "retry_join": ["a:1", "[::1]"], "node_name": "s1", "data_dir": "/d",
+        "bind_addr": "127.0.0.2", "ports": {"http": 1, "server": 2}, "performance": {"raft_multiplier": 5,
+        "rpc_hold_timeout": "1s500ms"}, "limits": {"kv_max_value_size": 1024}, "log_level": "debug"}"""
+    flags = Document(retry_join=["b"], ports=Ports(http=9), node_name="s2")
+    config = built(read_document(text, "file"), flags)
+    assert config.join == (Address("a", 1), Address("::1", 8300), Address("b", 8300))
+    assert (config.http_port, config.server_port, config.node_name) == (9, 2, "s2")
+    assert (config.advertise_addr, config.raft_multiplier, config.rpc_hold_timeout) == ("127.0.0.2", 5, 1.5)
+    assert (config.kv_max_value_size, config.log_level) == (1024, "DEBUG")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b'{"sever": true}', "sever"),
+        (b'{"bootstrap_expect": "3"}', "bootstrap_expect"),
+        (b'{"ports": {"http": 70000}}', "ports.http"),
+        (b'{"performance": {"raft_multiplier": 0}}', "raft_multiplier"),
+        (b"{", "failed to parse"),
+    ],
+)
+def test_a_mistake_in_a_file_names_file_and_key(text: bytes, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as error:
+        read_document(text, "agent.json")
+    assert "agent.json" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("documents", "reason"),
+    [
+        ([Document(server=True)], "data_dir cannot be empty"),
+        ([Document(bootstrap_expect=3, retry_join=["a"])], "requires '-server'"),
+        ([Document()], "add -retry-join"),
+        ([SERVER, Document(node_name="a/b")], "invalid node name"),
+        ([SERVER, Document(node_id="nonsense")], "must be a UUID"),
+        ([SERVER, Document(datacenter="a b")], "invalid datacenter"),
+        ([SERVER, Document(bind_addr="here")], "invalid -bind address"),
+        ([SERVER, Document(bind_addr="0.0.0.0")], "add -advertise"),
+        ([SERVER, Document(log_level="loud")], "invalid log level"),
+        ([SERVER, Document(retry_join=["a:0"])], "ports are 1 to 65535"),
+        ([SERVER, Document(retry_join=["a b"])], "give host:port"),
+        ([Document(dev=True, bootstrap_expect=3, data_dir="/d")], "-dev runs one server alone"),
+        ([Document(retry_join=["a"], trace_dir="/t")], "-trace records what a server does"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(documents: list[Document], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as error:
+        built(*documents)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("7s", 7.0), ("1m30s", 90.0), ("250ms", 0.25), ("1.5h", 5400.0), ("0", 0.0), ("10us", 1e-5)]
+)
+def test_durations_are_written_as_go_writes_them(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "7", "s", "-1s", "1s ", "1d"])
+def test_other_durations_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="invalid duration"):
+        parse_duration(text)
