@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
@@ -83,16 +83,16 @@ class RealConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: connected."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the methods of asyncio.Transport and not the class.
+        self._transport = cast(asyncio.Transport, transport)
         endpoint = transport.get_extra_info("socket")
         endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if sys.platform == "linux":
             endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
         self.local = _address(transport.get_extra_info("sockname"))
         self.remote = _address(transport.get_extra_info("peername"))
-        self.write = transport.write
-        self.buffered = transport.get_write_buffer_size
+        self.write = self._transport.write
+        self.buffered = self._transport.get_write_buffer_size
         self.made = True
         self._receiver.connection_made(self)
 
