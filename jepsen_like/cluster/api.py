@@ -51,7 +51,11 @@ Socket = socket.socket
 
 
 class NotElected(ClusterFailure):
-    """No server said within the deadline that it leads."""
+    """No server said within the deadline that it leads. `ended`: the agent whose end was the reason, if one was."""
+
+    def __init__(self, text: str, ended: str | None = None) -> None:
+        super().__init__(text)
+        self.ended = ended
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):
@@ -207,9 +211,9 @@ class Cluster:
                 return leader
             exits = await self.unexpected_exits()
             if exits:
-                raise NotElected(f"{exits[0].node} ended by itself (status {exits[0].status}): see its log")
+                raise NotElected(f"{exits[0].node} ended by itself (status {exits[0].status})", exits[0].node)
             if time.monotonic() > end:
-                raise NotElected(f"no leader within {deadline_s:g} s; look at the servers' logs")
+                raise NotElected(f"no leader within {deadline_s:g} s")
             await asyncio.sleep(LEADER_POLL_S)
 
     # Clients --------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ async def _await_leader(launched: launch.Launched, timeout_s: float) -> tuple[st
         world = await cluster.world()
     except NotElected as error:
         await cluster.shut_down(1.0)
-        raise ClusterFailure(f"{error} ({launched.directory}/logs){_last_words(launched.directory)}") from error
+        raise ClusterFailure(f"{error}{_last_words(launched.directory / 'logs', error.ended)}") from error
     except asyncio.CancelledError:
         await cluster.shut_down(1.0)
         raise
@@ -167,11 +167,12 @@ async def _await_leader(launched: launch.Launched, timeout_s: float) -> tuple[st
     return leader, [{"name": node.name, "address": node.address, "http": node.published} for node in world.nodes]
 
 
-def _last_words(directory: Path) -> str:
-    """The last line of the shortest log: the agent that ended first has said least."""
-    logs = sorted((path.stat().st_size, path) for path in (directory / "logs").glob("*.log"))
-    lines = logs[0][1].read_text(errors="replace").splitlines() if logs else []
-    return f"; {logs[0][1].stem} said: {lines[-1]}" if lines else ""
+def _last_words(logs: Path, ended: str | None) -> str:
+    """Where to look, and what the agent that ended wrote last."""
+    log = logs / f"{ended}.log"
+    lines = log.read_text(errors="replace").split("\n") if ended is not None and log.exists() else []
+    said = [line for line in lines if line.strip()]
+    return f"; its last line: {said[-1].strip()} (all of it: {log})" if said else f"; see the logs in {logs}"
 
 
 @command.command("status")

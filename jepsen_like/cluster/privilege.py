@@ -48,13 +48,13 @@ def namespaces_refused(error: OSError, *, privileged: bool) -> SetupFailed:
     return SetupFailed(f"not root, and {cause}; or {remedy}")
 
 
-def tun_refused(error: OSError, *, privileged: bool) -> SetupFailed:
-    """Why a TUN device could not be made."""
-    if error.errno == errno.ENOENT:
-        return SetupFailed(f"{TUN_DEVICE} is missing: `sudo modprobe tun`, or {CONTAINER_REMEDY}")
-    if error.errno in (errno.EACCES, errno.EPERM) and not privileged:
+def link_refused(error: OSError, *, use_tun: bool) -> SetupFailed:
+    """Why a TUN device, or the cable that replaces it, could not be made."""
+    if use_tun:
+        return SetupFailed(f"cannot make a TUN device ({error}); {CONTAINER_REMEDY}")
+    if os.path.exists(TUN_DEVICE):
         mode = f"{os.stat(TUN_DEVICE).st_mode & 0o777:o}"
-        return SetupFailed(
-            f"{TUN_DEVICE} may not be opened (mode {mode}); `sudo chmod 0666 {TUN_DEVICE}` allows it, or run as root"
-        )
-    return SetupFailed(f"cannot make a TUN device ({error}); {CONTAINER_REMEDY}")
+        remedy = f"`sudo chmod 0666 {TUN_DEVICE}` (it is {mode}) allows TUN devices, or run as root"
+    else:
+        remedy = f"{TUN_DEVICE} is missing too: `sudo modprobe tun`, or {CONTAINER_REMEDY}"
+    return SetupFailed(f"cannot make a veth pair ({error}); {remedy}")

@@ -196,25 +196,34 @@ def report(plan: plans.WorldPlan, what: plans.Report) -> None:
         print("the launcher has gone away", flush=True)
 
 
-def build_network(plan: plans.WorldPlan) -> tuple[dict[str, int], tuple[switch.Port, ...]]:
-    """A network namespace with lo and tun0 up for each node: descriptors of the namespaces, and the switch's ports."""
+def build_network(plan: plans.WorldPlan) -> tuple[dict[str, int], tuple[switch.Port, ...], bytes]:
+    """A network namespace with lo and a link up for each node: descriptors of the namespaces, the switch's ports, and
+    the header that their packets have.
+    """
     home = namespaces.current("net")
     nets, ports = {}, []
+    use_tun = interfaces.may_open_tun()
+    if not use_tun:
+        print(f"note: {interfaces.TUN_DEVICE} cannot be opened: using veth pairs instead", flush=True)
     for node in plan.nodes:
         namespaces.unshare(namespaces.CLONE_NEWNET)
         nets[node.name] = namespaces.current("net")
         interfaces.set_up("lo")
         try:
-            descriptor = interfaces.open_tun("tun0", node.address, addresses.PREFIX_BITS, plan.mtu)
+            where = (node.address, addresses.PREFIX_BITS, plan.mtu)
+            if use_tun:
+                descriptor = interfaces.open_tun("tun0", *where)
+            else:
+                descriptor = interfaces.open_cable("veth0", *where, node.name, home)
         except OSError as error:
-            raise privilege.tun_refused(error, privileged=not plan.own_user_namespace) from error
+            raise privilege.link_refused(error, use_tun=use_tun) from error
         ports.append(switch.Port(node.name, descriptor))
     namespaces.enter(home, namespaces.CLONE_NEWNET)
     os.close(home)
-    return nets, tuple(ports)
+    return nets, tuple(ports), b"" if use_tun else interfaces.ETHERNET_HEADER
 
 
-def fork_switch(plan: plans.WorldPlan, ports: tuple[switch.Port, ...]) -> tuple[int, socket.socket]:
+def fork_switch(plan: plans.WorldPlan, ports: tuple[switch.Port, ...], link_header: bytes) -> tuple[int, socket.socket]:
     """Fork the switch, which alone keeps the devices: its pid and the socket that it obeys."""
     ours, its = socket.socketpair()
     pid = os.fork()
@@ -225,7 +234,7 @@ def fork_switch(plan: plans.WorldPlan, ports: tuple[switch.Port, ...]) -> tuple[
                 os.setpriority(os.PRIO_PROCESS, 0, -10)  # every packet waits for it
             except PermissionError:
                 print("note: the switch runs at normal priority", flush=True)
-            switch.Switch(ports, its, plan.seed, plan.mtu).run()
+            switch.Switch(ports, its, plan.seed, plan.mtu, link_header).run()
     its.close()
     for port in ports:
         os.close(port.descriptor)
@@ -263,8 +272,8 @@ def be_pid_1(plan: plans.WorldPlan) -> None:
     """Build the world and supervise it. All failures before `ready` go to the launcher as one line."""
     try:
         namespaces.mount_own_proc()
-        nets, ports = build_network(plan)
-        switch_pid, switch_socket = fork_switch(plan, ports)
+        nets, ports, link_header = build_network(plan)
+        switch_pid, switch_socket = fork_switch(plan, ports, link_header)
         fork_relay(plan, nets)
 
         async def supervise() -> None:

@@ -89,8 +89,12 @@ class _Route:
 class Switch:
     """Forwards between `ports`; obeys JSON lines (SetRules, Count) on `control` and ends when that closes."""
 
-    def __init__(self, ports: tuple[Port, ...], control: socket.socket, seed: int, mtu: int) -> None:
+    def __init__(
+        self, ports: tuple[Port, ...], control: socket.socket, seed: int, mtu: int, link_header: bytes = b""
+    ) -> None:
         self._read_bytes = mtu + 64
+        self._link_header = link_header
+        """What stands before each IP packet that a device yields or takes: nothing for TUN."""
         self._control = control
         self._pending = bytearray()
         self._decoder = msgspec.json.Decoder(SetRules | Count)
@@ -138,6 +142,8 @@ class Switch:
     def _drain(self, descriptor: int) -> None:
         """Forward up to BATCH packets of one device."""
         table, size, read, write = self._tables[descriptor], self._read_bytes, os.read, os.write
+        start = len(self._link_header)
+        network, last_octet = slice(start + 16, start + 19), start + 19
         for _ in range(BATCH):
             try:
                 packet = read(descriptor, size)
@@ -148,9 +154,9 @@ class Switch:
             if not packet:
                 self._epoll.unregister(descriptor)
                 return
-            if packet[0] >> 4 != 4:  # IPv6: the kernel's own neighbour discovery
+            if packet[start] >> 4 != 4:  # IPv6: the kernel's own neighbour discovery
                 continue
-            route = table[packet[19]] if packet[16:19] == NETWORK else None
+            route = table[packet[last_octet]] if packet[network] == NETWORK else None
             if route is None:
                 self._strays += 1
                 continue
@@ -158,7 +164,7 @@ class Switch:
             counters.packets += 1
             counters.bytes += len(packet)
             if route.shaper is not None:
-                self._shape(route, route.shaper, packet)
+                self._shape(route, route.shaper, packet[start:])
                 continue
             try:
                 write(route.descriptor, packet)
@@ -189,7 +195,7 @@ class Switch:
 
     def _deliver(self, route: _Route, packet: bytes) -> None:
         try:
-            os.write(route.descriptor, packet)
+            os.write(route.descriptor, self._link_header + packet)
             route.counters.delivered += 1
         except OSError:
             route.counters.lost += 1

@@ -210,6 +210,17 @@ def test_a_connection_over_a_cut_link_hangs_and_completes_when_it_is_healed() ->
     run_with(servers(1), act)
 
 
+def test_without_a_tun_device_cables_do_the_same() -> None:
+    """The tests of links above, on a machine without /dev/net/tun."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can hide a device")
+    these = "one_way_cut or delay or corruption or healed"
+    pytest_words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", these, __file__]
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh", *pytest_words]
+    done = subprocess.run(hidden, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
+
+
 # Processes
 
 

@@ -144,7 +144,8 @@ def test_a_refusal_names_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(privilege, "sysctl", {name: value}.get)
         assert remedy in str(privilege.namespaces_refused(refused, privileged=False))
-    assert "modprobe tun" in str(privilege.tun_refused(OSError(errno.ENOENT, "x"), privileged=True))
+    monkeypatch.setattr(privilege, "TUN_DEVICE", "/no/such/device")
+    assert "modprobe tun" in str(privilege.link_refused(OSError(errno.EOPNOTSUPP, "x"), use_tun=False))
 
 
 def test_commands_load_by_name() -> None:
