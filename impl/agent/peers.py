@@ -41,7 +41,13 @@ class PeerLinks:
                 return
             known[1].close()
         link = PeerLink(
-            self._runtime, self._hello, name, (address.host, address.port), self._timings, _Events(self, name, address)
+            self._runtime,
+            self._hello,
+            name,
+            (address.host, address.port),
+            self._timings,
+            _Events(self, name, address),
+            lambda text: self._log.warn("cannot reach peer", peer=name, address=str(address), error=text),
         )
         self._links[name] = (address, link)
 

@@ -88,7 +88,9 @@ class Server:
         """
         server = cls(runtime, config, data, log, fail)
         address = (config.bind_addr, config.server_port)
-        server._rpc = await RpcServer.listen(runtime, address, server.hello, server._service)
+        server._rpc = await RpcServer.listen(
+            runtime, address, server.hello, server._service, report=log.named("rpc").warn
+        )
         myself = server._discovery.myself
         assert myself is not None, "a server knows itself"
         server._discovery.myself = msgspec.structs.replace(myself, port=server._rpc.address[1])
