@@ -1,0 +1,130 @@
+"""Read conformance: every answer that a client got, stale ones included, is what spec/catalog says at the index that
+it was computed at.
+
+Two kinds of rules. At once, from the replay: a write is answered by the server that appended its entry, once, after
+it was applied; a consistent read after it was confirmed; a default read by a server that believes that it leads; no
+answer from an index that the server is not at. At the end, in one pass over the applied log: the result of every
+write and the index and rows of every read. It does not say that clients saw a linearizable history:
+`model_checks.histories` does.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from model_checks.conformance.divergence import READS, Divergence, Place, shown
+from model_checks.conformance.entries import Payloads
+from model_checks.conformance.payloads import (
+    Malformed,
+    decoded_command,
+    decoded_request,
+    described_command,
+    recorded_rows,
+)
+from model_checks.conformance.server import ServerReplay
+from model_checks.conformance.trace import AnswerLine
+from spec.catalog.commands import Command
+from spec.catalog.queries import query
+from spec.catalog.state import State, initial_state
+from spec.catalog.transitions import apply
+from spec.raft.types import Entry, Index, Role
+
+
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """An answer that the replay of the catalog will judge."""
+
+    place: Place
+    line: AnswerLine
+
+
+class Answers:
+    """Judges answers as they are replayed, and keeps them for the catalog."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Waiting] = []
+        self.confirmed: dict[str, Index] = {}
+        """Reads that were answered by the spec and whose answer line has not come yet -> their read index."""
+
+    def read_answered(self, id: str, index: Index) -> None:
+        """The fact ReadAnswered: the read's answer may follow."""
+        self.confirmed[id] = index
+
+    def add(self, server: ServerReplay, line: AnswerLine) -> None:
+        """Judge who answers, when, and at which index. Raises Divergence."""
+        applied = server.spec.last_applied
+        if not (server.applied_before < line.applied <= applied or line.applied == applied):
+            span = f"{server.applied_before} to {applied}"
+            why = f"the answer was computed at index {line.applied}; the newest entries applied were {span}"
+            raise Divergence(READS, "answers come from the applied state", why)
+        match line.mode:
+            case "write":
+                self._write(server, line)
+            case "consistent":
+                self._consistent(server, line)
+            case "default":
+                if server.spec.role is not Role.LEADER:
+                    why = f"{server.node} answered a default read as a {server.spec.role}"
+                    raise Divergence(READS, "a default read is answered by a leader", why)
+            case "stale":
+                pass
+            case _:
+                raise Divergence(READS, "reads have a mode", f"{line.mode} is not a consistency mode")
+        self.waiting.append(Waiting(server.here(), line))
+
+    def _write(self, server: ServerReplay, line: AnswerLine) -> None:
+        value = server.proposed.pop(line.index, None)
+        if value is None:
+            why = f"the write at index {line.index} is not one that this process appended and has not answered yet"
+            raise Divergence(READS, "a write is answered once, by the leader that appended it", why)
+        if line.index > server.spec.last_applied or server.spec.log.entry(line.index).value != value:
+            why = f"the write at index {line.index} was acknowledged, but its entry is not applied there"
+            raise Divergence(READS, "an acknowledged write is committed and applied", why)
+
+    def _consistent(self, server: ServerReplay, line: AnswerLine) -> None:
+        index = self.confirmed.pop(server.prefix + line.read, None)
+        if index is None:
+            why = f"read {line.read!r} was answered without a confirmation round, or twice"
+            raise Divergence(READS, "a consistent read is confirmed by a quorum", why)
+        if line.applied < index:
+            why = f"read {line.read!r} was answered at index {line.applied}, but its read index is {index}"
+            raise Divergence(READS, "a consistent read waits for its read index", why)
+
+    def judge(self, applied: list[Entry], payloads: Payloads) -> Divergence | None:
+        """Replay the catalog over the applied log; the first answer that differs from it. Takes each answer once."""
+        self.waiting.sort(key=lambda waiting: waiting.line.applied)
+        state, results = initial_state(), list[tuple[Command, bool]]()
+        for waiting in self.waiting:
+            try:
+                while len(results) < waiting.line.applied:
+                    command = decoded_command(payloads[applied[len(results)].value])
+                    state, result = apply(state, command, len(results) + 1)
+                    results.append((command, result))
+                judge_answer(state, results, waiting.line)
+            except Malformed as malformed:
+                divergence = Divergence(READS, "payloads and queries are those of the format", str(malformed))
+                divergence.place = waiting.place
+                return divergence
+            except Divergence as divergence:
+                divergence.place = waiting.place
+                return divergence
+        return None
+
+
+def judge_answer(state: State, results: list[tuple[Command, bool]], line: AnswerLine) -> None:
+    """Compare one answer with the catalog at its index. Raises Divergence, Malformed."""
+    if line.mode == "write":
+        command, result = results[line.index - 1]
+        if described_command(command) != line.query:
+            why = f"the answer is for {line.query}, but entry {line.index} is {described_command(command)}"
+            raise Divergence(READS, "a write's answer is for its entry", why)
+        if line.result is not result:
+            why = f"{line.query} at index {line.index} was answered {line.result}, the catalog says {result}"
+            raise Divergence(READS, "a write is told its result", why)
+        return
+    index, rows = query(state, decoded_request(line.query))
+    expected = (index, recorded_rows(rows))
+    recorded = (line.result[0], list(line.result[1])) if isinstance(line.result, tuple) else line.result
+    if recorded != expected:
+        why = f"{line.query} ({line.mode}) at index {line.applied} was not answered as the catalog says"
+        evidence = [f"  catalog:  {shown(expected)}", f"  answered: {shown(recorded)}"]
+        raise Divergence(READS, "a read is answered from the state at its index", why, evidence)

@@ -1,0 +1,157 @@
+"""`check_traces`: replay a directory of traces, and say for each checker VALID, INVALID or UNKNOWN.
+
+- conformance/raft: each step is enabled in the spec and yields what was recorded;
+- conformance/provenance: each message received was sent, unchanged, to that server; time does not run in circles;
+- conformance/durability: nothing leaves or is relied upon before the disk holds it; restarts find what the disk held;
+- conformance/reads: each client was answered what the catalog says;
+- conformance/invariants: what is proved holds in every fact, and in the consistent cuts that were looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from model_checks.conformance.answers import Answers
+from model_checks.conformance.divergence import (
+    CHECKERS,
+    INVARIANTS,
+    PROVENANCE,
+    RAFT,
+    READS,
+    Divergence,
+)
+from model_checks.conformance.invariants import CUT_EVERY, Invariants
+from model_checks.conformance.replay import Replayed, prepare, replay
+from model_checks.conformance.server import ServerReplay
+from model_checks.conformance.trace import AnswerLine
+from model_checks.verdicts import CheckResult, Verdict
+from spec.raft.types import Constants, Elected, Fact, ReadAnswered
+
+
+class Judges:
+    """Hands facts and answers to their judges, and keeps the first divergence that each property shows."""
+
+    def __init__(self) -> None:
+        self.answers = Answers()
+        self.invariants = Invariants(Constants(()))
+        self.servers: dict[str, ServerReplay] = {}
+        self.found: dict[str, Divergence] = {}
+        """By property."""
+        self._steps = 0
+        self._cut_due = False
+
+    def watch(self, replayed: Replayed) -> None:
+        """Judge the servers of this replay."""
+        self.invariants = Invariants(replayed.constants)
+        self.servers = replayed.servers
+
+    def fact(self, server: ServerReplay, fact: Fact) -> None:
+        """A fact became true by a step of `server`."""
+        if isinstance(fact, ReadAnswered):
+            self.answers.read_answered(fact.id, fact.index)
+        self._cut_due |= isinstance(fact, Elected)
+        try:
+            self.invariants.fact(server.node, fact)
+        except Divergence as divergence:
+            self._keep(divergence, server)
+
+    def answer(self, server: ServerReplay, line: AnswerLine) -> None:
+        """`server` answered a client."""
+        try:
+            self.answers.add(server, line)
+        except Divergence as divergence:
+            self._keep(divergence, server)
+
+    def step(self) -> None:
+        """Every server stands at a consistent cut: look at it now and then, and after every election."""
+        self._steps += 1
+        if self._cut_due or self._steps % CUT_EVERY == 0:
+            self._cut_due = False
+            self.cut()
+
+    def cut(self) -> None:
+        """Evaluate the invariants on the cut at which the replay stands."""
+        try:
+            self.invariants.cut(self.servers)
+        except Divergence as divergence:
+            self.found.setdefault(divergence.property, divergence)
+
+    def _keep(self, divergence: Divergence, server: ServerReplay) -> None:
+        if divergence.property not in self.found:
+            divergence.place = server.here()
+            self.found[divergence.property] = divergence
+
+
+def check_traces(directory: Path | str) -> list[CheckResult]:
+    """Check all traces in `directory` against the spec: one result for each checker, in the order of `CHECKERS`.
+
+    Raises UnreadableTrace (a SetupFailed) if there are no traces, or a file is not one.
+    """
+    started = time.monotonic()
+    judges = Judges()
+    replayed = prepare(Path(directory), judges)
+    judges.watch(replayed)
+    replay(replayed)
+    judges.cut()
+    wrong_answer = judges.answers.judge(judges.invariants.applied, replayed.payloads)
+    found = [*replayed.divergences, *judges.found.values(), *([wrong_answer] if wrong_answer else [])]
+    seconds = time.monotonic() - started
+    figures = figures_of(replayed, judges)
+    return [result_of(checker, found, replayed, figures[checker], seconds) for checker in CHECKERS]
+
+
+def result_of(
+    checker: str, found: list[Divergence], replayed: Replayed, figures: dict[str, Any], seconds: float
+) -> CheckResult:
+    """INVALID with the checker's first divergence; UNKNOWN if part of the run could not be judged; else VALID."""
+    result = CheckResult(checker=checker, verdict=Verdict.VALID, figures=figures, seconds=seconds)
+    own = sorted((each for each in found if each.checker == checker), key=lambda each: each.ns)
+    if own:
+        result.verdict, result.property = Verdict.INVALID, own[0].property
+        result.reason, result.details = own[0].reason(), own[0].details()
+        if len(own) > 1:
+            result.details += "".join(f"\nalso: {other.property}: {other.reason()}" for other in own[1:5])
+    elif replayed.incomplete:
+        result.verdict, result.reason = Verdict.UNKNOWN, replayed.incomplete[0]
+    elif replayed.divergences:
+        first = replayed.divergences[0]
+        result.verdict = Verdict.UNKNOWN
+        result.reason = f"judged only up to the divergence that {first.checker} found at {first.place}"
+    elif not figures["judged"]:
+        result.verdict, result.reason = Verdict.UNKNOWN, "vacuous: the traces hold nothing for this checker to judge"
+    return result
+
+
+def figures_of(replayed: Replayed, judges: Judges) -> dict[str, dict[str, Any]]:
+    """What each checker did; `judged` says how much, 0 is vacuous."""
+    counts: Counter[str] = sum((server.counts for server in replayed.servers.values()), Counter())
+    steps = {name: number for name, number in sorted(counts.items()) if name not in ("issue", "answer")}
+    restarts = sum(server.restarts for server in replayed.servers.values())
+    modes = Counter(waiting.line.mode for waiting in judges.answers.waiting)
+    return {
+        RAFT: {
+            "judged": sum(steps.values()),
+            "lines": sum(reader.lines for reader in replayed.readers),
+            "servers": len(replayed.servers),
+            "incarnations": len(replayed.readers),
+            "steps": steps,
+            "cut": [reader.cut for reader in replayed.readers if reader.cut],
+        },
+        PROVENANCE: {"judged": len(replayed.sent), "messages": len(replayed.sent)},
+        "conformance/durability": {
+            "judged": counts["persist"] + counts["issue"] + restarts,
+            "restarts": restarts,
+            "writes": counts["issue"],
+            "confirmed": counts["persist"],
+        },
+        READS: {"judged": counts["answer"], "answers": counts["answer"], "by_mode": dict(sorted(modes.items()))},
+        INVARIANTS: {
+            "judged": sum(judges.invariants.facts.values()),
+            "cuts": judges.invariants.cuts,
+            "entries_applied": len(judges.invariants.applied),
+            "facts": dict(sorted(judges.invariants.facts.items())),
+        },
+    }

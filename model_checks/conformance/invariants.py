@@ -1,0 +1,113 @@
+"""What is proved of Raft, evaluated on what real servers did.
+
+Facts (a leader was elected, an entry committed or applied, a read answered) are judged pairwise, as they become true:
+over the whole run, not only at one time. Cuts are judged whole: at every election, every `CUT_EVERY` steps and at the
+end, every server's state and every pair of servers, by the properties that exploration and the proofs check. The
+replay passes consistent cuts only (`replay`), so a violation is real in every order of events that the traces allow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from model_checks.conformance.divergence import INVARIANTS, Divergence
+from model_checks.conformance.entries import digest_of
+from model_checks.conformance.server import ServerReplay, observed
+from spec.raft.network import History, with_commitment
+from spec.raft.properties import FACT_PROPERTIES, HISTORY_PROPERTIES, PAIR_PROPERTIES
+from spec.raft.properties import INVARIANTS as SERVER_INVARIANTS
+from spec.raft.types import (
+    Applied,
+    Committed,
+    Constants,
+    Elected,
+    Entry,
+    Fact,
+    Index,
+    ReadAnswered,
+    ReadConfirmed,
+    ReadStarted,
+)
+
+CUT_EVERY = 5_000
+
+
+class Invariants:
+    """The history that properties over time need, and the properties."""
+
+    def __init__(self, constants: Constants) -> None:
+        self.constants = constants
+        self.history = History()
+        self.applied: list[Entry] = []
+        """The entries that some server applied, from index 1 on: all servers must have applied the same ones."""
+        self.facts: Counter[str] = Counter()
+        self.cuts = 0
+        self._floors: dict[str, Index] = {}
+        """Read -> the highest index that was committed anywhere when it arrived."""
+
+    def fact(self, server: str, fact: Fact) -> None:
+        """Judge a fact against the history, then add it. Raises Divergence."""
+        self.facts[type(fact).__name__] += 1
+        if isinstance(fact, Applied):
+            self._applied(server, fact)
+            return
+        history = self.history
+        if isinstance(fact, ReadConfirmed | ReadAnswered):
+            history = History(reads=((fact.id, self._floors.get(fact.id, 0)),))
+        self._judge(server, fact, history)
+        if isinstance(fact, Elected):
+            self.history = History((*history.elected, fact), history.committed)
+        elif isinstance(fact, Committed):
+            self.history = History(history.elected, with_commitment(history.committed, fact))
+        elif isinstance(fact, ReadStarted):
+            self._floors[fact.id] = history.highest_committed
+
+    def _applied(self, server: str, fact: Applied) -> None:
+        """Equal to what another server applied at this index, which was judged then; otherwise judged now."""
+        if fact.index <= len(self.applied) and self.applied[fact.index - 1] == fact.entry:
+            return
+        self._judge(server, fact, self.history)
+        if fact.index != len(self.applied) + 1:
+            other = self.applied[fact.index - 1] if fact.index <= len(self.applied) else None
+            why = f"{server} applied {fact.entry} at index {fact.index}, where another server applied {other}"
+            raise Divergence(INVARIANTS, "State Machine Safety", why)
+        self.applied.append(fact.entry)
+
+    def _judge(self, server: str, fact: Fact, history: History) -> None:
+        for name, holds in FACT_PROPERTIES.items():
+            if not holds(self.constants, history, fact):
+                raise Divergence(INVARIANTS, name, f"{server}: {described(fact)}", described_history(history))
+
+    def cut(self, servers: dict[str, ServerReplay]) -> None:
+        """Judge the cut at which the replay stands. Raises Divergence."""
+        self.cuts += 1
+        states = [(name, replayed.spec) for name, replayed in sorted(servers.items())]
+        for name, state in states:
+            for prop, holds in SERVER_INVARIANTS.items():
+                if not holds(self.constants, name, state):
+                    raise Divergence(INVARIANTS, prop, f"{name} in a consistent cut", [f"  {observed(state)}"])
+            for prop, covered in HISTORY_PROPERTIES.items():
+                if not covered(self.history, state):
+                    raise Divergence(INVARIANTS, prop, f"{name} in a consistent cut", [f"  {observed(state)}"])
+        for at, (name, state) in enumerate(states):
+            for other_name, other in states[at + 1 :]:
+                for prop, agree in PAIR_PROPERTIES.items():
+                    if not agree(state, other):
+                        both = [f"  {name}: {observed(state)}", f"  {other_name}: {observed(other)}"]
+                        raise Divergence(INVARIANTS, prop, f"{name} and {other_name} in a consistent cut", both)
+
+
+def described(fact: Fact) -> str:
+    """A fact on one line: logs by length and digest."""
+    if isinstance(fact, Elected):
+        return f"elected in term {fact.term} with a log of {fact.log.length} entries ({digest_of(fact.log)})"
+    if isinstance(fact, Committed):
+        return f"committed index {fact.index} in term {fact.term} ({digest_of(fact.log)})"
+    return repr(fact)
+
+
+def described_history(history: History) -> list[str]:
+    """The facts that a new one was judged against."""
+    return [f"  before: {fact.server}: {described(fact)}" for fact in history.elected] + [
+        f"  before: {described(fact)}" for fact in history.committed
+    ]

@@ -1,0 +1,150 @@
+"""All servers together: each is replayed until it needs a message that was not sent yet, then another goes on.
+
+So every receive is replayed after its send, and each state that the replay passes is a consistent cut:
+ARCHITECTURE.md, section 4, condition 3. If nobody can go on, either program order and send -> receive form a cycle,
+or a message was received that nobody sent. Takes time linear in the number of lines: a server is woken only by the
+message that it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import msgspec
+
+from model_checks.conformance.divergence import PROVENANCE, Divergence
+from model_checks.conformance.entries import Payloads
+from model_checks.conformance.server import Incomplete, Observer, ServerReplay
+from model_checks.conformance.trace import Header, Reader, Send, UnreadableTrace, trace_files
+from spec.raft.messages import Message
+from spec.raft.types import Constants
+
+
+class Sent:
+    """The messages sent so far. They are kept to the end: a datagram may be received late, and more than once."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, tuple[Message, int]] = {}
+        self._woken: list[str] = []
+        self.awaited: dict[str, str] = {}
+        """Message id -> the server that waits for it."""
+
+    def send(self, id: str, message: Message, frame: int) -> None:
+        """Add a message; whoever waits for it may go on."""
+        if id in self._messages:
+            raise Divergence(PROVENANCE, "message ids are unique", f"{id} was sent twice")
+        self._messages[id] = (message, frame)
+        waiting = self.awaited.pop(id, None)
+        if waiting is not None:
+            self._woken.append(waiting)
+
+    def sent(self, id: str) -> tuple[Message, int] | None:
+        """The message with this id, with its frame's checksum."""
+        return self._messages.get(id)
+
+    def woken(self) -> list[str]:
+        """The servers whose message was sent since the last call."""
+        woken, self._woken = self._woken, []
+        return woken
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+
+class Replayed(msgspec.Struct):
+    """What a replay did and found."""
+
+    constants: Constants
+    servers: dict[str, ServerReplay]
+    payloads: Payloads
+    sent: Sent
+    readers: list[Reader]
+    divergences: list[Divergence] = []
+    """At most one for each server: it is not replayed further. In the order of their times."""
+    incomplete: list[str] = []
+    """Why the verdict cannot be VALID, whatever else was found."""
+
+
+def prepare(directory: Path, observer: Observer) -> Replayed:
+    """Open the traces in `directory`. Raises UnreadableTrace if there are none, or if they are not of one cluster."""
+    files = trace_files(directory)
+    readers = {node: [Reader(file) for file in of_node] for node, of_node in files.items()}
+    headers = [header for of_node in readers.values() for reader in of_node if (header := first_line(reader))]
+    if not headers:
+        raise UnreadableTrace(f"{directory}: no trace has a whole first line: nothing was recorded")
+    clusters = {(header.cluster_id, header.voters) for header in headers}
+    if len(clusters) > 1:
+        why = f"{directory} holds traces of {len(clusters)} clusters"
+        raise UnreadableTrace(f"{why}: give each run a directory of its own")
+    constants = Constants(tuple(sorted(headers[0].voters)))
+    strangers = sorted(set(files) - set(constants.servers))
+    if strangers:
+        voters = ", ".join(constants.servers)
+        raise UnreadableTrace(f"{directory}: {', '.join(strangers)} is not one of the voters {voters}")
+    sent, payloads = Sent(), Payloads()
+    servers = {node: ServerReplay(constants, node, readers[node], sent, payloads, observer) for node in sorted(readers)}
+    opened = [reader for of_node in readers.values() for reader in of_node]
+    return Replayed(constants, servers, payloads, sent, opened)
+
+
+def first_line(reader: Reader) -> Header | None:
+    """The header of a file, or None if not even that was written whole."""
+    line = next((line for _, line in reader), None)
+    return line if isinstance(line, Header) else None
+
+
+def replay(replayed: Replayed) -> None:
+    """Replay every server as far as it conforms. Raises UnreadableTrace."""
+    running = {node: server.lines() for node, server in replayed.servers.items()}
+    ready = sorted(running)
+    while ready:
+        node = ready.pop()
+        awaited = advance(replayed, running, node)
+        if awaited is not None:
+            replayed.sent.awaited[awaited] = node
+        ready += replayed.sent.woken()
+    blocked = {node: id for id, node in replayed.sent.awaited.items()}
+    if blocked and not replayed.divergences and not replayed.incomplete:
+        explain_blocked(replayed, blocked)
+    replayed.divergences.sort(key=lambda divergence: divergence.ns)
+
+
+def advance(replayed: Replayed, running: dict[str, Generator[str, None, None]], node: str) -> str | None:
+    """Replay one server until it needs a message (its id), or is done, or diverges (None)."""
+    try:
+        return next(running[node], None)
+    except Divergence as divergence:
+        replayed.divergences.append(divergence)
+    except Incomplete as incomplete:
+        replayed.incomplete.append(str(incomplete))
+    return None
+
+
+def explain_blocked(replayed: Replayed, blocked: dict[str, str]) -> None:
+    """Nobody can go on: a message that nobody sent, a server without traces, or a cycle."""
+    unsent = {line.id for node in blocked for line in remaining_sends(replayed.servers[node])}
+    for node, id in sorted(blocked.items()):
+        sender = id.partition("/")[0]
+        if sender in replayed.constants.servers and sender not in replayed.servers:
+            replayed.incomplete.append(f"no trace of {sender}, whose message {id} {node} received")
+            continue
+        if id in unsent:
+            why = f"{id} is received before it is sent, in every order that respects both servers' traces"
+            divergence = Divergence(PROVENANCE, "program order and send -> receive are acyclic", why)
+        else:
+            divergence = Divergence(PROVENANCE, "what is received was sent", f"nobody sent {id}")
+        divergence.place = replayed.servers[node].here()
+        replayed.divergences.append(divergence)
+
+
+def remaining_sends(server: ServerReplay) -> list[Send]:
+    """The sends of a blocked server that were not replayed."""
+    place = server.here()
+    later = [reader for reader in server.readers if reader.file.incarnation >= place.file.incarnation]
+    return [
+        line
+        for reader in later
+        for at, line in Reader(reader.file)
+        if isinstance(line, Send) and (reader.file != place.file or at > place.line)
+    ]
