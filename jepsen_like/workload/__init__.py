@@ -1,0 +1,3 @@
+"""What clients do to the system: each workload is a generator, a worker that talks KV, final reads, and the model
+that judges.
+"""

@@ -1,0 +1,125 @@
+"""Nemesis packages: {a worker, a generator of faults, a final generator, a colour for the plot}
+(jepsen.nemesis.combined).
+
+Each package has a thread of its own, so faults of different packages overlap. A fault holds for a random time, mostly
+seconds, sometimes a fraction of one (a restart within the term in which it was killed finds what a slow one hides);
+then it is mended, and after a pause the next one comes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from jepsen_like.generator.combinators import Each, OnThreads
+from jepsen_like.generator.values import (
+    PENDING,
+    Answer,
+    Completed,
+    Completion,
+    Context,
+    Draws,
+    Emit,
+    Ending,
+    Generator,
+    Invocation,
+)
+from jepsen_like.nemesis import partition, processes
+from jepsen_like.nemesis.book import Fault, FaultBook
+
+SECOND_NS = 1_000_000_000
+HOLD_NS = (SECOND_NS, 3 * SECOND_NS)
+SHORT_HOLD_NS = (SECOND_NS // 20, SECOND_NS // 2)
+SHORT_IN_TEN = 3
+PAUSE_NS = (3 * SECOND_NS // 2, 4 * SECOND_NS)
+FIRST_NS = (SECOND_NS // 2, 2 * SECOND_NS)
+
+PACKAGES = {"partition": ("cut", "heal"), "kill": ("kill", "restart"), "pause": ("pause", "resume")}
+"""Package -> what it does, and what undoes it."""
+COLOURS = {"partition": "#ffd27f", "kill": "#ff9f9f", "pause": "#b9c7ff"}
+
+
+class Track(msgspec.Struct, frozen=True):
+    """Break, hold, mend, pause, for ever, on the package's thread."""
+
+    package: str
+    draws: Draws
+    broken: bool = False
+    next_ns: int | None = None
+
+    def ask(self, context: Context) -> Answer:
+        if self.package not in context.free:
+            return PENDING
+        draws, next_ns = self.draws, self.next_ns
+        if next_ns is None:
+            next_ns, draws = _within(FIRST_NS, draws)
+        do, undo = PACKAGES[self.package]
+        if self.broken:
+            pause_ns, draws = _within(PAUSE_NS, draws)
+            after = Track(self.package, draws, False, max(next_ns, context.now_ns) + pause_ns)
+            return Emit(Invocation(undo, thread=self.package, at_ns=max(next_ns, context.now_ns)), after)
+        if self.package == "partition":
+            target, draws = partition.pick_shape(draws)
+        else:
+            target, draws = processes.pick_target(self.package, draws)
+        seed, draws = draws.bits()
+        kind, draws = draws.below(10)
+        short = kind < SHORT_IN_TEN and self.package != "partition"
+        hold_ns, draws = _within(SHORT_HOLD_NS if short else HOLD_NS, draws)
+        at_ns = max(next_ns, context.now_ns)
+        return Emit(
+            Invocation(do, value=target, thread=self.package, at_ns=at_ns, note=seed),
+            Track(self.package, draws, True, at_ns + hold_ns),
+        )
+
+    def update(self, context: Context, event: Completed) -> Generator:
+        return self
+
+
+def _within(bounds: tuple[int, int], draws: Draws) -> tuple[int, Draws]:
+    number, draws = draws.below(bounds[1] - bounds[0])
+    return bounds[0] + number, draws
+
+
+class NemesisWorker:
+    """Carries out a package's invocations on the cluster."""
+
+    def __init__(self, package: str, book: FaultBook, test_clients: int) -> None:
+        self._package = package
+        self._book = book
+        self._test_clients = test_clients
+
+    async def invoke(self, invocation: Invocation) -> Completion:
+        """Break or mend; the value says what was done to whom."""
+        fault = await self._do(invocation)
+        return Completion(Ending.INFO, value=fault.what or "nothing", error=fault.error or None)
+
+    async def _do(self, invocation: Invocation) -> Fault:
+        book, package = self._book, self._package
+        cluster = book.cluster
+        match invocation.f:
+            case "heal":
+                return await book.heal(package)
+            case "restart":
+                return await book.restart(package)
+            case "resume":
+                return await book.resume(package)
+        leader = await book.leader()
+        draws = Draws(invocation.note)
+        if invocation.f == "cut":
+            shape = partition.cut(invocation.value, cluster.servers, cluster.clients, leader, draws, self._test_clients)
+            return await book.cut(package, shape.links, shape.nodes, f"{invocation.value}: {shape.what}", leader)
+        nodes = processes.nodes_of(invocation.value, cluster.servers, cluster.clients, leader, draws)
+        if invocation.f == "kill":
+            return await book.kill(package, nodes, leader)
+        assert invocation.f == "pause"
+        return await book.pause(package, nodes, leader)
+
+
+def generator(packages: tuple[str, ...], draws: Draws) -> tuple[Generator, ...]:
+    """The tracks of `packages`, to run side by side."""
+    return tuple(OnThreads(frozenset({name}), Track(name, draws.fork(name))) for name in packages)
+
+
+def final_generator(packages: tuple[str, ...]) -> Generator:
+    """Undo everything: heal, restart, resume, whatever is broken."""
+    return Each(tuple(Invocation(PACKAGES[name][1], thread=name) for name in packages))
