@@ -41,7 +41,7 @@ def replicate(server: Server) -> None:
             replicate_to(server, peer, progress)
         elif progress.probe_due:
             progress.probe_due = False
-            send_slice(server, peer, progress)
+            progress.probed = send_slice(server, peer, progress)
         if progress.message_due:
             append_entries(server, peer, progress, progress.next_index - 1)
 

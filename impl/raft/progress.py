@@ -22,6 +22,7 @@ class Progress:
         "message_due",
         "next_index",
         "probe_due",
+        "probed",
         "replicating",
         "sent_commit",
         "sent_round",
@@ -37,6 +38,8 @@ class Progress:
         self.replicating = False
         self.probe_due = True
         """Send a probe with entries at once: something happened that makes an answer likely."""
+        self.probed = 0
+        """Last index of the slice that was sent as a probe."""
         self.message_due = False
         """Send something, even without entries: heartbeat, confirmation round or commit index."""
         self.sent_round = 0
@@ -56,11 +59,14 @@ class Progress:
         return len(self._inflight) < messages_max and self.inflight_bytes < bytes_max
 
     def acknowledge(self, match_index: int) -> None:
-        """The peer holds everything up to `match_index`: stop probing."""
+        """The peer holds everything up to `match_index`: stop probing.
+
+        The entries of the probe itself are on their way to its disk, most likely: a later rejection tells if not.
+        """
         self.match_index = max(self.match_index, match_index)
         if not self.replicating:
             self.replicating = True
-            self.next_index = self.match_index + 1
+            self.next_index = max(self.match_index, self.probed) + 1
             return
         self.next_index = max(self.next_index, self.match_index + 1)
         inflight = self._inflight
@@ -76,6 +82,7 @@ class Progress:
     def probe(self, next_index: int) -> None:
         """Find out anew where the logs meet: first guess, just before `next_index`. What was in flight may be lost."""
         self.replicating = False
+        self.probed = 0
         self.next_index = max(next_index, self.match_index + 1)
         self._inflight.clear()
         self.inflight_bytes = 0

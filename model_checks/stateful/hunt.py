@@ -16,6 +16,8 @@ from model_checks.stateful.script import run_script
 from model_checks.stateful.violations import Property, Violation
 from model_checks.stateful.world import World
 
+HUNT_STEPS = 400
+"""Steps of a schedule before healing: some elections, crashes and dozens of writes."""
 SHRINK_RUNS_MAX = 2000
 
 
@@ -34,7 +36,8 @@ class Hunt:
     def __init__(self, seed: int, *, conformance: bool = True) -> None:
         self.seed = seed
         self.random = Random(f"hunt/{seed}")
-        self.world = World(self.random.choice((3, 3, 5)), seed, conformance=conformance)
+        servers, batch = self.random.choice((3, 3, 5)), self.random.choice((1, 2, 512))
+        self.world = World(servers, seed, batch=batch, conformance=conformance)
         self._number = 0
         self._acts: list[Callable[[str], None]] = [
             self._deliver, self._tick, self._timeout, self._propose, self._read, self._flush, self._append, self._sync,

@@ -52,10 +52,10 @@ class CoreMachine(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(servers=st.sampled_from((3, 4, 5)), seed=st.integers(0, 1 << 16))
-    def form(self, servers: int, seed: int) -> None:
+    @initialize(servers=st.sampled_from((3, 4, 5)), batch=st.sampled_from((1, 2, 512)), seed=st.integers(0, 1 << 16))
+    def form(self, servers: int, batch: int, seed: int) -> None:
         """A cluster, its logs empty."""
-        self.world = World(servers, seed, conformance=self.conformance)
+        self.world = World(servers, seed, batch=batch, conformance=self.conformance)
         self._number = 0
 
     def check_invariants(self, *arguments: Any) -> None:

@@ -22,9 +22,10 @@ SEGMENT_BYTES = 1024
 class Node:
     """One server: running (`core` is there) or crashed (`core` is None)."""
 
-    def __init__(self, name: str, voters: tuple[str, ...], seed: int) -> None:
+    def __init__(self, name: str, voters: tuple[str, ...], seed: int, batch: int) -> None:
         self.name = name
         self.voters = voters
+        self.settings = Settings(name=name, append_entries_max=batch)
         self.random = Random(f"{seed}/{name}")
         self.incarnation = 0
         self.core: Core | None = None
@@ -55,7 +56,7 @@ class Node:
         self.surely = list(recovered.entries)
         hard_state = recovered.hard_state
         restored = Restored(hard_state.term, hard_state.voted_for, recovered.entries)
-        self.core = Core(Settings(name=self.name), self.voters, restored, self.random, trace=True)
+        self.core = Core(self.settings, self.voters, restored, self.random, trace=True)
         return self.core
 
     def append(self, count: int) -> None:

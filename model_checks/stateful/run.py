@@ -10,14 +10,13 @@ import hypothesis
 from hypothesis import HealthCheck, Verbosity
 from hypothesis.stateful import run_state_machine_as_test
 
-from model_checks.stateful.hunt import Found, shrink, try_seed
+from model_checks.stateful.hunt import HUNT_STEPS, Found, shrink, try_seed
 from model_checks.stateful.machine import CoreMachine
 from model_checks.stateful.violations import Property, Violation
 from model_checks.verdicts import CheckResult, Verdict
 
 CHECKER = "stateful"
 HYPOTHESIS_BATCH = 20
-HUNT_STEPS = 400
 MUST_HAPPEN = ("elected", "acknowledged", "read answered", "crash", "restart", "cut", "lose")
 """A run in which one of these never happened checked too little: UNKNOWN."""
 

@@ -1,10 +1,11 @@
 """Schedules as text: one line is one call of the world. Transcripts of failing runs are such; so are golden tests.
 
-    servers N [seed S]          the first line; conformance is checked unless the caller says otherwise
+    servers N [seed S batch B]  the first line; at most B entries travel in one message
     tick NAME [N]               time at one server: N times 10 ms
     timeout NAME                time at one server until it stands for election
     deliver FROM TO [keep]      the oldest message between them (or `deliver ID [keep]`); keep: it may arrive again
     lose FROM TO                (or `lose ID`)
+    lose-all                    everything on its way
     propose NAME TEXT...        one entry for each word
     read NAME ID
     append NAME [N]             the disk is given the next N writes
@@ -102,10 +103,10 @@ def _new_world(words: Sequence[str], conformance: bool) -> World:
     match words:
         case ["servers", count]:
             return World(int(count), 1, conformance=conformance)
-        case ["servers", count, "seed", seed]:
-            return World(int(count), int(seed), conformance=conformance)
+        case ["servers", count, "seed", seed, "batch", batch]:
+            return World(int(count), int(seed), batch=int(batch), conformance=conformance)
         case _:
-            raise ValueError("a script begins with: servers N [seed S]")
+            raise ValueError("a script begins with: servers N [seed S batch B]")
 
 
 def perform(world: World, words: Sequence[str]) -> None:
@@ -148,6 +149,7 @@ _COMMANDS: dict[str, tuple[int, Callable[..., None]]] = {
     "release": (1, World.release),
     "flush": (1, World.flush),
     "settle": (0, World.settle),
+    "lose-all": (0, World.lose_all),
     "heal-and-check": (0, World.heal_and_check),
 }
 """How many servers each command names, and what it does; numbers follow."""

@@ -16,6 +16,7 @@ from impl.raft.core import Core
 from impl.raft.errors import Refused
 from impl.raft.messages import Entry, Message, decode, encode
 from impl.raft.ready import Ready, Role
+from impl.raft.settings import Settings
 from model_checks.stateful.node import Node
 from model_checks.stateful.observer import Observer
 from model_checks.stateful.replay import Replay
@@ -100,13 +101,16 @@ class SystemUnderTest(Protocol):
 class World:
     """A cluster of real cores on virtual disks. Implements SystemUnderTest; raises Violation."""
 
-    def __init__(self, servers: int, seed: int, *, conformance: bool = True) -> None:
+    def __init__(
+        self, servers: int, seed: int, *, batch: int = Settings(name="").append_entries_max, conformance: bool = True
+    ) -> None:
+        """`batch`: entries in one AppendEntriesRequest, at most."""
         self.names = tuple(f"s{number}" for number in range(1, servers + 1))
-        self.nodes = {name: Node(name, self.names, seed) for name in self.names}
+        self.nodes = {name: Node(name, self.names, seed, batch) for name in self.names}
         self.in_flight: list[Envelope] = []
         self.observer = Observer(self.nodes)
         self.replay = Replay(self.names) if conformance else None
-        self.transcript: list[str] = [f"servers {servers} seed {seed}"]
+        self.transcript: list[str] = [f"servers {servers} seed {seed} batch {batch}"]
         self.output: list[str] = []
         """What happened, for people; whoever shows it clears it."""
         self.counts: dict[str, int] = {}
@@ -247,6 +251,11 @@ class World:
         while node.core is not None and node.has_writes():
             self.append(name, len(node.queue))
             self.sync(name)
+
+    def lose_all(self) -> None:
+        """Lose every message that is on its way."""
+        for envelope in list(self.in_flight):
+            self.lose(envelope)
 
     def settle(self) -> None:
         """Disks write and messages arrive, in order, until nothing moves; time stands still."""
