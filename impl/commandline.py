@@ -26,7 +26,6 @@ class GoCommand(click.Command):
             for option in self.get_params(ctx)
             if isinstance(option, click.Option)
             for name in option.opts
-            if name.startswith("--")
         }
         return super().parse_args(ctx, list(rewrite(args, takes_value)))
 
@@ -37,7 +36,7 @@ def rewrite(words: Sequence[str], takes_value: dict[str, bool]) -> Iterator[str]
     As in Go, the first word that is not a flag ends the flags: what follows is arguments, dashes or not.
 
     Raises:
-        click.UsageError: a flag was given a value that is not a boolean.
+        click.UsageError: a flag that is not declared, or one with a value that is not a boolean.
     """
     rest = iter(words)
     for word in rest:
@@ -49,14 +48,15 @@ def rewrite(words: Sequence[str], takes_value: dict[str, bool]) -> Iterator[str]
             return
         name, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
         if name not in takes_value:
-            yield word
-        elif takes_value[name]:
-            yield f"--{name}"
+            raise click.UsageError(f"flag provided but not defined: -{name}")
+        flag = f"--{name}" if len(name) > 1 else f"-{name}"
+        if takes_value[name]:
+            yield flag
             if equals:
                 yield value
             elif (following := next(rest, None)) is not None:
                 yield following
         elif not equals or value in _TRUE:
-            yield f"--{name}"
+            yield flag
         elif value not in _FALSE:
             raise click.UsageError(f'invalid boolean value "{value}" for -{name}: use true or false')

@@ -161,7 +161,8 @@ class Discovery:
         if listed is not None:
             raise Refused(
                 f"cluster {genesis.cluster_id} knows {self.myself.name!r} by node ID {listed}, but this data directory "
-                f"belongs to {self.myself.node_id}: restore the data directory of that server"
+                f"belongs to {self.myself.node_id}: give this server another -node name if that one still runs, "
+                f"otherwise restore the data directory of that one"
             )
         raise Refused(
             f"cluster {genesis.cluster_id} (from {source.name!r} at {source.address}) has the servers "

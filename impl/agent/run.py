@@ -6,6 +6,7 @@ Everything that can be wrong at the start is one line that says what to do, befo
 from __future__ import annotations
 
 import sys
+from errno import EADDRINUSE
 from typing import Any
 from uuid import UUID
 
@@ -142,7 +143,8 @@ def _listen_http(config: Config, app: Application) -> HttpServer:
 def _explain(error: OSError, address: str, flag: str) -> str:
     if error.filename is not None:
         return f"{error.filename}: {error.strerror}: choose another -trace directory"
-    return f"cannot listen on {address}: {error.strerror or error}: stop what uses it, or choose another {flag}"
+    why = "address already in use" if error.errno == EADDRINUSE else error.strerror or str(error)
+    return f"cannot listen on {address}: {why}: stop what uses it, or choose another {flag}"
 
 
 def _host(host: str) -> str:
