@@ -3,7 +3,8 @@
 `trace` reads the files of ARCHITECTURE.md, section 5; `entries` names log entries and keeps their payloads; `server`
 replays one server against `spec.raft`; `replay` orders the servers so that every receive comes after its send;
 `invariants` evaluates what is proved on the cuts that the replay passes; `payloads` and `answers` replay
-`spec.catalog` and judge every answer to a client; `check` says VALID or INVALID. Why checking each server is enough:
+`spec.catalog` and judge every answer to a client, `proposals` that no write is applied
+twice; `check` says VALID or INVALID. Why checking each server is enough:
 ARCHITECTURE.md, section 4.
 """
 

@@ -3,6 +3,7 @@
 - conformance/raft: each step is enabled in the spec and yields what was recorded;
 - conformance/provenance: each message received was sent, unchanged, to that server; time does not run in circles;
 - conformance/durability: nothing leaves or is relied upon before the disk holds it; restarts find what the disk held;
+- conformance/forwarding: a client's write is applied at most once, however often it was forwarded;
 - conformance/reads: each client was answered what the catalog says;
 - conformance/invariants: what is proved holds in every fact, and in the consistent cuts that were looked at.
 """
@@ -17,6 +18,8 @@ from typing import Any
 from model_checks.conformance.answers import Answers
 from model_checks.conformance.divergence import (
     CHECKERS,
+    DURABILITY,
+    FORWARDING,
     INVARIANTS,
     PROVENANCE,
     RAFT,
@@ -24,10 +27,12 @@ from model_checks.conformance.divergence import (
     Divergence,
 )
 from model_checks.conformance.invariants import CUT_EVERY, Invariants
+from model_checks.conformance.proposals import Proposals
 from model_checks.conformance.replay import Replayed, prepare, replay
 from model_checks.conformance.server import ServerReplay
-from model_checks.conformance.trace import AnswerLine
+from model_checks.conformance.trace import AnswerLine, Propose
 from model_checks.verdicts import CheckResult, Verdict
+from spec.raft.actions import ACTIONS
 from spec.raft.types import Constants, Elected, Fact, ReadAnswered
 
 
@@ -36,6 +41,7 @@ class Judges:
 
     def __init__(self) -> None:
         self.answers = Answers()
+        self.proposals = Proposals()
         self.invariants = Invariants(Constants(()))
         self.servers: dict[str, ServerReplay] = {}
         self.found: dict[str, Divergence] = {}
@@ -62,6 +68,15 @@ class Judges:
         """`server` answered a client."""
         try:
             self.answers.add(server, line)
+            if line.mode == "write":
+                self.proposals.answered(server, line)
+        except Divergence as divergence:
+            self._keep(divergence, server)
+
+    def propose(self, server: ServerReplay, line: Propose) -> None:
+        """`server` names the write that one of its entries carries."""
+        try:
+            self.proposals.add(server, line)
         except Divergence as divergence:
             self._keep(divergence, server)
 
@@ -97,7 +112,9 @@ def check_traces(directory: Path | str) -> list[CheckResult]:
     replay(replayed)
     judges.cut()
     wrong_answer = judges.answers.judge(judges.invariants.applied, replayed.payloads)
-    found = [*replayed.divergences, *judges.found.values(), *([wrong_answer] if wrong_answer else [])]
+    applied_twice = judges.proposals.judge(judges.invariants.committed)
+    last = [divergence for divergence in (wrong_answer, applied_twice) if divergence is not None]
+    found = [*replayed.divergences, *judges.found.values(), *last]
     seconds = time.monotonic() - started
     figures = figures_of(replayed, judges)
     return [result_of(checker, found, replayed, figures[checker], seconds) for checker in CHECKERS]
@@ -128,7 +145,7 @@ def result_of(
 def figures_of(replayed: Replayed, judges: Judges) -> dict[str, dict[str, Any]]:
     """What each checker did; `judged` says how much, 0 is vacuous."""
     counts: Counter[str] = sum((server.counts for server in replayed.servers.values()), Counter())
-    steps = {name: number for name, number in sorted(counts.items()) if name not in ("issue", "answer")}
+    steps = {name: number for name, number in sorted(counts.items()) if name in ACTIONS}
     restarts = sum(server.restarts for server in replayed.servers.values())
     modes = Counter(waiting.line.mode for waiting in judges.answers.waiting)
     return {
@@ -141,12 +158,13 @@ def figures_of(replayed: Replayed, judges: Judges) -> dict[str, dict[str, Any]]:
             "cut": [reader.cut for reader in replayed.readers if reader.cut],
         },
         PROVENANCE: {"judged": len(replayed.sent), "messages": len(replayed.sent)},
-        "conformance/durability": {
+        DURABILITY: {
             "judged": counts["persist"] + counts["issue"] + restarts,
             "restarts": restarts,
             "writes": counts["issue"],
             "confirmed": counts["persist"],
         },
+        FORWARDING: {"judged": counts["propose"], "writes": len(judges.proposals.attempts)},
         READS: {"judged": counts["answer"], "answers": counts["answer"], "by_mode": dict(sorted(modes.items()))},
         INVARIANTS: {
             "judged": sum(judges.invariants.facts.values()),

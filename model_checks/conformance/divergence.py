@@ -14,9 +14,10 @@ from model_checks.conformance.trace import TraceFile, last_lines
 RAFT = "conformance/raft"
 PROVENANCE = "conformance/provenance"
 DURABILITY = "conformance/durability"
+FORWARDING = "conformance/forwarding"
 READS = "conformance/reads"
 INVARIANTS = "conformance/invariants"
-CHECKERS = (RAFT, PROVENANCE, DURABILITY, READS, INVARIANTS)
+CHECKERS = (RAFT, PROVENANCE, DURABILITY, FORWARDING, READS, INVARIANTS)
 
 
 class Place(msgspec.Struct, frozen=True):

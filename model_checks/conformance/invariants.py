@@ -13,6 +13,7 @@ from collections import Counter
 from model_checks.conformance.divergence import INVARIANTS, Divergence
 from model_checks.conformance.entries import digest_of
 from model_checks.conformance.server import ServerReplay, observed
+from spec.raft.log import EMPTY, Log
 from spec.raft.network import History, with_commitment
 from spec.raft.properties import FACT_PROPERTIES, HISTORY_PROPERTIES, PAIR_PROPERTIES
 from spec.raft.properties import INVARIANTS as SERVER_INVARIANTS
@@ -44,6 +45,11 @@ class Invariants:
         self.cuts = 0
         self._floors: dict[str, Index] = {}
         """Read -> the highest index that was committed anywhere when it arrived."""
+
+    @property
+    def committed(self) -> Log:
+        """The longest log that some leader committed."""
+        return max((fact.log for fact in self.history.committed), key=len, default=EMPTY)
 
     def fact(self, server: str, fact: Fact) -> None:
         """Judge a fact against the history, then add it. Raises Divergence."""

@@ -23,7 +23,7 @@ from model_checks.conformance.divergence import (
     mapping_diff,
 )
 from model_checks.conformance.entries import Payloads, digest_at, digest_of
-from model_checks.conformance.trace import AnswerLine, End, Header, Issue, Line, Reader, Send, State, Step
+from model_checks.conformance.trace import AnswerLine, Header, Issue, Line, Propose, Reader, Send, State, Step
 from spec.raft.actions import ACTIONS, Action, initial_server
 from spec.raft.messages import (
     AppendEntriesRequest,
@@ -72,6 +72,9 @@ class Observer(Protocol):
 
     def answer(self, server: ServerReplay, line: AnswerLine) -> None:
         """`server` answered a client."""
+
+    def propose(self, server: ServerReplay, line: Propose) -> None:
+        """`server` names the write that one of its entries carries."""
 
     def step(self) -> None:
         """A step was replayed: every server stands at a consistent cut."""
@@ -154,6 +157,9 @@ class ServerReplay:
         elif type(line) is Issue:
             self.counts["issue"] += 1
             self._issue(line)
+        elif type(line) is Propose:
+            self.counts["propose"] += 1
+            self.observer.propose(self, line)
         elif type(line) is AnswerLine:
             self.counts["answer"] += 1
             self.observer.answer(self, line)

@@ -92,6 +92,16 @@ class Send(msgspec.Struct, tag_field="kind", tag="send"):
     frame: int
 
 
+class Propose(msgspec.Struct, tag_field="kind", tag="propose"):
+    """A leader appended an entry for a client's write, which `request` names wherever it is forwarded."""
+
+    seq: int
+    ns: int
+    request: str
+    index: int
+    term: int
+
+
 class AnswerLine(msgspec.Struct, tag_field="kind", tag="answer"):
     """A client is answered. `index`: of a write's entry; `read`: the id of a consistent read."""
 
@@ -115,7 +125,7 @@ class End(msgspec.Struct, tag_field="kind", tag="end"):
     reason: str
 
 
-Line = Header | Step | Issue | Send | AnswerLine | End
+Line = Header | Step | Issue | Send | Propose | AnswerLine | End
 
 
 class TraceFile(msgspec.Struct, frozen=True):

@@ -57,6 +57,7 @@ class Node:
         self.votes_owed: dict[str, bool] = {}
         self.acks_owed: dict[str, bool] = {}
         self.proposed: dict[int, str] = {}
+        self.names: dict[int, str] = {}
         self.state = initial_state()
         header = {
             "kind": "header",
@@ -149,7 +150,7 @@ class Node:
 
     def propose(self, payloads: list[bytes]) -> None:
         """Append a batch: one step of the trace, one of the spec for each entry."""
-        recorded = []
+        recorded: list[tuple[int, str]] = []
         for payload in payloads:
             value = self.cluster.payloads.name(self.server.log, self.server.current_term, payload)
             outcome = self.cluster.actions["client_request"](self.cluster.constants, self.name, self.server, value)
@@ -157,8 +158,12 @@ class Node:
                 return
             self.server = outcome.server
             self.proposed[self.server.log.length] = value
-            recorded.append([self.server.log.length, base64.b64encode(payload).decode()])
+            recorded.append((self.server.log.length, base64.b64encode(payload).decode()))
         self.write("step", action="client_request", entries=recorded, state=self.recorded_state())
+        for index, _ in recorded if payloads != [NOOP] else []:
+            self.requests += 1
+            self.names[index] = f"{self.name}/{self.incarnation}/r{self.requests}"
+            self.write("propose", request=self.names[index], index=index, term=self.server.current_term)
         self.issue()
 
     def apply(self) -> None:
@@ -175,12 +180,13 @@ class Node:
             self.state, result = apply(self.state, command, index)
             if self.proposed.get(index) == value and described_command(command) != ("noop",):
                 described = list(described_command(command))
-                self.answer("write", described, result, applied=index, index=index)
+                self.answer("write", described, result, self.names[index], applied=index, index=index)
 
-    def answer(self, mode: str, asked: list[Any], result: Any, **more: Any) -> None:
+    def answer(self, mode: str, asked: list[Any], result: Any, request: str = "", **more: Any) -> None:
         self.requests += 1
+        request = request or f"{self.name}/{self.incarnation}/r{self.requests}"
         fields: dict[str, Any] = {"applied": self.server.last_applied, **more}
-        self.write("answer", request=f"{self.name}/{self.requests}", mode=mode, query=asked, result=result, **fields)
+        self.write("answer", request=request, mode=mode, query=asked, result=result, **fields)
 
     def answer_read(self, mode: str, request: Request, **more: Any) -> None:
         index, rows = query(self.state, request)
@@ -568,6 +574,24 @@ def answer_without_a_round(lines: Lines) -> None:
     line["mode"], line["read"] = "consistent", "r999"
 
 
+def apply_a_write_twice(lines: Lines) -> None:
+    """Two applied entries carry one client's write, as if it had been tried again after it was applied."""
+    (_, _, first), (_, _, second) = list(every(lines, "answer", mode="write"))[:2]
+    for _, _, line in every(lines, "propose", request=second["request"]):
+        line["request"] = first["request"]
+    second["request"] = first["request"]
+
+
+def answer_another_clients_write(lines: Lines) -> None:
+    _, _, line = next(every(lines, "answer", mode="write"))
+    line["request"] = "s9/1/r1"
+
+
+def propose_what_was_not_appended(lines: Lines) -> None:
+    _, _, line = next(every(lines, "propose"))
+    line["index"] += 100
+
+
 def answer_a_default_read_as_a_follower(lines: Lines) -> None:
     name, place, line = next(every(lines, "answer", mode="stale"))
     while lines[name][place].get("state", ["leader"])[0] == "leader":
@@ -605,6 +629,9 @@ TAMPERED: dict[Callable[[Lines], None], tuple[str, str]] = {
     answer_a_write_for_another_key: ("reads", "a write's answer is for its entry"),
     acknowledge_a_write_twice: ("reads", "a write is answered once, by the leader that appended it"),
     answer_without_a_round: ("reads", "a consistent read is confirmed by a quorum"),
+    apply_a_write_twice: ("forwarding", "a write is applied at most once"),
+    answer_another_clients_write: ("forwarding", "a write is answered by its own entry"),
+    propose_what_was_not_appended: ("forwarding", "a write's entry was appended by the process that names it"),
     answer_a_default_read_as_a_follower: ("reads", "a default read is answered by a leader"),
 }
 
