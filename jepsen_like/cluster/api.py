@@ -72,7 +72,7 @@ class Cluster:
     def __init__(self, spec: ClusterSpec, directory: Path, control: ControlConnection) -> None:
         self.spec = spec
         self.directory = directory
-        """The state directory: data, logs (unless the spec says where), supervisor.log."""
+        """The state directory: control socket, data and logs (unless the spec says where)."""
         self.servers = spec.server_names
         self.clients = spec.client_names
         self.test_clients = spec.test_client_names
@@ -278,8 +278,11 @@ class Cluster:
 
     async def _view(self, node: str, timeout_s: float) -> observe.AgentView | None:
         try:
-            _, _, body = await self.request(node, "GET", "/v1/agent/self", timeout_s=timeout_s)
-            return observe.agent_view(node, body)
+            status, _, body = await self.request(node, "GET", "/v1/agent/self", timeout_s=timeout_s)
+            if status == 200:
+                return observe.agent_view(node, body)
+            _, _, body = await self.request(node, "GET", "/v1/status/leader", timeout_s=timeout_s)
+            return observe.view_of_leader(node, body)
         except observe.HttpFailure:
             return None
 

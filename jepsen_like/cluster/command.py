@@ -6,6 +6,7 @@ Only arguments, texts and exit codes; what is done stands in `api.py`. Errors ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import sys
@@ -332,16 +333,13 @@ def restart(nodes: tuple[str, ...], name: str | None) -> None:
 def logs(node: str, follow: bool, name: str | None) -> None:
     """Print an agent's log. The supervisor has one too: `logs supervisor`."""
     directory = state.cluster_directory(chosen(name))
-    if node == "supervisor":
-        path = directory / "supervisor.log"
-    else:
-        path = (state.load(directory).spec.log_dir or directory / "logs") / f"{node}.log"
+    path = (state.load(directory).spec.log_dir or directory / "logs") / f"{node}.log"
     try:
         log = open(path, "rb")  # noqa: SIM115  closed below
     except FileNotFoundError as error:
         there = ", ".join(sorted(each.stem for each in path.parent.glob("*.log")))
         raise UnknownNode(f"{node} has no log; these do: {there}") from error
-    with log:
+    with log, contextlib.suppress(KeyboardInterrupt):
         while True:
             data = log.read(1 << 16)
             if data:

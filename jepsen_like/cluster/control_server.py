@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -76,6 +77,9 @@ class ControlServer:
             reply, descriptors, close_after = await self._perform(request.do)
         except (protocol.ClusterFailure, UnknownNode, InvalidRule, OSError, TimeoutError) as error:
             reply = protocol.Reply(0, error=str(error) or "the kernel did not report it in time")
+        except Exception as error:  # a defect of ours must not leave the client waiting
+            traceback.print_exc()
+            reply = protocol.Reply(0, error=f"internal error of the supervisor, see its log: {error!r}")
         reply = msgspec.structs.replace(reply, id=request.id, descriptors=len(descriptors))
         try:
             async with lock, asyncio.timeout(REPLY_TIMEOUT_S):

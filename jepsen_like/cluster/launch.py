@@ -7,12 +7,12 @@ not change namespaces.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -42,7 +42,11 @@ class Launched(msgspec.Struct, frozen=True):
         if self.lifeline is not None:
             os.close(self.lifeline)
         if self.outer is not None:
-            self.outer.wait(END_TIMEOUT_S)
+            try:
+                self.outer.wait(END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                _kill(self.supervisor_pid)
+                self.outer.wait(END_TIMEOUT_S)
             state.remove(self.directory)
 
 
@@ -62,6 +66,7 @@ def launch(spec: ClusterSpec, *, attached: bool) -> Launched:
     lifeline_read, lifeline_write = os.pipe2(os.O_CLOEXEC) if attached else (None, None)
     listeners: list[socket.socket] = []
     try:
+        state.make_directory(_log_directory(spec, directory), user)
         nodes = tuple(_node_plan(spec, node, directory, user, listeners) for node in _all_nodes(spec))
         plan = plans.WorldPlan(
             name=directory.name,
@@ -76,7 +81,7 @@ def launch(spec: ClusterSpec, *, attached: bool) -> Launched:
             report=report_write,
             lifeline=lifeline_read,
         )
-        outer = _start_supervisor(plan, [listener.fileno() for listener in listeners])
+        outer = _start_supervisor(plan, _log_directory(spec, directory), [listener.fileno() for listener in listeners])
     finally:
         for descriptor in (lock, report_write, lifeline_read):
             if descriptor is not None:
@@ -98,8 +103,8 @@ def _node_plan(
     if node in spec.test_client_names:
         return plans.NodePlan(node, address)
     data_dir = (spec.data_dir or directory / "data").resolve() / node
-    log_dir = (spec.log_dir or directory / "logs").resolve()
-    for path in (data_dir, log_dir, *([] if spec.trace_dir is None else [spec.trace_dir.resolve()])):
+    log_dir = _log_directory(spec, directory)
+    for path in (data_dir, *([] if spec.trace_dir is None else [spec.trace_dir.resolve()])):
         state.make_directory(path, user)
     agent = processes.AgentPlan(
         argv=agent_argv(spec, node, data_dir),
@@ -114,12 +119,16 @@ def _node_plan(
     return plans.NodePlan(node, address, agent, listener.fileno(), f"127.0.0.1:{listener.getsockname()[1]}")
 
 
-def _start_supervisor(plan: plans.WorldPlan, listeners: list[int]) -> subprocess.Popen[bytes]:
+def _log_directory(spec: ClusterSpec, directory: Path) -> Path:
+    return (spec.log_dir or directory / "logs").resolve()
+
+
+def _start_supervisor(plan: plans.WorldPlan, log_dir: Path, listeners: list[int]) -> subprocess.Popen[bytes]:
     directory = Path(plan.directory)
     (directory / "plan.json").write_bytes(msgspec.json.encode(plan))
     (directory / "plan.json").chmod(0o600)  # it holds the environment
     inherited = [plan.lock, plan.report, *listeners, *([] if plan.lifeline is None else [plan.lifeline])]
-    with open(directory / "supervisor.log", "wb") as log:
+    with open(log_dir / "supervisor.log", "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "jepsen_like.cluster.supervisor", str(directory / "plan.json")],
             stdin=subprocess.DEVNULL,
@@ -134,17 +143,25 @@ def _start_supervisor(plan: plans.WorldPlan, listeners: list[int]) -> subprocess
 def _await_ready(
     spec: ClusterSpec, directory: Path, report: int, lifeline: int | None, outer: subprocess.Popen[bytes]
 ) -> Launched:
-    """Hear the supervisor out until it is ready; whatever goes wrong, wait until it is gone, and raise."""
+    """Hear the supervisor out until it is ready; whatever goes wrong, see to it that it is gone, and raise."""
     supervisor_pid = 0
+    failure = f"the supervisor ended without a word: see {_log_directory(spec, directory)}/supervisor.log"
     try:
         with open(report, "rb") as pipe:
-            supervisor_pid = _hear(pipe, directory)
+            for line in pipe:
+                said = msgspec.json.decode(line, type=plans.Report)
+                supervisor_pid = said.supervisor_pid or supervisor_pid
+                failure = said.error or failure
+                if said.ready:
+                    break
+            else:
+                raise plans.SetupFailed(failure)
         state.store(directory, state.Metadata(spec, supervisor_pid, daemon=lifeline is None))
     except BaseException:
         if lifeline is not None:
             os.close(lifeline)
         elif supervisor_pid:
-            os.kill(supervisor_pid, signal.SIGKILL)
+            _kill(supervisor_pid)
         outer.wait(END_TIMEOUT_S)
         raise
     if lifeline is None:
@@ -153,14 +170,6 @@ def _await_ready(
     return Launched(spec, directory, supervisor_pid, lifeline, outer)
 
 
-def _hear(pipe: Iterable[bytes], directory: Path) -> int:
-    """The supervisor's pid, once it has reported ready; raises SetupFailed with what it reported instead."""
-    failure = f"the supervisor ended without a word: see {directory}/supervisor.log"
-    supervisor_pid = 0
-    for line in pipe:
-        said = msgspec.json.decode(line, type=plans.Report)
-        supervisor_pid = said.supervisor_pid or supervisor_pid
-        if said.ready:
-            return supervisor_pid
-        failure = said.error or failure
-    raise plans.SetupFailed(failure)
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

@@ -107,6 +107,15 @@ def agent_view(node: str, answer: bytes) -> AgentView:
     )
 
 
+def view_of_leader(node: str, answer: bytes) -> AgentView:
+    """What little the JSON of `/v1/status/leader` tells (an address, or an empty string); raises HttpFailure."""
+    try:
+        leader = _node_named(msgspec.json.decode(answer))
+    except msgspec.DecodeError as error:
+        raise HttpFailure(f"{node}: /v1/status/leader is not JSON: {error}") from error
+    return AgentView(node, "leader" if leader == node else "?", leader=leader)
+
+
 def _mapping(document: Any, key: str) -> dict[str, Any]:
     value = document.get(key) if isinstance(document, dict) else None
     return value if isinstance(value, dict) else {}

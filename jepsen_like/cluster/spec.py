@@ -38,7 +38,7 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Added to every agent's arguments."""
     data_dir: Path | None = None
     log_dir: Path | None = None
-    """One file per node, NODE.log, appended to over restarts."""
+    """One file per node, NODE.log, appended to over restarts; and supervisor.log."""
     trace_dir: Path | None = None
     """If given, servers start with `-trace`; the directory is shared, the file names tell nodes and incarnations
     apart."""

@@ -55,7 +55,7 @@ def _node_cells(node: NodeState, view: AgentView | None) -> list[Text | str]:
         return [node.name, process, Text(silent, "red"), "", "", "", "", *place]
     numbers = [str(number) if number >= 0 else "" for number in (view.term, view.commit_index, view.applied_index)]
     role = Text(view.role, "bold green" if view.role == "leader" else "")
-    return [node.name, process, role, *numbers, view.leader or "none", *place]
+    return [node.name, process, role, *numbers, view.leader or ("" if view.role == "client" else "none"), *place]
 
 
 def reach_table(status: ClusterStatus) -> Table:
@@ -80,7 +80,7 @@ def _reach_cell(rule: LinkRule, view: AgentView | None, target: str) -> Text:
     if rule != CLEAR:
         return Text(describe_rule(rule), "bold red" if rule.cut else "yellow")
     connected = None if view is None else view.reaches.get(target)
-    if connected is None:
+    if connected is None or view is None or (view.role == "client" and not connected):  # clients dial when they need to
         return Text("·", "dim")
     return Text("✓", "green") if connected else Text("✗", "red")
 

@@ -284,7 +284,7 @@ def be_pid_1(plan: plans.WorldPlan) -> None:
         report(plan, plans.Report(error=str(error)))
     except OSError as error:
         traceback.print_exc()
-        report(plan, plans.Report(error=f"{error} (see {plan.directory}/supervisor.log)"))
+        report(plan, plans.Report(error=f"{error} (more in supervisor.log, beside the agents' logs)"))
 
 
 def main(path: str) -> None:

@@ -381,10 +381,14 @@ def test_agents_run_as_the_user_who_called_sudo(readable_to_all: Path, monkeypat
 def namespaces_of(pid: int) -> set[str]:
     """The links of a process's namespaces and of those that it holds open, as `net:[4026531840]`."""
     found = set()
-    for pattern in ("ns/*", "fd/*"):
-        for path in Path("/proc", str(pid)).glob(pattern):
+    for folder in ("ns", "fd"):
+        try:
+            names = os.listdir(f"/proc/{pid}/{folder}")
+        except FileNotFoundError:  # it has ended meanwhile
+            continue
+        for name in names:
             try:
-                found.add(os.readlink(path))
+                found.add(os.readlink(f"/proc/{pid}/{folder}/{name}"))
             except OSError:
                 continue
     return {link for link in found if re.fullmatch(r"(net|mnt|pid|user):\[\d+\]", link)}

@@ -96,6 +96,12 @@ def test_an_agents_account_is_read_from_agent_self() -> None:
         observe.agent_view("s1", b"<html>")
 
 
+def test_where_there_is_no_agent_self_the_leaders_address_must_do() -> None:
+    assert observe.view_of_leader("s1", b'"10.77.0.1:8300"') == observe.AgentView("s1", "leader", leader="s1")
+    assert observe.view_of_leader("s2", b'"10.77.0.1:8300"').role == "?"
+    assert observe.view_of_leader("s2", b'""').leader is None
+
+
 def test_of_two_servers_that_say_they_lead_the_one_of_the_higher_term_does() -> None:
     old, new = observe.AgentView("s3", "leader", 4), observe.AgentView("s1", "leader", 5)
     assert observe.leader_among([old, new, observe.AgentView("s2", "follower", 6)]) == "s1"
