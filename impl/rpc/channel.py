@@ -21,7 +21,7 @@ class Handler(Protocol):
         """Connected."""
 
     def frame(self, kind: FrameKind, payload: bytes, crc: int) -> None:
-        """A good frame. Raising msgspec.MsgspecError or BadFrame closes the channel: the frame made no sense."""
+        """A good frame. Raising MsgspecError, UnicodeDecodeError (msgspec does) or BadFrame closes the channel."""
 
     def closed(self, cause: str, text: str) -> None:
         """It ended; last call. `cause` is for counters, `text` for people."""
@@ -97,7 +97,7 @@ class Channel:
                     return
         except FrameError as error:
             self.abort(error.cause, str(error))
-        except (msgspec.MsgspecError, BadFrame) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, BadFrame) as error:
             self.abort("malformed", f"a frame cannot be read: {error}")
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -73,7 +73,7 @@ def decode_hello(payload: bytes) -> Hello | Refusal:
         return _other_protocol(version)
     try:
         return _hello(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Refusal("malformed", f"the handshake cannot be read ({error}): is this a Comitia agent?")
 
 
@@ -81,7 +81,7 @@ def decode_refusal(payload: bytes) -> Refusal:
     """The reason that the other side gave; one that cannot be read is a reason too."""
     try:
         return _refusal(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Refusal("malformed", f"the refusal cannot be read: {error}")
 
 

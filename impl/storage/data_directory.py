@@ -98,7 +98,7 @@ def read_identity(disk: Disk, path: str) -> Identity | None:
         return None
     try:
         identity = msgspec.json.decode(_read(disk, name), type=Identity)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptIdentity(name, str(error)) from error
     if identity.format != FORMAT:
         raise CorruptIdentity(name, f"format {identity.format}, this version knows {FORMAT}")

@@ -54,7 +54,7 @@ class _Fold:
         for number, raw in enumerate(scan.records, 1):
             try:
                 record = decode_record(raw)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise CorruptLog(segment, raw.offset, number, f"its content cannot be read: {error}") from error
             cause = self._take(record)
             if cause:

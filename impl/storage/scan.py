@@ -13,11 +13,11 @@ to refuse it would lose a healthy server.
 
 *corruption*: any other damage that an intact record follows. The log was not a prefix of what was written; refuse.
 
-*The residue.* Damage to the very last record, and the loss of whole sectors of the last write, look torn although the
-write may have been confirmed and acknowledged: nothing on this disk tells the difference. It is bounded by the last
-write of the last segment: earlier ones are testified by the records that follow, earlier segments by the end and CRC
-that the next header holds. (A last segment that was deleted as a whole with nothing left of it is beyond what the
-log can see.)
+*The residue.* Damage to the very last record, the loss of whole sectors of the last write, and the loss of
+everything from some point of the last segment to its end look torn although the records may have been acknowledged:
+nothing on this disk tells the difference. It is bounded by the last segment: of the earlier ones, the next header
+holds the end and the CRC, which is the durable high-water mark. (A last segment that was deleted as a whole is
+beyond what the log can see.)
 
 This module must not do I/O. Source: Alagappan et al. 2018, "Protocol-Aware Recovery" (telling crash from corruption).
 """
@@ -58,22 +58,27 @@ def scan_segment(segment: str, content: bytes, header_crc: int) -> Scan:
         if not isinstance(found, RawRecord):
             reason = found
             break
-        if found.previous != crc:
+        if not continues(found, crc):
             raise CorruptLog(segment, offset, len(records) + 1, "an intact record does not continue its predecessor")
         records.append(found)
         offset, crc = found.end, found.crc
     garbage_end = len(content.rstrip(b"\0"))
     if garbage_end <= offset:
         return Scan(tuple(records), offset, crc, offset, None)
-    judge_tail(segment, data[:garbage_end], offset, len(records) + 1, reason)
+    judge_tail(segment, data, offset, garbage_end, len(records) + 1, reason)
     return Scan(tuple(records), offset, crc, garbage_end, reason)
 
 
-def judge_tail(segment: str, data: memoryview, offset: int, record: int, reason: str) -> None:
+def continues(record: RawRecord, crc: int) -> bool:
+    """Whether the record was written after the one with this CRC, and nothing in between."""
+    return record.previous == crc
+
+
+def judge_tail(segment: str, data: memoryview, offset: int, garbage_end: int, record: int, reason: str) -> None:
     """Return if the damage at `offset` may be a torn tail; raise CorruptLog if it cannot."""
     first: RawRecord | None = None
     position = offset + ALIGNMENT
-    while position < len(data):
+    while position < garbage_end:
         found = read_record(data, position)
         if not isinstance(found, RawRecord):
             position += ALIGNMENT

@@ -94,7 +94,7 @@ def decode_header(segment: str, data: bytes) -> tuple[SegmentHeader, int]:
         raise UnsupportedFormat(segment, version, FORMAT)
     try:
         return _decode_header_body(data[_PREFIX.size : _PREFIX.size + length]), crc
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptLog(segment, 0, 0, f"the header cannot be read: {error}") from error
 
 
@@ -172,7 +172,7 @@ def extent(data: memoryview, offset: int) -> int:
 
 
 def decode_record(raw: RawRecord) -> Record:
-    """The record's meaning. Raises msgspec.MsgspecError if an intact record's payload is not what its kind says."""
+    """The record's meaning. Raises MsgspecError or UnicodeDecodeError if the payload is not what the kind says."""
     match raw.kind:
         case 1:
             return Entry(raw.index, raw.term, raw.payload)
