@@ -111,6 +111,12 @@ def keep_leader_match(c: Constants, i: ServerId, s: Server, m: Message) -> Outco
     return outcome and replace(outcome, server=replace(outcome.server, leader_match=s.leader_match))
 
 
+def lead_with_votes_kept(c: Constants, i: ServerId, s: Server) -> Outcome | None:
+    """Becomes leader and still counts votes."""
+    outcome = actions.become_leader(c, i, s)
+    return outcome and replace(outcome, server=replace(outcome.server, votes=s.votes))
+
+
 # ------------------------------------------------------------------------------------------------------- replication
 
 
@@ -224,6 +230,8 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     """The property that exploration, watching it alone, must see broken."""
     bounds: Bounds
     start: str = "initial"
+    also: tuple[str, ...] = ()
+    """Rules nearer to the fault that are broken too, each found alone within the same bounds."""
 
     @property
     def protocol(self) -> Protocol:
@@ -244,7 +252,10 @@ TWO_TERMS = Bounds(max_term=2, max_issued=1)
 
 MUTANTS: Final[Mapping[str, Mutant]] = {
     "two_votes": Mutant(
-        replaces={"handle_request_vote_request": grant_second_vote}, breaks="Election Safety", bounds=Bounds(max_term=1)
+        replaces={"handle_request_vote_request": grant_second_vote},
+        breaks="Election Safety",
+        bounds=Bounds(max_term=1),
+        also=("Durable Promises",),
     ),
     "no_up_to_date_check": Mutant(
         replaces={"handle_request_vote_request": grant_to_outdated_log},
@@ -272,10 +283,14 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         breaks="Leader Completeness",
         bounds=TWO_TERMS,
     ),
+    "votes_survive_election": Mutant(
+        replaces={"become_leader": lead_with_votes_kept}, breaks="Type Invariant", bounds=SHALLOW
+    ),
     "vote_before_durable": Mutant(
         replaces={"vote_response": with_disk_at_memory(actions.vote_response)},
         breaks="Election Safety",
         bounds=Bounds(max_term=1, max_log=0, max_restarts=1),
+        also=("Durable Messages",),
     ),
     "self_vote_before_durable": Mutant(
         replaces={"become_leader": lead_before_own_vote_is_durable},
@@ -286,6 +301,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         replaces={"crash_restart": restart_without_vote},
         breaks="Election Safety",
         bounds=Bounds(max_term=1, max_log=0, max_restarts=1),
+        also=("Durable Promises",),
     ),
     "stale_vote_counted": Mutant(
         replaces={"handle_request_vote_response": count_stale_vote}, breaks="Stale Messages", bounds=TWO_TERMS
@@ -295,6 +311,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         breaks="Leader Completeness",
         bounds=Bounds(max_term=3, max_issued=1),
         start="orphaned",
+        also=("Acknowledged Was Sent",),
     ),
     "leader_overwrites": Mutant(
         replaces={"client_request": overwrite_own_entry},
@@ -312,6 +329,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         breaks="Leader Completeness",
         bounds=Bounds(max_term=2, max_issued=1, max_restarts=1),
         start="elected",
+        also=("Durable Messages",),
     ),
     "leader_counts_itself_before_durable": Mutant(
         replaces={"advance_commit_index": with_disk_at_memory(actions.advance_commit_index)},

@@ -1,0 +1,114 @@
+"""Named sets of explorations: which starts within which bounds. Together they take every action and show every witness.
+
+A *leg* is one exhaustive exploration. The verdict of a profile merges those of its legs; a profile in which an action
+was never taken or a `sometimes` property never seen tried too little and is UNKNOWN (`vacuous`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from model_checks.explore.judge import PROPERTIES
+from model_checks.explore.results import Exploration, Limits, count_actions
+from model_checks.explore.search import Progress, explore
+from model_checks.explore.starts import STARTS
+from spec.raft.actions import ACTIONS
+from spec.raft.bounds import Bounds
+from spec.raft.network import Protocol, Transition
+
+
+class Leg(msgspec.Struct, frozen=True):
+    """One exploration of a profile."""
+
+    bounds: Bounds
+    start: str = "initial"
+
+
+SMALL: Final = (
+    Leg(Bounds(max_term=1, max_issued=1)),
+    Leg(Bounds(servers=2, max_term=2, max_restarts=1)),
+    Leg(Bounds(servers=2, max_term=2, max_issued=1, reads=("r1",))),
+    Leg(Bounds(max_term=2, max_restarts=1), "diverged"),
+    Leg(Bounds(max_term=4, max_log=2, max_issued=1), "figure_8"),
+    Leg(Bounds(max_term=3, max_issued=1), "orphaned"),
+)
+"""A second or two: for a quick look, and for linking while one works on it."""
+
+VERIFY: Final = (
+    *SMALL,
+    Leg(Bounds(max_term=2, max_issued=1)),
+    Leg(Bounds(max_term=1, reads=("r1",))),
+    Leg(Bounds(servers=2, max_term=2, max_log=2, max_issued=3, max_restarts=1)),
+    Leg(Bounds(max_term=1, max_restarts=1, reads=("r1",)), "elected"),
+    Leg(Bounds(max_term=2, max_log=2, max_issued=1, reads=("r1",)), "deposed_leader"),
+    Leg(Bounds(max_term=3, max_issued=1), "deposed_leader"),
+    Leg(Bounds(max_term=1, max_log=2, max_restarts=1), "replicated"),
+    Leg(Bounds(max_term=3, max_issued=1, max_restarts=1), "orphaned"),
+)
+"""What `comitia verify` runs."""
+
+DEEP: Final = (
+    *VERIFY,
+    Leg(Bounds(max_term=2)),
+    Leg(Bounds(max_term=1, max_log=2, max_restarts=1)),
+    Leg(Bounds(max_term=4, max_log=2), "figure_8"),
+    Leg(Bounds(max_term=2, max_log=2, max_issued=1), "replicated"),
+    Leg(Bounds(max_term=1, max_issued=1, max_restarts=1, reads=("r1",)), "replicated"),
+)
+"""Minutes, and some gigabytes of memory."""
+
+PROFILES: Final[Mapping[str, tuple[Leg, ...]]] = {"small": SMALL, "verify": VERIFY, "deep": DEEP}
+
+
+def run_legs(
+    legs: Iterable[Leg],
+    *,
+    protocol: Protocol = ACTIONS,
+    properties: Iterable[str] = PROPERTIES,
+    limits: Limits | None = None,
+    plain: bool = False,
+    progress: Callable[[Leg], Progress] | None = None,
+) -> list[Exploration]:
+    """Explore each leg, up to the first that finds a counterexample.
+
+    `progress(leg)` is asked for each leg's own callback.
+    """
+    results: list[Exploration] = []
+    for leg in legs:
+        results.append(
+            explore(
+                leg.bounds,
+                protocol=protocol,
+                start=STARTS[leg.start](leg.bounds),
+                start_name=leg.start,
+                properties=properties,
+                limits=limits,
+                plain=plain,
+                progress=None if progress is None else progress(leg),
+            )
+        )
+        if results[-1].counterexample is not None:
+            break
+    return results
+
+
+def local_transitions(results: Iterable[Exploration]) -> list[Transition]:
+    """Every distinct local step met in any of the explorations, once: what linking consumes."""
+    return list(dict.fromkeys(step for result in results for step in result.local_transitions))
+
+
+def never_taken(transitions: Iterable[Transition]) -> list[str]:
+    """The spec's actions of which there is no step."""
+    return [action for action, count in count_actions(transitions).items() if count == 0]
+
+
+def never_seen(results: Iterable[Exploration]) -> list[str]:
+    """The `sometimes` properties that no exploration witnessed."""
+    totals: dict[str, int] = {}
+    for result in results:
+        for name, count in result.witnesses.items():
+            totals[name] = totals.get(name, 0) + count
+    return [name for name, count in totals.items() if count == 0]
