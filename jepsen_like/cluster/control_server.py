@@ -67,7 +67,7 @@ class ControlServer:
                     if len(pending) > REQUEST_BYTES_MAX:
                         print("control: a request is too long; disconnecting", flush=True)
                         return
-            except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            except (OSError, msgspec.MsgspecError, ValueError) as error:
                 print(f"control: {error}; disconnecting", flush=True)
 
     async def _answer(self, connection: socket.socket, lock: asyncio.Lock, request: protocol.Request) -> None:

@@ -92,7 +92,7 @@ def agent_view(node: str, answer: bytes) -> AgentView:
     """The view in the JSON of `/v1/agent/self`; raises HttpFailure if it is not JSON."""
     try:
         document = msgspec.json.decode(answer)
-    except msgspec.DecodeError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise HttpFailure(f"{node}: /v1/agent/self is not JSON: {error}") from error
     stats = _mapping(document, "Stats")
     raft = _mapping(stats, "raft")
@@ -111,7 +111,7 @@ def view_of_leader(node: str, answer: bytes) -> AgentView:
     """What little the JSON of `/v1/status/leader` tells (an address, or an empty string); raises HttpFailure."""
     try:
         leader = _node_named(msgspec.json.decode(answer))
-    except msgspec.DecodeError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise HttpFailure(f"{node}: /v1/status/leader is not JSON: {error}") from error
     return AgentView(node, "leader" if leader == node else "?", leader=leader)
 

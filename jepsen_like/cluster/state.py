@@ -84,7 +84,7 @@ def load(directory: Path) -> Metadata:
     """What cluster.json says; raises ClusterFailure if it is missing (a start that did not get far) or foreign."""
     try:
         return msgspec.json.decode((directory / "cluster.json").read_bytes(), type=Metadata, dec_hook=_path_of_text)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
         raise ClusterFailure(
             f"cluster {directory.name}: no readable cluster.json ({error}); "
             f"`comitia cluster down {directory.name}` clears it"
