@@ -9,8 +9,9 @@ import os
 import socket
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import click
@@ -49,7 +50,8 @@ def agent_command(**flags: Any) -> int:
     from impl.agent.config import ConfigError, build
     from impl.agent.run import StartError, run_agent
 
-    with tempfile.TemporaryDirectory(prefix="comitia-") as temporary:
+    with ExitStack() as stack:
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="comitia-")) if flags["dev"] else ""
         try:
             config = build([*_read_files(flags), _document(flags)], socket.gethostname(), temporary)
             return run_agent(config)
@@ -107,13 +109,24 @@ def _document(flags: dict[str, Any]) -> Any:
     )
 
 
+_VERBS = {"GET": "read", "PUT": "write", "DELETE": "delete"}
+
+
+class KvError(click.ClickException):
+    """An error in the words of Consul's command, printed as they are."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the text alone."""
+        click.echo(self.message, file=file, err=True)
+
+
 class KvClient:
     """`/v1/kv` of one agent, as the command line needs it."""
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address if "://" in address else f"http://{address}")
         if parts.scheme != "http" or not parts.hostname:
-            raise click.ClickException(f"Error connecting to Consul agent: {address!r} is not http://host:port")
+            raise KvError(f"Error connecting to Consul agent: {address!r} is not http://host:port")
         self._host, self._port = parts.hostname, parts.port or 8500
 
     def ask(self, method: str, key: str, parameters: dict[str, str], body: bytes | None = None) -> tuple[int, bytes]:
@@ -125,14 +138,16 @@ class KvClient:
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise click.ClickException(
+            raise KvError(
                 f"Error connecting to Consul agent at {self._host}:{self._port}: {error or type(error).__name__}"
             ) from error
         finally:
             connection.close()
         if response.status not in (200, 404):
             text = answer.decode(errors="replace")
-            raise click.ClickException(f"Unexpected response code: {response.status} ({text})")
+            raise KvError(
+                f"Error! Failed to {_VERBS[method]} key: Unexpected response code: {response.status} ({text})"
+            )
         return response.status, answer
 
 
@@ -168,10 +183,10 @@ def kv_get(http_addr: str, key: str, keys: bool, recurse: bool, separator: str, 
             click.echo(name)
         return 0
     if not key and not recurse:
-        raise click.ClickException("Error! Missing KEY argument")
+        raise KvError("Error! Missing KEY argument")
     status, answer = client.ask("GET", key, parameters | ({"recurse": ""} if recurse else {}))
     if status == 404 and not recurse:
-        raise click.ClickException(f"Error! No key exists at: {key}")
+        raise KvError(f"Error! No key exists at: {key}")
     for number, row in enumerate(json.loads(answer) if status == 200 else []):
         if how["detailed"] and number:
             click.echo()
@@ -207,13 +222,13 @@ def kv_put(http_addr: str, cas: bool, modify_index: int, flags: int, as_base64: 
         try:
             value = base64.b64decode(value, validate=True)
         except ValueError as error:
-            raise click.ClickException(f"Error! Cannot base 64 decode data: {error}") from error
+            raise KvError(f"Error! Cannot base 64 decode data: {error}") from error
     parameters = {"flags": str(flags)} if flags else {}
     if cas:
         parameters["cas"] = str(modify_index)
     _, answer = KvClient(http_addr).ask("PUT", key, parameters, value)
     if answer.strip() != b"true":
-        raise click.ClickException(f"Error! Did not write to {key}: CAS failed")
+        raise KvError(f"Error! Did not write to {key}: CAS failed")
     click.echo(f"Success! Data written to: {key}")
     return 0
 
@@ -224,7 +239,7 @@ def _read_data(data: str) -> bytes:
             return sys.stdin.buffer.read()
         return Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
     except OSError as error:
-        raise click.ClickException(f"Error! Failed to read file: {error}") from error
+        raise KvError(f"Error! Failed to read file: {error}") from error
 
 
 @kv_command.command("delete", cls=GoCommand)
@@ -236,15 +251,15 @@ def _read_data(data: str) -> bytes:
 def kv_delete(http_addr: str, cas: bool, modify_index: int, recurse: bool, key: str) -> int:
     """Delete KEY."""
     if cas and recurse:
-        raise click.ClickException("Error! Cannot specify both -cas and -recurse")
+        raise KvError("Error! Cannot specify both -cas and -recurse")
     if cas and not modify_index:
-        raise click.ClickException("Error! Must specify a -modify-index greater than 0 with -cas")
+        raise KvError("Error! Must specify a -modify-index greater than 0 with -cas")
     if not key and not recurse:
-        raise click.ClickException("Error! Missing KEY argument")
+        raise KvError("Error! Missing KEY argument")
     parameters = {"recurse": ""} if recurse else {"cas": str(modify_index)} if cas else {}
     _, answer = KvClient(http_addr).ask("DELETE", key, parameters)
     if answer.strip() != b"true":
-        raise click.ClickException(f"Error! Did not delete key {key}: CAS failed")
+        raise KvError(f"Error! Did not delete key {key}: CAS failed")
     click.echo(f"Success! Deleted keys with prefix: {key}" if recurse else f"Success! Deleted key: {key}")
     return 0
 

@@ -1,0 +1,276 @@
+"""What forwarding may try again, counted where it matters: in how often a write was applied."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from impl.agent import forwarding
+from impl.agent.api import (
+    AgentError,
+    Consistency,
+    DefiniteError,
+    IndefiniteError,
+    NoClusterLeader,
+    ReadOptions,
+)
+from impl.agent.changes import Changes, Watches
+from impl.agent.config import Document, build
+from impl.agent.discovery import Discovery
+from impl.agent.forwarding import Retriable, judge
+from impl.agent.protocol import KV_WRITE, NOT_LEADER, NOT_READY, KvRead, KvWrite, ServerInfo
+from impl.agent.requests import Requests
+from impl.catalog.commands import KvSet
+from impl.catalog.queries import KvGet
+from impl.catalog.store import Store
+from impl.raft.errors import NotLeader
+from impl.raft.ready import Role
+from impl.rpc.errors import CallTimedOut, ConnectFailed, ConnectionLost, NotSent, RemoteError, RpcError
+from impl.runtime.interfaces import MILLISECONDS, Runtime
+from impl.runtime.real import run
+
+HOLD_MS = 160
+
+
+class Leaderless:
+    """The core of a follower: `leader_id` as the test says."""
+
+    role: Role = Role.FOLLOWER
+    leader_id: str | None = "s2"
+
+
+class FollowerDriver:
+    """A driver that never leads."""
+
+    last_contact_ns = 0
+
+    def __init__(self) -> None:
+        self.core = Leaderless()
+
+    def propose(self, command: object, request: str) -> object:
+        raise NotLeader(self.core.leader_id)
+
+
+class Remote:
+    """The other end of every call: a leader that applies what reaches it and then answers, or fails, as scripted."""
+
+    def __init__(self, *script: RpcError | None) -> None:
+        self.script = list(script)
+        self.asked: list[KvWrite] = []
+        self.applied: list[KvWrite] = []
+        self.reads: list[KvRead] = []
+
+    async def call(self, address: object, method: str, body: bytes, timeout_ns: int) -> bytes:
+        outcome = self.script.pop(0) if self.script else None
+        if method == KV_WRITE:
+            self.asked.append(msgspec.msgpack.decode(body, type=KvWrite))
+        refused = isinstance(outcome, RemoteError) and outcome.definite
+        if not isinstance(outcome, ConnectFailed | NotSent) and not refused:
+            if method == KV_WRITE:
+                self.applied.append(msgspec.msgpack.decode(body, type=KvWrite))
+            else:
+                self.reads.append(msgspec.msgpack.decode(body, type=KvRead))
+        if outcome is not None:
+            raise outcome
+        reply = True if method == KV_WRITE else forwarding_reply()
+        return msgspec.msgpack.encode(reply)
+
+
+def forwarding_reply() -> object:
+    return [msgspec.to_builtins(Store().get("k")), None, True, 0]
+
+
+async def follower(runtime: Runtime, remote: Any) -> Requests:
+    config = build(
+        [msgspec.json.decode(b'{"server": true, "data_dir": "/d", "performance": {"rpc_hold_timeout": "160ms"}}', type=Document)],
+        "s1",
+    )  # fmt: skip
+    discovery = Discovery(ServerInfo("s1", "id-1", "127.0.0.1", 1), 2, None)
+    discovery.known["s2"] = ServerInfo("s2", "id-2", "127.0.0.1", 2)
+    requests = Requests(runtime, config, discovery, remote, Watches(runtime), 1, dict)
+    driver: Any = FollowerDriver()
+    requests.formed(driver)
+    return requests
+
+
+def outcome_of(work: Callable[[Requests], Awaitable[Any]], remote: Remote) -> Any:
+    """The result of `work` on a follower whose leader is `remote`, or the error that it raised."""
+    results: list[Any] = []
+
+    async def main(runtime: Runtime) -> int:
+        requests = await follower(runtime, remote)
+        try:
+            results.append(await work(requests))
+        except AgentError as error:
+            results.append(error)
+        return 0
+
+    assert run(main) == 0
+    return results[0]
+
+
+def write(requests: Requests) -> Awaitable[bool]:
+    return requests.write(KvSet("k", b"v", 0))
+
+
+def read(requests: Requests) -> Awaitable[Any]:
+    return requests.read(KvGet("k"), ReadOptions(Consistency.CONSISTENT))
+
+
+def a_write_whose_connection_was_lost_is_applied_once_and_its_outcome_unknown() -> None:
+    for lost in (ConnectionLost("EOF"), CallTimedOut("no answer"), RemoteError("rpc error: leadership lost", False)):
+        remote = Remote(lost)
+        error = outcome_of(write, remote)
+        assert len(remote.applied) == 1, lost
+        assert isinstance(error, IndefiniteError)
+        assert str(error).startswith("rpc error: ")
+
+
+def a_write_that_was_not_sent_is_tried_again() -> None:
+    remote = Remote(ConnectFailed("refused"), NotSent("not connected"), RemoteError(NOT_LEADER, True))
+    assert outcome_of(write, remote) is True
+    assert len(remote.applied) == 1
+
+
+def every_attempt_carries_the_same_request_id() -> None:
+    remote = Remote(RemoteError(NOT_LEADER, True), NotSent("not connected"))
+    assert outcome_of(write, remote) is True
+    assert [attempt.request for attempt in remote.asked] == ["s1/1/r1"] * 3
+    assert all(attempt.forwarded for attempt in remote.asked)
+
+
+def a_read_whose_connection_was_lost_is_tried_again() -> None:
+    remote = Remote(ConnectionLost("EOF"), RemoteError(NOT_READY, True))
+    assert outcome_of(read, remote).known_leader
+    assert len(remote.reads) == 2
+
+
+def without_a_leader_the_hold_ends_with_consuls_words() -> None:
+    remote = Remote(*[RemoteError("No cluster leader", True)] * 1000)
+    error = outcome_of(write, remote)
+    assert isinstance(error, NoClusterLeader)
+    assert remote.applied == []
+    assert len(remote.script) < 1000
+
+
+def a_forwarded_request_is_not_forwarded_again() -> None:
+    remote = Remote()
+    asked = KvWrite(KvSet("k", b"v", 0), "c1/1/r1", forwarded=True)
+    error = outcome_of(lambda requests: requests.serve_write(asked), remote)
+    assert isinstance(error, NoClusterLeader)
+    error = outcome_of(lambda requests: requests.serve_read(KvRead(KvGet("k"), ReadOptions(), True)), remote)
+    assert isinstance(error, DefiniteError)
+    assert (remote.applied, remote.reads) == ([], [])
+
+
+SENTENCES = [
+    a_write_whose_connection_was_lost_is_applied_once_and_its_outcome_unknown,
+    a_write_that_was_not_sent_is_tried_again,
+    every_attempt_carries_the_same_request_id,
+    a_read_whose_connection_was_lost_is_tried_again,
+    without_a_leader_the_hold_ends_with_consuls_words,
+    a_forwarded_request_is_not_forwarded_again,
+]
+
+
+@pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: str(sentence.__name__))
+def test_forwarding(sentence: Callable[[], None]) -> None:
+    sentence()
+
+
+def retry_everything(error: RpcError, *, is_write: bool) -> Retriable | AgentError:
+    return Retriable(NoClusterLeader())
+
+
+def retry_nothing(error: RpcError, *, is_write: bool) -> Retriable | AgentError:
+    return IndefiniteError("rpc error: " + str(error))
+
+
+async def forward_again(requests: Requests, request: KvWrite) -> bool:
+    return await requests._write_held(request)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mutant", "sentence"),
+    [
+        (
+            forwarding,
+            "judge",
+            retry_everything,
+            a_write_whose_connection_was_lost_is_applied_once_and_its_outcome_unknown,
+        ),
+        (forwarding, "judge", retry_nothing, a_write_that_was_not_sent_is_tried_again),
+        (forwarding, "judge", retry_nothing, a_read_whose_connection_was_lost_is_tried_again),
+        (Requests, "serve_write", forward_again, a_forwarded_request_is_not_forwarded_again),
+    ],
+)
+def test_broken_forwarding_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, mutant: object, sentence: Callable[[], None]
+) -> None:
+    assert hasattr(owner, name)
+    monkeypatch.setattr(owner, name, mutant)
+    with pytest.raises((AssertionError, AttributeError)):
+        sentence()
+
+
+class TestJudge:
+    """The table of Consul's canRetry."""
+
+    CASES: ClassVar[list[tuple[RpcError, bool, type[Exception]]]] = [
+        (ConnectFailed("x"), True, Retriable),
+        (NotSent("x"), True, Retriable),
+        (ConnectionLost("x"), True, IndefiniteError),
+        (ConnectionLost("x"), False, Retriable),
+        (CallTimedOut("x"), True, IndefiniteError),
+        (CallTimedOut("x"), False, Retriable),
+        (RemoteError("No cluster leader", True), True, Retriable),
+        (RemoteError(NOT_LEADER, True), True, Retriable),
+        (RemoteError(NOT_READY, True), False, Retriable),
+        (RemoteError("rpc error: too many entries", True), True, DefiniteError),
+        (RemoteError("rpc error: leadership lost while committing log", False), True, IndefiniteError),
+    ]
+
+    @pytest.mark.parametrize(("error", "is_write", "verdict"), CASES)
+    def test_each_failure(self, error: RpcError, is_write: bool, verdict: type[Exception]) -> None:
+        assert type(judge(error, is_write=is_write)) is verdict
+
+
+def test_a_change_of_leadership_ends_a_pause() -> None:
+    async def main(runtime: Runtime) -> int:
+        changes = Changes(runtime)
+        attempts: list[int] = []
+
+        async def attempt() -> str:
+            attempts.append(runtime.clock.monotonic_ns())
+            if len(attempts) == 1:
+                runtime.clock.call_later(5 * MILLISECONDS, changes.notify)
+                raise Retriable(NoClusterLeader())
+            return "done"
+
+        # Pauses are up to 1/16 of an hour: only the notification can end one in time.
+        assert await forwarding.hold(runtime, 3_600_000 * MILLISECONDS, attempt, changes) == "done"
+        assert len(changes) == 0, "nobody is left waiting"
+        return 0
+
+    assert run(main) == 0
+
+
+def test_a_watch_wakes_for_its_key_and_for_its_prefix_only() -> None:
+    async def main(runtime: Runtime) -> int:
+        watches = Watches(runtime)
+        hour = 3_600_000 * MILLISECONDS
+        key, prefix, other = (watches.next(*watch, hour) for watch in (("a/b", False), ("a/", True), ("b", True)))
+        watches.changed("a/b")
+        await key.wait()
+        await prefix.wait()
+        watches.sweep()
+        assert list(watches._prefixes) == ["b"]
+        other.cancel()
+        watches.sweep()
+        assert not watches._prefixes
+        return 0
+
+    assert run(main) == 0
