@@ -76,13 +76,13 @@ class Hunt:
         self.world.timeout(name)
 
     def _propose(self, name: str) -> None:
-        leaders = [other for other in self.world.names if self.world.status(other).startswith(f"{other} leader")]
+        leaders = self.world.leaders()
         self._number += 1
         texts = [f"v{self._number}.{part}" for part in range(self.random.choice((1, 1, 3)))]
         self.world.propose(self.random.choice(leaders or [name]), [text.encode() for text in texts])
 
     def _read(self, name: str) -> None:
-        leaders = [other for other in self.world.names if self.world.status(other).startswith(f"{other} leader")]
+        leaders = self.world.leaders()
         self._number += 1
         self.world.read(self.random.choice(leaders or [name]), f"r{self._number}")
 

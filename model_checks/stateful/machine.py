@@ -2,7 +2,8 @@
 the end.
 
 The machine knows its cluster only as a `SystemUnderTest`; the properties are checked behind that border. A failing
-run is printed by Hypothesis as a program, and is in `CoreMachine.failed` as a schedule that `script` can run again.
+run is in `CoreMachine.failed` as a schedule: `hunt.shrink` shortens it, faster than Hypothesis would, and `script` runs
+it again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from model_checks.stateful.world import Envelope, World
@@ -23,6 +24,7 @@ def _profile(examples: int, steps: int, *, derandomize: bool = False) -> setting
         max_examples=examples,
         stateful_step_count=steps,
         derandomize=derandomize,
+        phases=(Phase.generate,),
         deadline=None,
         print_blob=False,
         suppress_health_check=list(HealthCheck),
@@ -51,6 +53,7 @@ class CoreMachine(RuleBasedStateMachine):
     """The schedule of the latest run that broke a property."""
 
     world: World
+    """A `SystemUnderTest`, and its transcript."""
 
     @initialize(servers=st.sampled_from((3, 4, 5)), batch=st.sampled_from((1, 2, 512)), seed=st.integers(0, 1 << 16))
     def form(self, servers: int, batch: int, seed: int) -> None:
@@ -63,6 +66,10 @@ class CoreMachine(RuleBasedStateMachine):
 
     def _name(self, pick: int) -> str:
         return self.world.names[pick % len(self.world.names)]
+
+    def _asked(self, pick: int) -> str:
+        leaders = self.world.leaders()
+        return leaders[pick % len(leaders)] if leaders else self._name(pick)
 
     def _do(self, name: str, act: Callable[..., None], *arguments: Any, **options: Any) -> None:
         """Let something happen at a server, if it is up."""
@@ -113,16 +120,22 @@ class CoreMachine(RuleBasedStateMachine):
         """A server hears nothing for too long."""
         self._do(self._name(server), self.world.timeout)
 
+    @rule(server=PICK)
+    def elect(self, server: int) -> None:
+        """A server stands for election while everything is fast and nothing is lost."""
+        self._do(self._name(server), self.world.timeout)
+        self._judged(self.world.settle)
+
     @rule(server=PICK, count=st.integers(1, 3))
     def propose(self, server: int, count: int) -> None:
-        """A client writes."""
+        """A client writes to a server that believes that it leads, or, without one, to any."""
         number = self._next_number()
-        self._do(self._name(server), self.world.propose, [f"v{number}.{part}".encode() for part in range(count)])
+        self._do(self._asked(server), self.world.propose, [f"v{number}.{part}".encode() for part in range(count)])
 
     @rule(server=PICK)
     def read(self, server: int) -> None:
-        """A client reads."""
-        self._do(self._name(server), self.world.read, f"r{self._next_number()}")
+        """A client reads, likewise."""
+        self._do(self._asked(server), self.world.read, f"r{self._next_number()}")
 
     @rule(server=PICK, count=st.integers(1, 3))
     def append(self, server: int, count: int) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import hypothesis
-from hypothesis import HealthCheck, Verbosity
+from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.stateful import run_state_machine_as_test
 
 from model_checks.stateful.hunt import HUNT_STEPS, Found, shrink, try_seed
@@ -60,6 +60,7 @@ def _by_hypothesis(seed: int, totals: Counter[str], conformance: bool, go_on: Ca
     settings = hypothesis.settings(
         max_examples=HYPOTHESIS_BATCH,
         stateful_step_count=60,
+        phases=(Phase.generate,),
         deadline=None,
         database=None,
         print_blob=False,
@@ -73,9 +74,11 @@ def _by_hypothesis(seed: int, totals: Counter[str], conformance: bool, go_on: Ca
         try:
             run_state_machine_as_test(machine, settings=settings)
         except Violation as violation:
-            return Found(seed, violation.property, violation.text, SeededMachine.failed)
+            found = Found(seed, violation.property, violation.text, SeededMachine.failed)
+            return shrink(found, conformance=conformance)
         except Exception as error:
-            return Found(seed, Property.NO_EXCEPTION, f"{type(error).__name__}: {error}", SeededMachine.failed)
+            found = Found(seed, Property.NO_EXCEPTION, f"{type(error).__name__}: {error}", SeededMachine.failed)
+            return shrink(found, conformance=conformance)
     return None
 
 

@@ -25,8 +25,8 @@ from model_checks.stateful.violations import Property, Violation
 MESSAGES_MAX = 400
 """In flight; beyond it the oldest are lost."""
 SETTLE_ROUNDS_MAX = 400
-HEALING_TICKS_MAX = 1500
-"""Ticks in which a healed cluster must have a leader and one log: several election timeouts, since votes may split."""
+HEALING_TICKS_MAX = 240
+"""Ticks in which a healed cluster must have a leader and one log: four election timeouts, since votes may split."""
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -51,6 +51,9 @@ class SystemUnderTest(Protocol):
 
     def is_up(self, name: str) -> bool:
         """Whether the server runs."""
+
+    def leaders(self) -> list[str]:
+        """The servers that believe that they lead."""
 
     def tick(self, name: str, count: int) -> None:
         """Time passes at one server."""
@@ -115,6 +118,8 @@ class World:
         """What happened, for people; whoever shows it clears it."""
         self.counts: dict[str, int] = {}
         """How often each kind of thing happened: a schedule that never elects checks little."""
+        self.healing_ticks = 0
+        """How long `heal_and_check` took."""
         self._cuts: set[tuple[str, str]] = set()
         self._held: set[str] = set()
         self._proposed: dict[tuple[str, int, int], bytes] = {}
@@ -127,6 +132,10 @@ class World:
     def is_up(self, name: str) -> bool:
         """Whether the server runs."""
         return self.nodes[name].core is not None
+
+    def leaders(self) -> list[str]:
+        """The servers that believe that they lead: there may be several, of different terms."""
+        return [name for name, node in self.nodes.items() if node.core is not None and node.core.role is Role.LEADER]
 
     def tick(self, name: str, count: int = 1) -> None:
         """10 ms pass at one server, `count` times."""
@@ -279,10 +288,10 @@ class World:
             if not self.is_up(name):
                 self.restart(name)
             self.release(name)
-        for _ in range(HEALING_TICKS_MAX):
+        for ticks in range(HEALING_TICKS_MAX):
             self.settle()
-            leader = self._agreed_leader()
-            if leader is not None:
+            if self._agreed_leader() is not None:
+                self.healing_ticks = ticks
                 break
             for name in self.names:
                 self.tick(name)
