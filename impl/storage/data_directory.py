@@ -1,12 +1,13 @@
 """The data directory of a server: who it is, how often it started, its log; held by one process at a time.
 
     lock           flock; holds the process id
-    identity.json  format, node id, node name; written once, after the log exists
+    identity.json  format, node id, node name; written once, first of all
     incarnation    how many processes have opened the directory, and a CRC-32; replaced atomically at each start
     raft/          the segments of the log
 
-Order matters: the log is made before the identity, so that a directory with an identity and without a log has lost
-it; the incarnation is durable before anything is recorded or sent under it, so that no two processes share one.
+Order matters. Identity, then log, then counter: a start that was cut anywhere can be repeated, and a directory with a
+counter and without a log, or the other way round, has lost something. The incarnation is durable before anything is
+recorded or sent under it, so that no two processes share one.
 
 It must not know what the log means.
 """
@@ -79,11 +80,14 @@ def open_data_directory(
     try:
         known = read_identity(disk, path)
         identity = _choose(path, known, node_name, node_id, random)
-        log, recovered = DurableLog.open(
-            disk, f"{path}/raft", identity.node_id, must_exist=known is not None, segment_bytes=segment_bytes
-        )
         if known is None:
             replace_file(disk, path, "identity.json", msgspec.json.format(msgspec.json.encode(identity)) + b"\n")
+        started = disk.exists(f"{path}/incarnation")
+        log, recovered = DurableLog.open(
+            disk, f"{path}/raft", identity.node_id, must_exist=started, segment_bytes=segment_bytes
+        )
+        if recovered.records and not started:
+            raise CorruptIdentity(f"{path}/incarnation", "it is missing, but the log has records")
         incarnation = count_incarnation(disk, path)
     except BaseException:
         lock.release()
