@@ -1,0 +1,159 @@
+"""`comitia check prove`: the proof of Raft's relational model, and of what its mutants break."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from model_checks.proofs import bounded, model, sanity
+from model_checks.proofs import selection as selections
+from model_checks.proofs.prover import Portfolio
+from model_checks.proofs.reads import RAFT
+from model_checks.proofs.report import Findings, result, status, summary
+from model_checks.proofs.rewrite import rewrite_selection
+from model_checks.proofs.run import prove_raft
+from model_checks.verdicts import CheckResult, SetupFailed, Verdict
+
+SECONDS_BETWEEN_LINES = 2.0
+
+
+@contextmanager
+def shown_progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on a terminal, a line on stderr now and then elsewhere."""
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("proving"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("")
+            yield lambda done, of, what: bar.update(task, completed=done, total=of, description=what)
+        return
+    last = time.monotonic()
+
+    def line(done: int, of: int, what: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            click.echo(f"{done}/{of} obligations, {what}", err=True)
+
+    yield line
+
+
+def show(findings: Findings, checked: CheckResult) -> None:
+    """The result for a person."""
+    console = Console()
+    if not findings.partial:
+        texts = {
+            **{theorem.name: theorem.text for theorem in RAFT.theorems},
+            **{change.name: change.text for change in RAFT.changes},
+        }
+        table = Table(title="Theorems")
+        for heading in ("theorem", "proved for", "in words"):
+            table.add_column(heading)
+        for name, word in status(RAFT, findings).items():
+            table.add_row(name, word, texts[name])
+        console.print(table)
+    for key, milliseconds in checked.figures["slowest_ms"].items():
+        console.print(f"  slowest: {key} {milliseconds:.0f} ms", highlight=False)
+    for obligation in findings.unproved[:20]:
+        console.print(f"  not proved: {obligation.key}", highlight=False)
+    if checked.details:
+        console.print(checked.details, highlight=False, markup=False)
+    console.print(f"{summary(RAFT, findings)}, {checked.seconds:.1f} s", highlight=False)
+    console.print(f"{checked.verdict}{': ' if checked.reason else ''}{checked.reason}", highlight=False, markup=False)
+
+
+def as_json(checked: CheckResult, line: str) -> str:
+    """One JSON object: what `jepsen_like.verify` reads, and the figures."""
+    fields = {**msgspec.to_builtins(checked), "summary": line}
+    return msgspec.json.encode(fields).decode()
+
+
+def check_bounded() -> int:
+    """Every mutant's violation and the correct protocol's run, from the initial state; prints the runs."""
+    failed = False
+    for mutant, scenario in bounded.VIOLATIONS.items():
+        run = bounded.search(RAFT, scenario, mutant)
+        failed |= run is None
+        click.echo(f"{mutant}: {model.MUTANTS[mutant]}; {scenario.theorem} fails")
+        click.echo(str(run) if run else "  no such run: the scenario does not fit the model")
+    run = bounded.search(RAFT, bounded.WITNESS)
+    failed |= run is None
+    click.echo(f"the protocol itself: two servers apply, a read is confirmed\n{run or '  no such run'}")
+    return (Verdict.UNKNOWN if failed else Verdict.VALID).exit_code
+
+
+def check_needs(selection: selections.Selection) -> int:
+    """Each lemma's need, shown again; prints what it finds."""
+    idle = [lemma.name for lemma in RAFT.lemmas if not sanity.still_needed(RAFT, selection, lemma.name)]
+    for lemma in RAFT.lemmas:
+        word = "IDLE" if lemma.name in idle else f"without it {selection.needed_by[lemma.name]} fails"
+        click.echo(f"{lemma.name}: {word}")
+    return (Verdict.UNKNOWN if idle else Verdict.VALID).exit_code
+
+
+@click.command("prove")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the solver.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes.")
+@click.option("--only", default="", metavar="TEXT", help="Only obligations whose name (action/lemma) contains TEXT.")
+@click.option("--mutant", type=click.Choice(sorted(model.MUTANTS)), help="Examine a weakened protocol: it must fail.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for an obligation."
+)
+@click.option(
+    "--bounded", "only_bounded", is_flag=True, help="Runs from the initial state: mutants' and a correct one."
+)
+@click.option("--needs", is_flag=True, help="Show again that every lemma is needed (half a minute).")
+@click.option(
+    "--rewrite-selection", "rewrite", is_flag=True, help="Find anew which lemmas each obligation needs (minutes)."
+)
+@click.option("--json", "json_wanted", is_flag=True, help="One JSON object, with the matrix of obligations.")
+def command(
+    seed: int,
+    jobs: int,
+    only: str,
+    mutant: str | None,
+    timeout: float,
+    only_bounded: bool,
+    needs: bool,
+    rewrite: bool,
+    json_wanted: bool,
+) -> int:
+    """Prove Raft's safety and linearizable reads, for any number of servers, terms, indexes and messages.
+
+    Every obligation must be unsatisfiable: "unknown" is a failure. With --mutant the protocol is weakened, and the
+    result is a counterexample to induction and a run from the initial state that breaks a theorem.
+    """
+    if only_bounded:
+        return check_bounded()
+    if rewrite:
+        with shown_progress() as progress:
+            idle = rewrite_selection(jobs, progress)
+        click.echo(f"selection.json is rewritten; idle lemmas: {', '.join(idle) or 'none'}")
+        return (Verdict.UNKNOWN if idle else Verdict.VALID).exit_code
+    try:
+        selection = selections.load(RAFT)
+    except selections.StaleSelection as error:
+        raise SetupFailed(str(error)) from error
+    if needs:
+        return check_needs(selection)
+    with shown_progress() as progress:
+        findings = prove_raft(Portfolio(selection, seed, mutant, timeout), jobs, only, progress)
+    checked = result(RAFT, findings)
+    if json_wanted:
+        click.echo(as_json(checked, summary(RAFT, findings)))
+    else:
+        show(findings, checked)
+    return checked.verdict.exit_code

@@ -1,0 +1,203 @@
+"""Counterexamples to induction: a small state that satisfies the lemmas, and a step after which a goal does not hold.
+
+The state need not be reachable: a counterexample says that the invariant is not inductive (or that the protocol is
+wrong); `bounded` shows mutants from the initial state. Printed as two columns, before and after, with changes marked.
+
+A model as the solver finds it is full of accidents. So as much as possible is made false first, one relation after the
+other, and what has no meaning in a state (the log of a term without a leader, say) is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import z3
+
+from model_checks.proofs.algebra import Arity, Signature, Sort, System
+from model_checks.proofs.finite import SIZES, FiniteProblem, Sizes, Tables, finite_problem, known
+from model_checks.proofs.obligations import Kind, Obligation
+
+PREFIXES: Final[Mapping[Sort, str]] = {
+    Sort.NODE: "n",
+    Sort.QUORUM: "q",
+    Sort.VALUE: "v",
+    Sort.MESSAGE: "m",
+    Sort.READ: "r",
+    Sort.TERM: "t",
+    Sort.INDEX: "",
+    Sort.BOOL: "",
+}
+
+Rows = Mapping[tuple[Any, ...], Any]
+State = Mapping[str, Rows]
+"""A state in Python values."""
+
+
+def in_log(state: State, n: Any, i: Any) -> bool:
+    return bool(i <= state["log_length"][(n,)])
+
+
+def in_tlog(state: State, t: Any, i: Any) -> bool:
+    return bool(state["elected"][(t,)] and i <= state["tlog_length"][(t,)])
+
+
+def is_elected(state: State, t: Any) -> bool:
+    return bool(state["elected"][(t,)])
+
+
+def is_leader(state: State, n: Any) -> bool:
+    return bool(state["leader"][(n,)])
+
+
+def is_read(state: State, r: Any, *_: Any) -> bool:
+    return bool(state["read_begun"][(r,)])
+
+
+def was_applied(state: State, n: Any, i: Any) -> bool:
+    return any(true for (x, j, _), true in state["applied"].items() if (x, j) == (n, i))
+
+
+MEANT: Final[Mapping[str, Callable[..., bool]]] = {
+    "log_term": in_log,
+    "log_value": in_log,
+    "tlog_length": is_elected,
+    "tlog_term": in_tlog,
+    "tlog_value": in_tlog,
+    "leader_of": is_elected,
+    "winning_quorum": is_elected,
+    "commit_index": is_leader,
+    "certificate_term": is_leader,
+    "certificate_index": is_leader,
+    "commit_quorum": lambda state, t, i: bool(state["committed"][(t, i)]),
+    "applied_term": was_applied,
+    "applied_index": was_applied,
+    "read_term": is_read,
+    "read_index": is_read,
+    "read_seen": is_read,
+}
+"""Where a symbol has a meaning; symbols that are not here have one everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """A counterexample over small sorts, for a person."""
+
+    obligation: Obligation
+    sizes: Sizes
+    text: str
+
+
+def named(sort: Sort, value: Any) -> str:
+    """An element as people read it: n0, t2, 1."""
+    return f"{PREFIXES[sort]}{value}" if sort is not Sort.BOOL else str(value).lower()
+
+
+def evaluate(model: z3.ModelRef, value: Any) -> Any:
+    """The Python value of a term in a model."""
+    if known(value):
+        return value
+    found = model.eval(value, model_completion=True)
+    return z3.is_true(found) if z3.is_bool(found) else found.as_long()
+
+
+def rows(name: str, arity: Arity, state: State) -> dict[str, str]:
+    """A symbol's rows "name(arguments)" -> value, where they mean something; of a relation, only what is true."""
+    found = {}
+    meant = MEANT.get(name)
+    for key, value in state[name].items():
+        if (arity.result is Sort.BOOL and not value) or (meant and not meant(state, *key)):
+            continue
+        shown = ", ".join(named(sort, part) for sort, part in zip(arity.arguments, key, strict=True))
+        found[f"{name}({shown})"] = named(arity.result, value)
+    return found
+
+
+def columns(signature: Signature, before: State, after: State) -> list[str]:
+    """Two states side by side: `>` marks what changed."""
+    text = []
+    for name, arity in signature.items():
+        old, new = rows(name, arity, before), rows(name, arity, after)
+        for row in sorted(old.keys() | new.keys()):
+            left, right = old.get(row, "-"), new.get(row, "-")
+            text.append(f"  {' ' if left == right else '>'} {row:<44} {left:<8} {right}")
+    return text
+
+
+def find(
+    system: System, obligation: Obligation, mutant: str | None = None, sizes: Sizes = SIZES
+) -> Counterexample | None:
+    """A counterexample to an obligation over small sorts, if there is one."""
+    if obligation.kind is Kind.MAJORITY:
+        return None
+    finite = finite_problem(system, obligation, sizes, mutant)
+    solver = z3.Solver()
+    solver.add(*finite.negated())
+    solver.add(*(finite.hypothesis(name) for name in finite.stated.hypotheses))
+    if solver.check() != z3.sat:
+        return None
+    text = describe(system, obligation, finite, quietest(system, finite.before, solver))
+    return Counterexample(obligation, sizes, text)
+
+
+def quietest(system: System, before: Tables, solver: z3.Solver) -> z3.ModelRef:
+    """A model in which no single relation's row that is true could be false; `solver` must be satisfiable."""
+    solver.check()
+    model = solver.model()
+    for name, arity in reversed(list(system.signature.items())):
+        if arity.result is not Sort.BOOL:
+            continue
+        for cell in before[name].values():
+            if known(cell) or not evaluate(model, cell):
+                if not known(cell):
+                    solver.add(z3.Not(cell))
+                continue
+            if solver.check(z3.Not(cell)) == z3.sat:
+                model = solver.model()
+                solver.add(z3.Not(cell))
+    return model
+
+
+def describe(system: System, obligation: Obligation, finite: FiniteProblem, model: z3.ModelRef) -> str:
+    """The model in words: what fails, the action's arguments, the two states, the messages."""
+    algebra = finite.algebra
+
+    def valued(tables: Tables) -> State:
+        return {name: {key: evaluate(model, cell) for key, cell in table.items()} for name, table in tables.items()}
+
+    before = after = valued(finite.before)
+    shown = ""
+    act = {act.name: act for act in system.actions}.get(obligation.subject)
+    if act is not None:
+        values = [finite.stated.arguments[name] for name in act.parameters]
+        words = (named(sort, evaluate(model, v)) for sort, v in zip(act.parameters.values(), values, strict=True))
+        shown = ", ".join(f"{name}={word}" for name, word in zip(act.parameters, words, strict=True))
+        updates = act.rule(algebra, algebra.symbols(finite.before), *values).updates
+        after = valued(algebra.successor_tables(finite.before, updates))
+    quorums = "; ".join(f"q{q} = {', '.join(f'n{n}' for n in sorted(who))}" for q, who in enumerate(algebra.quorums))
+    head = [
+        f"{obligation.subject}({shown}) does not establish {obligation.goal}",
+        f"  quorums: {quorums}",
+        f"    {'':<44} {'before':<8} after",
+    ]
+    sent = {m for (m,), true in after["sent"].items() if true}
+    fields = {name: arity for name, arity in system.rigid.items() if name != "member"}
+    content = {
+        name: {key: evaluate(model, cell) for key, cell in algebra.rigid_tables[name].items() if key[0] in sent}
+        for name in fields
+    }
+    told = [f"    {row:<44} {value}" for name, arity in fields.items() for row, value in rows_of(name, arity, content)]
+    return "\n".join([*head, *columns(system.signature, before, after), *(["  messages:", *told] if sent else [])])
+
+
+def rows_of(name: str, arity: Arity, content: State) -> list[tuple[str, str]]:
+    """The fields of messages as rows; entries only where the message has them."""
+    found = []
+    for key, value in content[name].items():
+        m = key[:1]
+        if len(key) == 2 and not content["prev_index"][m] < key[1] <= content["last_index"][m]:
+            continue
+        shown = ", ".join(named(sort, part) for sort, part in zip(arity.arguments, key, strict=True))
+        found.append((f"{name}({shown})", named(arity.result, value)))
+    return found
