@@ -93,7 +93,7 @@ class Core:
             election.timeout(server, _why_timeout(server))
             self._dirty = True
         elif server.role is Role.CANDIDATE and server.elapsed % server.settings.heartbeat_ticks == 0:
-            server.unasked.update(peer for peer in server.peers if peer not in server.votes)
+            election.ask_again(server)
             self._dirty = True
 
     def step(self, source: str, message: Message, message_id: str = "", frame: int = 0) -> None:
@@ -180,8 +180,8 @@ class Core:
         if progress is not None:
             progress.probe(progress.match_index + 1 if progress.match_index else progress.next_index)
             progress.probe_due = self._dirty = True
-        elif server.role is Role.CANDIDATE and peer in server.peers and peer not in server.votes:
-            server.unasked.add(peer)
+        elif server.role is Role.CANDIDATE:
+            election.ask_again(server)
             self._dirty = True
 
     def peer_lost(self, peer: str) -> None:

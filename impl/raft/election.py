@@ -83,8 +83,7 @@ def handle_request_vote_response(server: Server, received: Received, response: R
     if server.role is not Role.CANDIDATE:
         return
     server.unasked.discard(received.source)
-    if response.vote_granted:
-        server.votes.add(received.source)
+    (server.votes if response.vote_granted else server.refusals).add(received.source)
     server.record_handler("handle_request_vote_response", received)
     become_leader_if_elected(server)
 
@@ -115,6 +114,13 @@ def become_leader(server: Server) -> None:
     server.elapsed = 0
     server.record("become_leader")
     server.changed_role(f"won the election of term {server.term} with the votes of {voters}")
+
+
+def ask_again(server: Server) -> None:
+    """Ask the peers that have not answered once more: the request or the answer may be lost."""
+    server.unasked.update(server.peers)
+    server.unasked -= server.votes
+    server.unasked -= server.refusals
 
 
 def request_vote(server: Server) -> None:

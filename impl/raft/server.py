@@ -53,8 +53,8 @@ class Server:
         "acked_match", "acked_round", "acknowledgement_owed", "broadcast_round", "commit_index", "confirmed",
         "disk", "elapsed", "election_deadline", "events", "failed_reads", "last_applied", "leader_id",
         "leader_lost", "leader_match", "log", "lost", "name", "outbox", "peers", "progress", "quorum", "random",
-        "reads", "rejections_owed", "role", "role_changes", "round", "sequence", "settings", "trace", "unasked",
-        "voters", "votes", "votes_owed",
+        "reads", "refusals", "rejections_owed", "role", "role_changes", "round", "sequence", "settings", "trace",
+        "unasked", "voters", "votes", "votes_owed",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +79,8 @@ class Server:
         self.round = 0
         self.votes: set[str] = set()
         """Candidate: the peers that granted their vote."""
+        self.refusals: set[str] = set()
+        """Candidate: the peers that refused theirs; they will not change their mind in this term."""
         self.progress: dict[str, Progress] = {}
         """Leader: every peer's progress. Empty in other roles."""
         self.reads: deque[PendingRead] = deque()
@@ -176,6 +178,7 @@ class Server:
         self.leader_match = 0
         self.round = 0
         self.votes.clear()
+        self.refusals.clear()
         self.progress.clear()
         self.reads.clear()
         self.unasked.clear()
