@@ -21,11 +21,11 @@ from rich.console import Console
 from jepsen_like.cluster import enter, launch, state, status
 from jepsen_like.cluster.api import Cluster, NotElected
 from jepsen_like.cluster.control import ControlConnection, dial
-from jepsen_like.cluster.plan import SetupFailed
 from jepsen_like.cluster.protocol import ClusterFailure, Interval, Shutdown
 from jepsen_like.cluster.spec import ClusterSpec, InvalidSpec
 from jepsen_like.net.addresses import UnknownNode
 from jepsen_like.net.rules import InvalidRule, LinkRule, checked, parse_partition
+from model_checks.verdicts import SetupFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -22,6 +22,7 @@ from jepsen_like.cluster import processes, state
 from jepsen_like.cluster.spec import HTTP_PORT, SOURCE_ROOT, ClusterSpec, agent_argv
 from jepsen_like.net import addresses
 from jepsen_like.net.namespaces import Identity, invoking_user
+from model_checks.verdicts import SetupFailed
 
 END_TIMEOUT_S = 15.0
 
@@ -155,7 +156,7 @@ def _await_ready(
                 if said.ready:
                     break
             else:
-                raise plans.SetupFailed(failure)
+                raise SetupFailed(failure)
         state.store(directory, state.Metadata(spec, supervisor_pid, daemon=lifeline is None))
     except BaseException:
         if lifeline is not None:

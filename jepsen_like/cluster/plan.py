@@ -48,8 +48,3 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     supervisor_pid: int = 0
     ready: bool = False
     error: str | None = None
-
-
-class SetupFailed(Exception):
-    """The cluster could not be started, for a reason that is not its agents'. The text names cause and remedy, in one
-    line."""

@@ -10,8 +10,8 @@ import errno
 import os
 from pathlib import Path
 
-from jepsen_like.cluster.plan import SetupFailed
 from jepsen_like.net.interfaces import TUN_DEVICE
+from model_checks.verdicts import SetupFailed
 
 CONTAINER_REMEDY = (
     "in a container, start it with --privileged, or --cap-add SYS_ADMIN --cap-add NET_ADMIN --device /dev/net/tun "

@@ -29,6 +29,7 @@ from jepsen_like.cluster import privilege, protocol
 from jepsen_like.cluster.control_server import ControlServer
 from jepsen_like.cluster.processes import AgentProcess, reap
 from jepsen_like.net import addresses, interfaces, namespaces, relay, rules, switch
+from model_checks.verdicts import SetupFailed
 
 
 class Supervisor:
@@ -280,7 +281,7 @@ def be_pid_1(plan: plans.WorldPlan) -> None:
             await Supervisor(plan, nets, switch_pid, switch_socket).run()
 
         asyncio.run(supervise())
-    except (plans.SetupFailed, protocol.ClusterFailure) as error:
+    except (SetupFailed, protocol.ClusterFailure) as error:
         report(plan, plans.Report(error=str(error)))
     except OSError as error:
         traceback.print_exc()

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from jepsen_like.cluster import launch, state
-from jepsen_like.cluster.plan import SetupFailed
 from jepsen_like.cluster.spec import ClusterSpec
+from model_checks.verdicts import SetupFailed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

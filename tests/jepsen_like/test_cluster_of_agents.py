@@ -11,7 +11,7 @@ import pytest
 
 from jepsen_like.cluster import launch, observe
 from jepsen_like.cluster.api import Cluster, ClusterSpec
-from jepsen_like.cluster.plan import SetupFailed
+from model_checks.verdicts import SetupFailed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
