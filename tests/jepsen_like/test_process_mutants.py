@@ -1,0 +1,73 @@
+"""Real agents with one mistake in them: the harness must say INVALID and name the broken property and the checker.
+
+Each run starts five mutated servers as processes. The nemesis is the one under which the mistake matters. The mutants
+that only a loss of unsynced writes can show (vote or acknowledgement before fsync) are killed on the virtual disk, by
+the stateful machine: SIGKILL loses no page cache.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.slow, pytest.mark.timeout(180)]
+
+ROOT = Path(__file__).resolve().parents[2]
+AGENT = ROOT / "tests" / "mutants" / "agent.py"
+
+# mutant -> (nemesis, checker that must object, property that it must name)
+EXPECTED = {
+    "vote-forgotten-at-restart": (
+        "kill",
+        "conformance/durability",
+        "the disk keeps what it confirmed, and nothing that was not written",
+    ),
+    "acknowledged-entry-dropped": (
+        "kill",
+        "conformance/durability",
+        "the disk keeps what it confirmed, and nothing that was not written",
+    ),
+    "write-retried-after-eof": ("kill", "conformance/forwarding", "a write is applied at most once"),
+    "commit-without-quorum": ("partition", "conformance/raft", "advance_commit_index is enabled"),
+    "consistent-read-without-confirmation": ("partition", "conformance/raft", "confirm_read is enabled"),
+    "acknowledge-before-append": ("partition", "conformance/raft", "append_entries_response is enabled"),
+}
+
+
+def chaos(store: Path, nemesis: str, agent_command: str | None, seconds: int) -> tuple[int, dict[str, Any]]:
+    arguments = ["--nodes", "5", "--clients", "2", "--workload", "register", "--nemesis", nemesis]
+    arguments += ["--time-limit", str(seconds), "--seed", "7", "--store", str(store), "--json"]
+    if agent_command is not None:
+        arguments += ["--agent-command", agent_command]
+    done = subprocess.run(
+        [sys.executable, "-m", "comitia", "chaos", "test", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    assert lines, f"no report: exit code {done.returncode}\n{done.stderr[-2000:]}"
+    report: dict[str, Any] = json.loads(lines[-1])
+    return done.returncode, report
+
+
+def test_every_process_mutant_is_expected_to_break_something() -> None:
+    assert set(runpy.run_path(str(AGENT))["MUTANTS"]) == set(EXPECTED)
+
+
+def test_agents_without_a_mistake_are_valid(tmp_path: Path) -> None:
+    code, report = chaos(tmp_path, "partition,kill,pause", None, 12)
+    assert (code, report["verdict"]) == (0, "VALID"), report
+
+
+@pytest.mark.parametrize("mutant", sorted(EXPECTED))
+def test_a_mutated_agent_is_found_out(tmp_path: Path, mutant: str) -> None:
+    nemesis, checker, broken = EXPECTED[mutant]
+    code, report = chaos(tmp_path, nemesis, f"{sys.executable} {AGENT} {mutant}", 12)
+    assert (code, report["verdict"]) == (1, "INVALID"), report
+    objections = {check["checker"]: check["property"] for check in report["checks"] if check["verdict"] == "INVALID"}
+    assert objections.get(checker) == broken, objections
+    assert broken in report["reason"] or checker in report["reason"] or broken in report["details"]
