@@ -22,6 +22,9 @@ from jepsen_like.workload.catalog import WORKLOADS
 from model_checks.histories.events import MalformedHistory
 from model_checks.verdicts import EXIT_INTERNAL, SetupFailed, Verdict
 
+THREADS_PER_AGENT = 20
+"""Enough that an agent that is cut off is asked often although every question there takes a timeout."""
+
 STYLES = {Verdict.VALID: "bold green", Verdict.INVALID: "bold red", Verdict.UNKNOWN: "bold yellow"}
 
 
@@ -80,8 +83,8 @@ def command() -> None:
 @click.option("--nemesis", callback=_packages, default=",".join(PACKAGES), show_default=True, metavar="A,B,...")
 @click.option("--time-limit", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS")
 @click.option("--seed", type=int, default=None, help="Of all random choices (default: a fresh one, printed).")
-@click.option("--rate", type=click.FloatRange(min=1), default=600.0, show_default=True, help="Operations a second.")
-@click.option("--concurrency", type=click.IntRange(min=1), default=None, help="Client threads (default: 12 an agent).")
+@click.option("--rate", type=click.FloatRange(min=1), default=800.0, show_default=True, help="Operations a second.")
+@click.option("--concurrency", type=click.IntRange(min=1), default=None, help="Client threads (default: 20 an agent).")
 @click.option("--agent-command", metavar="COMMAND", help="Starts an agent; gets the arguments of `comitia agent`.")
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, everything else to stderr.")
@@ -107,7 +110,7 @@ def test_command(
         time_limit_s=time_limit,
         seed=secrets.randbelow(1 << 31) if seed is None else seed,
         rate=rate,
-        concurrency=12 * (nodes + clients) if concurrency is None else concurrency,
+        concurrency=THREADS_PER_AGENT * (nodes + clients) if concurrency is None else concurrency,
         agent_command=agent_command,
     )
     console = Console(stderr=as_json)

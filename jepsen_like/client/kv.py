@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Generic, TypeVar
 
@@ -10,6 +11,9 @@ import msgspec
 from jepsen_like.client import outcomes
 from jepsen_like.client.http import HttpConnection, RequestFailed, Response
 from jepsen_like.generator.values import Ending
+
+REFUSED_PAUSE_S = 0.2
+"""A client whose agent is dead waits this long before it says so: dead agents must not eat up the test's rate."""
 
 Result = TypeVar("Result")
 
@@ -98,6 +102,8 @@ class KvClient:
         try:
             response = await self._connection.request(method, target, body, timeout_s)
         except RequestFailed as failure:
+            if not failure.sent:
+                await asyncio.sleep(REFUSED_PAUSE_S)
             return Unanswered(outcomes.of_failure(failure, changes=changes), str(failure))
         if response.status == 200 or (response.status == 404 and not changes and not response.body):
             return response

@@ -1,4 +1,4 @@
-"""What passes between a generator and the interpreter: contexts, invocations, completions, and randomness as a value."""
+"""What passes between a generator and the interpreter: contexts, invocations, completions; randomness as a value."""
 
 from __future__ import annotations
 

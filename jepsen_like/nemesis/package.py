@@ -30,7 +30,7 @@ SECOND_NS = 1_000_000_000
 HOLD_NS = (SECOND_NS, 3 * SECOND_NS)
 SHORT_HOLD_NS = (SECOND_NS // 20, SECOND_NS // 2)
 SHORT_IN_TEN = 3
-PAUSE_NS = (3 * SECOND_NS // 2, 4 * SECOND_NS)
+PAUSE_NS = (3 * SECOND_NS, 7 * SECOND_NS)
 FIRST_NS = (SECOND_NS // 2, 2 * SECOND_NS)
 
 PACKAGES = {"partition": ("cut", "heal"), "kill": ("kill", "restart"), "pause": ("pause", "resume")}

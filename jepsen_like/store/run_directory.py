@@ -32,8 +32,8 @@ class ChaosParams(msgspec.Struct, frozen=True, kw_only=True):
     nemesis: tuple[str, ...] = ("partition", "kill", "pause")
     time_limit_s: float = 60.0
     seed: int = 0
-    rate: float = 600.0
-    concurrency: int = 84
+    rate: float = 800.0
+    concurrency: int = 140
     agent_command: str | None = None
 
     @property
@@ -90,6 +90,7 @@ class RunDirectory:
         found = cls(root / name)
         found.logs.mkdir(parents=True)
         found.traces.mkdir()
+        found.history.touch()
         document = {"params": params, "replay": replay}
         (found.path / "params.json").write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
         return found

@@ -12,7 +12,7 @@ from jepsen_like.generator.interpreter import Worker
 from jepsen_like.generator.values import Completion, Draws, Generator, Thread
 from model_checks.histories.register import Model
 
-IMPATIENT_S, PATIENT_S = 0.4, 3.0
+IMPATIENT_S, PATIENT_S = 0.35, 3.0
 PATIENT_ONE_IN = 5
 """Most clients give up soon, so that many operations are tried at a server that is cut off; some wait through an
 election.

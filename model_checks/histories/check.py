@@ -77,11 +77,9 @@ def _check_set(operations: list[Operation], stale_allowed: bool) -> tuple[_KeyVe
     found = check_set(operations)
     problems = _set_problems(found, stale_allowed)
     if problems:
-        first = [*found.lost, *([] if stale_allowed else found.stale)][:1]
-        evidence: list[Operation] = []
-        for element in first:
-            adds = [o for o in operations if o.f == "add" and o.argument == element and o.outcome is not Outcome.FAIL]
-            evidence = [*adds, found.missed_by[msgspec.json.encode(element).decode()]]
+        element = [*found.lost, *([] if stale_allowed else found.stale), *found.unexpected, *found.duplicated][0]
+        adds = [o for o in operations if o.f == "add" and o.argument == element]
+        evidence = [*adds, found.witnesses[msgspec.json.encode(element).decode()]]
         return _KeyVerdict(Verdict.INVALID, "; ".join(problems), tuple(evidence)), found
     if not found.stable:
         return _KeyVerdict(Verdict.UNKNOWN, "no read showed any element for good: nothing was learnt"), found

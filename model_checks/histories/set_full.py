@@ -37,8 +37,9 @@ class SetResult(msgspec.Struct, kw_only=True):
     never_read: list[Any]
     duplicated: list[Any]
     unexpected: list[Any]
-    missed_by: dict[str, Operation]
-    """For each lost or stale element (as JSON): the last read that missed it."""
+    witnesses: dict[str, Operation]
+    """For each element with which something is wrong (as JSON), a read that shows it: the last that missed it, or the
+    first that showed it wrongly."""
 
 
 def _name(value: Any) -> Any:
@@ -75,8 +76,8 @@ def check_set(operations: list[Operation]) -> SetResult:
     known_before: dict[int, int] = {}  # call of a read -> how many elements were known
     last_present: dict[Any, int] = {}
     last_absent: dict[Any, Operation] = {}
-    duplicated: dict[Any, Any] = {}
-    unexpected: dict[Any, Any] = {}
+    duplicated: dict[Any, Operation] = {}
+    unexpected: dict[Any, Operation] = {}
     for _, is_return, operation in _events(operations):
         if operation.f == "add":
             if is_return:
@@ -86,9 +87,13 @@ def check_set(operations: list[Operation]) -> SetResult:
         else:
             shown = _shown(operation)
             present = set(shown)
+            for name in shown:
+                if begun.get(name, FOREVER) > operation.ret:
+                    unexpected.setdefault(name, operation)
             if len(present) < len(shown):
-                duplicated.update((name, None) for name, count in Counter(shown).items() if count > 1)
-            unexpected.update((name, None) for name in shown if begun.get(name, FOREVER) > operation.ret)
+                for name, count in Counter(shown).items():
+                    if count > 1:
+                        duplicated.setdefault(name, operation)
             order = list(known)[: known_before.pop(operation.call)]
             for name in order:
                 if name not in present and (name not in last_absent or last_absent[name].call < operation.call):
@@ -108,5 +113,12 @@ def check_set(operations: list[Operation]) -> SetResult:
         never_read=[elements[name] for name in elements if name not in last_present and name not in wrong],
         duplicated=[elements.get(name, name) for name in duplicated],
         unexpected=[elements.get(name, name) for name in unexpected],
-        missed_by={msgspec.json.encode(elements[name]).decode(): wrong[name] for name in [*lost, *stale]},
+        witnesses={
+            msgspec.json.encode(elements.get(name, name)).decode(): read
+            for name, read in [
+                *unexpected.items(),
+                *duplicated.items(),
+                *((name, wrong[name]) for name in [*lost, *stale]),
+            ]
+        },
     )
