@@ -201,9 +201,10 @@ def show_status(name: str | None, as_json: bool, timeout: float) -> None:
 @name_option
 @one_line_errors
 def partition(groups: str, name: str | None) -> None:
-    """Split nodes into groups that do not reach each other: s1,s2/s3,s4,s5.
+    """Split nodes into groups: s1,s2/s3,s4,s5.
 
-    Silently, as a failing switch would. Nodes in no group keep their links. A new partition replaces the last.
+    Those of different groups do not reach each other; silently, as with a failing switch. Nodes in no group keep
+    their links. A new partition replaces the last.
     """
     parsed = parse_partition(groups)
     click.echo(f"partitioned: {took(on_cluster(name, lambda cluster: cluster.partition(parsed)))}")
@@ -237,7 +238,7 @@ def cut(a: str, b: str, one_way: bool, name: str | None) -> None:
 @name_option
 @one_line_errors
 def slow(a: str, b: str, one_way: bool, name: str | None, **properties: float) -> None:
-    """Delay, lose, double, reorder or corrupt packets between A and B."""
+    """Delay, lose, double, reorder or corrupt packets."""
     rule = checked(
         LinkRule(
             delay_ms=properties["delay"],
@@ -303,7 +304,10 @@ def stop(nodes: tuple[str, ...], name: str | None) -> None:
 @name_option
 @one_line_errors
 def pause(nodes: tuple[str, ...], name: str | None) -> None:
-    """Freeze an agent (SIGSTOP): its connections stay open, nothing answers."""
+    """Freeze an agent (SIGSTOP).
+
+    Its connections stay open, and nothing answers.
+    """
     _on_each(name, nodes, "paused", Cluster.pause)
 
 
@@ -321,7 +325,10 @@ def resume(nodes: tuple[str, ...], name: str | None) -> None:
 @name_option
 @one_line_errors
 def restart(nodes: tuple[str, ...], name: str | None) -> None:
-    """Start an agent again on the same data; one that runs is stopped first."""
+    """Start an agent again on the same data.
+
+    One that runs is stopped first.
+    """
     _on_each(name, nodes, "restarted", Cluster.restart)
 
 
@@ -369,7 +376,10 @@ def execute(name: str | None, node: str, argv: tuple[str, ...]) -> int:
 @click.option("--all", "everything", is_flag=True, help="All clusters of this user.")
 @one_line_errors
 def down(cluster_name: str | None, name: str | None, everything: bool) -> None:
-    """Stop a cluster and remove all of it: processes, data, logs. Also clears what a dead one left."""
+    """Stop a cluster and remove all of it.
+
+    Its processes, data and logs. Also clears what a dead cluster left.
+    """
     names = state.names() if everything else [cluster_name or name or _only_one_to_end()]
     for each in names:
         directory = state.cluster_directory(each)

@@ -31,6 +31,8 @@ from jepsen_like.cluster.processes import AgentProcess, reap
 from jepsen_like.net import addresses, interfaces, namespaces, relay, rules, switch
 from model_checks.verdicts import SetupFailed
 
+SWITCH_DIED = "the switch has died: without it no node reaches another, and the cluster ends"
+
 
 class Supervisor:
     """The cluster from within. `nets`: a descriptor of each node's network namespace."""
@@ -118,6 +120,9 @@ class Supervisor:
         async with self._switch_lock:
             self._switch_writer.write(msgspec.json.encode(request) + b"\n")
             line = await self._switch_reader.readline()
+        if not line:
+            self._switch_died()
+            raise protocol.ClusterFailure(SWITCH_DIED)
         return msgspec.json.decode(line, type=switch.Answer)
 
     async def _describe(self) -> protocol.WorldState:
@@ -158,7 +163,11 @@ class Supervisor:
         try:
             os.kill(self._switch_pid, 0)
         except ProcessLookupError:
-            print("the switch has died: without it no node reaches another; ending the cluster", flush=True)
+            self._switch_died()
+
+    def _switch_died(self) -> None:
+        if not self._ended.is_set():
+            print(SWITCH_DIED, flush=True)
             self._ended.set()
 
     def _known(self, nodes: tuple[str, ...]) -> list[str]:

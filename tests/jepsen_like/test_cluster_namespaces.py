@@ -491,6 +491,24 @@ def test_when_the_supervisor_is_killed_nothing_is_left_and_the_owner_is_told(hom
     assert host_side() == before
 
 
+def test_when_the_switch_is_killed_the_cluster_ends_and_says_why(home: Path) -> None:
+    async def act(cluster: Cluster) -> None:
+        inside = os.readlink(f"/proc/{state.load(cluster.directory).supervisor_pid}/ns/pid")
+        everyone = [path for path in Path("/proc").glob("[0-9]*") if inside in namespaces_of(int(path.name))]
+        switches = [
+            path for path in everyone if re.search(r"^NSpid:.*\s2$", (path / "status").read_text(), re.MULTILINE)
+        ]
+        assert len(switches) == 1, "the supervisor's first child"
+        os.kill(int(switches[0].name), signal.SIGKILL)
+        with pytest.raises(ClusterFailure, match=r"supervisor is gone|switch has died"):
+            for _ in range(1000):
+                await cluster.world()
+                await asyncio.sleep(0.01)
+
+    run_with(ClusterSpec(servers=0, test_clients=2, log_dir=home / "logs"), act)
+    assert "the switch has died" in (home / "logs" / "supervisor.log").read_text()
+
+
 def test_a_process_in_a_namespace_of_the_cluster_would_be_noticed() -> None:
     with subprocess.Popen(
         ["unshare", "--net", "--", "sh", "-c", "echo ready; exec sleep 60"], stdout=subprocess.PIPE
