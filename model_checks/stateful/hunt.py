@@ -33,11 +33,11 @@ class Found(msgspec.Struct, frozen=True):
 class Hunt:
     """One schedule: weights and choices from the seed."""
 
-    def __init__(self, seed: int, *, conformance: bool = True) -> None:
+    def __init__(self, seed: int, *, conformance: bool = True, traced: bool = False) -> None:
         self.seed = seed
         self.random = Random(f"hunt/{seed}")
         servers, batch = self.random.choice((3, 3, 5)), self.random.choice((1, 2, 512))
-        self.world = World(servers, seed, batch=batch, conformance=conformance)
+        self.world = World(servers, seed, batch=batch, conformance=conformance, traced=traced)
         self._number = 0
         self._acts: list[Callable[[str], None]] = [
             self._deliver, self._tick, self._timeout, self._propose, self._read, self._flush, self._append, self._sync,
@@ -79,7 +79,7 @@ class Hunt:
         leaders = self.world.leaders()
         self._number += 1
         texts = [f"v{self._number}.{part}" for part in range(self.random.choice((1, 1, 3)))]
-        self.world.propose(self.random.choice(leaders or [name]), [text.encode() for text in texts])
+        self.world.propose(self.random.choice(leaders or [name]), texts)
 
     def _read(self, name: str) -> None:
         leaders = self.world.leaders()

@@ -130,7 +130,7 @@ class CoreMachine(RuleBasedStateMachine):
     def propose(self, server: int, count: int) -> None:
         """A client writes to a server that believes that it leads, or, without one, to any."""
         number = self._next_number()
-        self._do(self._asked(server), self.world.propose, [f"v{number}.{part}".encode() for part in range(count)])
+        self._do(self._asked(server), self.world.propose, [f"v{number}.{part}" for part in range(count)])
 
     @rule(server=PICK)
     def read(self, server: int) -> None:

@@ -6,7 +6,7 @@
     deliver FROM TO [keep]      the oldest message between them (or `deliver ID [keep]`); keep: it may arrive again
     lose FROM TO                (or `lose ID`)
     lose-all                    everything on its way
-    propose NAME TEXT...        one entry for each word
+    propose NAME KEY...         one entry for each key to set
     read NAME ID
     append NAME [N]             the disk is given the next N writes
     sync NAME                   and confirms them
@@ -27,7 +27,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from model_checks.stateful.world import Envelope, World
+from model_checks.stateful.world import DEFAULT_BATCH, Envelope, World
+
+DEFAULT_SEED = 1
 
 
 class BadScript(ValueError):
@@ -38,6 +40,7 @@ def run_script(
     lines: Iterable[str],
     *,
     conformance: bool = True,
+    traced: bool = False,
     skip_impossible: bool = False,
     started: Callable[[World], None] = lambda world: None,
 ) -> World:
@@ -46,7 +49,13 @@ def run_script(
     `skip_impossible`: pass over lines that cannot be run, as happens when a transcript is shortened. `started` is
     told of the world as soon as there is one.
     """
-    return _run(lines, lambda line, output: None, conformance, skip_impossible, started)
+
+    def form(servers: int, seed: int, batch: int) -> World:
+        world = World(servers, seed, batch=batch, conformance=conformance, traced=traced)
+        started(world)
+        return world
+
+    return _run(lines, lambda line, output: None, form, skip_impossible)
 
 
 def rewrite(script: str) -> str:
@@ -66,16 +75,15 @@ def rewrite(script: str) -> str:
                 kept.append(line)
             yield line.removeprefix("> ")
 
-    _run(numbered(), show, True, False, lambda world: None)
+    _run(numbered(), show, lambda servers, seed, batch: World(servers, seed, batch=batch), False)
     return "\n".join([*kept, *shown]).rstrip("\n") + "\n"
 
 
 def _run(
     lines: Iterable[str],
     show: Callable[[str, Sequence[str]], None],
-    conformance: bool,
+    form: Callable[[int, int, int], World],
     skip_impossible: bool,
-    started: Callable[[World], None],
 ) -> World:
     world: World | None = None
     for number, line in enumerate(lines, 1):
@@ -84,8 +92,7 @@ def _run(
             continue
         try:
             if world is None:
-                world = _new_world(words, conformance)
-                started(world)
+                world = form(*_parameters(words))
             else:
                 perform(world, words)
         except (ValueError, KeyError, IndexError) as error:
@@ -99,12 +106,13 @@ def _run(
     return world
 
 
-def _new_world(words: Sequence[str], conformance: bool) -> World:
+def _parameters(words: Sequence[str]) -> tuple[int, int, int]:
+    """Servers, seed and batch of the first line."""
     match words:
         case ["servers", count]:
-            return World(int(count), 1, conformance=conformance)
+            return int(count), DEFAULT_SEED, DEFAULT_BATCH
         case ["servers", count, "seed", seed, "batch", batch]:
-            return World(int(count), int(seed), batch=int(batch), conformance=conformance)
+            return int(count), int(seed), int(batch)
         case _:
             raise ValueError("a script begins with: servers N [seed S batch B]")
 
@@ -118,7 +126,7 @@ def perform(world: World, words: Sequence[str]) -> None:
         case ["lose", *where]:
             world.lose(_envelope(world, where))
         case ["propose", name, *texts]:
-            world.propose(name, [text.encode() for text in texts])
+            world.propose(name, texts)
         case ["read", name, read_id]:
             world.read(name, read_id)
         case ["status"]:

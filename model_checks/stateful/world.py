@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
+from zlib import crc32
 
 import msgspec
 
@@ -20,8 +21,10 @@ from impl.raft.settings import Settings
 from model_checks.stateful.node import Node
 from model_checks.stateful.observer import Observer
 from model_checks.stateful.replay import Replay
+from model_checks.stateful.tracing import Traces, command
 from model_checks.stateful.violations import Property, Violation
 
+DEFAULT_BATCH = Settings(name="").append_entries_max
 MESSAGES_MAX = 400
 """In flight; beyond it the oldest are lost."""
 SETTLE_ROUNDS_MAX = 400
@@ -36,6 +39,8 @@ class Envelope(msgspec.Struct, frozen=True):
     source: str
     to: str
     message: Message
+    frame: int
+    """Checksum of its wire form."""
 
 
 class SystemUnderTest(Protocol):
@@ -64,7 +69,7 @@ class SystemUnderTest(Protocol):
     def lose(self, envelope: Envelope) -> None:
         """Lose a message."""
 
-    def propose(self, name: str, payloads: Sequence[bytes]) -> None:
+    def propose(self, name: str, texts: Sequence[str]) -> None:
         """A client writes."""
 
     def read(self, name: str, read_id: str) -> None:
@@ -105,14 +110,21 @@ class World:
     """A cluster of real cores on virtual disks. Implements SystemUnderTest; raises Violation."""
 
     def __init__(
-        self, servers: int, seed: int, *, batch: int = Settings(name="").append_entries_max, conformance: bool = True
+        self,
+        servers: int,
+        seed: int,
+        *,
+        batch: int = DEFAULT_BATCH,
+        conformance: bool = True,
+        traced: bool = False,
     ) -> None:
-        """`batch`: entries in one AppendEntriesRequest, at most."""
+        """`batch`: entries in one AppendEntriesRequest, at most. `traced`: keep traces like those of processes."""
         self.names = tuple(f"s{number}" for number in range(1, servers + 1))
         self.nodes = {name: Node(name, self.names, seed, batch) for name in self.names}
         self.in_flight: list[Envelope] = []
         self.observer = Observer(self.nodes)
         self.replay = Replay(self.names) if conformance else None
+        self.traces = Traces(self.names) if traced else None
         self.transcript: list[str] = [f"servers {servers} seed {seed} batch {batch}"]
         self.output: list[str] = []
         """What happened, for people; whoever shows it clears it."""
@@ -122,7 +134,7 @@ class World:
         """How long `heal_and_check` took."""
         self._cuts: set[tuple[str, str]] = set()
         self._held: set[str] = set()
-        self._proposed: dict[tuple[str, int, int], bytes] = {}
+        self._proposed: dict[tuple[str, int, int], str] = {}
         """Writes whose client waits: (server/incarnation, index, term)."""
         for name in self.names:
             self._start(name)
@@ -163,7 +175,7 @@ class World:
             self.in_flight.remove(envelope)
         core = self.nodes[envelope.to].core
         if core is not None:
-            core.step(envelope.source, envelope.message, envelope.id)
+            core.step(envelope.source, envelope.message, envelope.id, envelope.frame)
             self._carry_out(envelope.to)
 
     def lose(self, envelope: Envelope) -> None:
@@ -171,17 +183,17 @@ class World:
         self._note(f"lose {envelope.id}")
         self.in_flight.remove(envelope)
 
-    def propose(self, name: str, payloads: Sequence[bytes]) -> None:
+    def propose(self, name: str, texts: Sequence[str]) -> None:
         """A client writes; refusals are shown."""
-        self._note(f"propose {name} {' '.join(payload.decode() for payload in payloads)}")
+        self._note(f"propose {name} {' '.join(texts)}")
         node = self.nodes[name]
         try:
-            first, term = node.running.propose(payloads)
+            first, term = node.running.propose([command(text) for text in texts])
         except Refused as refusal:
             self.output.append(f"{name} refuses: {refusal}")
             return
-        for index, payload in enumerate(payloads, first):
-            self._proposed[f"{name}/{node.incarnation}", index, term] = payload
+        for index, text in enumerate(texts, first):
+            self._proposed[f"{name}/{node.incarnation}", index, term] = text
         self._carry_out(name)
 
     def read(self, name: str, read_id: str) -> None:
@@ -324,8 +336,11 @@ class World:
 
     def _start(self, name: str) -> None:
         core = self.nodes[name].start()
-        if self.replay is not None and self.nodes[name].incarnation > 1:
+        incarnation = self.nodes[name].incarnation
+        if self.replay is not None and incarnation > 1:
             self.replay.restart(name, core.trace_state())
+        if self.traces is not None:
+            self.traces.started(name, incarnation, core.trace_state())
         self._carry_out(name)
 
     def _carry_out(self, name: str) -> None:
@@ -346,8 +361,13 @@ class World:
             self.replay.feed(name, node.incarnation, ready.events)
         if ready.write is not None:
             node.queue.append(ready.write)
-        for to, message in ready.messages:
-            self._post(node, to, message)
+        encoded = [encode(message) for _, message in ready.messages]
+        frames = [crc32(frame) for frame in encoded]
+        if self.traces is not None:
+            self.traces.happened(name, ready.events, frames)
+        for (to, message), wire, frame in zip(ready.messages, encoded, frames, strict=True):
+            self.observer.saw_message(name, to, message)
+            self._post(Envelope(f"{name}/{node.incarnation}/{message.sequence}", name, to, decode(wire), frame))
         self.observer.saw_applied(name, ready.committed)
         for entry in ready.committed:
             self._applied(node, entry)
@@ -361,19 +381,16 @@ class World:
                 f"{name} lost {lost.first_index}..{lost.last_index} of term {lost.term}: outcome unknown"
             )
 
-    def _post(self, node: Node, to: str, message: Message) -> None:
-        self.observer.saw_message(node.name, to, message)
-        cut = (node.name, to) in self._cuts
-        self.output.append(f"{node.name} -> {to} {describe(message)}{' (cut)' if cut else ''}")
+    def _post(self, envelope: Envelope) -> None:
+        cut = (envelope.source, envelope.to) in self._cuts
+        self.output.append(f"{envelope.source} -> {envelope.to} {describe(envelope.message)}{' (cut)' if cut else ''}")
         if not cut:
-            arriving = decode(encode(message))
-            self.in_flight.append(
-                Envelope(f"{node.name}/{node.incarnation}/{message.sequence}", node.name, to, arriving)
-            )
+            self.in_flight.append(envelope)
             del self.in_flight[:-MESSAGES_MAX]
 
     def _applied(self, node: Node, entry: Entry) -> None:
-        text = "no-op" if entry.payload == node.running.server.settings.noop else entry.payload.decode()
+        _, *arguments = msgspec.msgpack.decode(entry.payload)
+        text = arguments[0] if arguments else "no-op"
         self.output.append(f"{node.name} applies {entry.index} ({text}, term {entry.term})")
         self._count("applied")
         client = (f"{node.name}/{node.incarnation}", entry.index, entry.term)
