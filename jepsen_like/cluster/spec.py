@@ -50,14 +50,17 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def server_names(self) -> tuple[str, ...]:
+        """s1, s2, ..."""
         return addresses.names("s", self.servers)
 
     @property
     def client_names(self) -> tuple[str, ...]:
+        """c1, c2, ..."""
         return addresses.names("c", self.clients)
 
     @property
     def test_client_names(self) -> tuple[str, ...]:
+        """t1, t2, ..."""
         return addresses.names("t", self.test_clients)
 
 

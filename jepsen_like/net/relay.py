@@ -9,8 +9,10 @@ this process has one thread, so it simply moves there first.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import struct
+from typing import cast
 
 import msgspec
 import uvloop
@@ -18,6 +20,8 @@ import uvloop
 from jepsen_like.net import namespaces
 
 CONNECT_TIMEOUT_S = 5.0
+EARLY_BYTES_MAX = 1 << 18
+"""What an accepted connection may send before the agent's side is connected; then it has to wait."""
 
 
 class Publication(msgspec.Struct, frozen=True):
@@ -38,14 +42,15 @@ class End(asyncio.Protocol):
         self._early = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self.transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio.Transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
 
     def join(self, other: End) -> None:
         """Pass on what arrived before the other side was there, and from now on everything."""
         self.other, other.other = other, self
         if self._early and other.transport is not None:
             other.transport.write(bytes(self._early))
+        if len(self._early) > EARLY_BYTES_MAX and self.transport is not None:
+            self.transport.resume_reading()
         self._early.clear()
 
     def data_received(self, data: bytes) -> None:
@@ -53,6 +58,8 @@ class End(asyncio.Protocol):
             self.other.transport.write(data)
         else:
             self._early += data
+            if len(self._early) > EARLY_BYTES_MAX and self.transport is not None:
+                self.transport.pause_reading()
 
     def eof_received(self) -> bool:
         if self.other is not None and self.other.transport is not None and self.other.transport.can_write_eof():
@@ -116,7 +123,7 @@ class Front(End):
 async def _serve(publications: tuple[Publication, ...]) -> None:
     loop = asyncio.get_running_loop()
     servers = [
-        await loop.create_server(lambda to=each: Front(to), sock=socket.socket(fileno=each.listener))  # type: ignore[misc]
+        await loop.create_server(functools.partial(Front, each), sock=socket.socket(fileno=each.listener))
         for each in publications
     ]
     await asyncio.gather(*(server.serve_forever() for server in servers))

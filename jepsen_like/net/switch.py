@@ -78,6 +78,7 @@ class _Route:
         """Grows when the link is cut: waiting packets of an older generation are lost."""
 
     def follow(self, rule: LinkRule) -> None:
+        """From now on this rule; one that has not changed keeps its state (the line's queue, the last arrival)."""
         if rule == self.rule:
             return
         if rule.cut:

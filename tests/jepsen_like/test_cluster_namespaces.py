@@ -336,9 +336,10 @@ def test_a_published_port_reaches_the_agent_past_all_cuts_and_is_refused_when_it
         await whoami(cluster, "s1")
         host, _, port = str((await cluster.world()).nodes[0].published).partition(":")
 
-        async def from_host() -> bytes:
+        async def from_host(method: str = "GET", body: bytes = b"") -> bytes:
             reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(b"GET /whoami HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            head = f"{method} /whoami HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)  # arrives before the relay has reached the agent
             try:
                 return await reader.read()
             finally:
@@ -346,6 +347,7 @@ def test_a_published_port_reaches_the_agent_past_all_cuts_and_is_refused_when_it
 
         await cluster.partition([["s1"], ["t1"]])
         assert b'"node": "s1"' in await from_host()
+        assert (await from_host("PUT", bytes(3_000_000))).endswith(b"true")
         await cluster.kill("s1")
         with pytest.raises(ConnectionResetError):
             await from_host()
