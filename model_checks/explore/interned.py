@@ -90,7 +90,8 @@ class Tables:
         self.recorded: list[Transition] = []
         self.broken: dict[int, str] = {}
         """Recorded step -> the property that it breaks by itself."""
-        self.transitions: dict[Transition, None] = {}
+        self.transitions: dict[Transition, tuple[int, int]] = {}
+        """Every local step computed, with its server's position and the number of the state before it."""
         self._by_term: list[dict[int, int]] = [{} for _ in self.c.servers]
         self._effects: dict[tuple[int, int], list[tuple[Transition, int]]] = {}
         self._receipt_effects: dict[tuple[int, int], list[tuple[Transition, int]]] = {}
@@ -166,7 +167,7 @@ class Tables:
         if known is None:
             sent = [0] * self.width
             for step in sends(self.protocol, self.c, self.c.servers[position], self.servers.values[server]):
-                self.transitions[step] = None
+                self.transitions[step] = key
                 for m in step.outcome.sent:
                     sent[self.position[m.dest]] |= 1 << self.message(m)
             known = self._outboxes[key] = tuple(sent)
@@ -179,20 +180,20 @@ class Tables:
         internal = self._effects.get((position, server))
         if internal is None:
             found = internal_steps(self.protocol, self.c, self.bounds, i, s)
-            internal = self._effects[position, server] = self.met(found)
+            internal = self._effects[position, server] = self.met(position, server, found)
         yield from internal
         for bit in bits_of(inbox):
             received = self._receipt_effects.get((bit, server))
             if received is None:
                 found = receipts(self.protocol, self.c, self.bounds, i, s, self.messages.values[bit])
-                received = self._receipt_effects[bit, server] = self.met(found)
+                received = self._receipt_effects[bit, server] = self.met(position, server, found)
             yield from received
 
-    def met(self, steps: Iterator[Transition]) -> list[tuple[Transition, int]]:
+    def met(self, position: int, server: int, steps: Iterator[Transition]) -> list[tuple[Transition, int]]:
         """Note every step; keep those with an effect."""
         effects = []
         for step in steps:
-            self.transitions[step] = None
+            self.transitions[step] = (position, server)
             if not step.changes_nothing:
                 effects.append((step, self.servers.number(step.after)))
         return effects

@@ -42,6 +42,8 @@ class InternedSearch:
         self.generated = 0
         self.visits: list[Counter[int]] = [Counter() for _ in range(self.width)]
         self.recorded_taken: Counter[int] = Counter()
+        self.frontier: list[int] = []
+        self.found: list[int] = []
         self._pairs: set[int] = set()
         self._pasts: set[int] = set()
         self._after: dict[int, tuple[str | None, int | None]] = {}
@@ -51,15 +53,16 @@ class InternedSearch:
         began, incomplete, depth, counterexample = time.monotonic(), "", 0, None
         first = self.tables.pack(start)
         self.parents[first] = first
+        self.found = [first]
         try:
+            self.look_at_start(first)
             self.look_at(first, first, None, range(self.width))
-            self.look_at_sends(first)
-            frontier = [first]
-            while frontier and not incomplete:
-                frontier, incomplete = self.expand(frontier, began)
-                depth += bool(frontier)
+            while self.found and not incomplete:
+                self.frontier, self.found = self.found, []
+                incomplete = self.expand(began)
+                depth += bool(self.found)
                 if progress is not None:
-                    progress(depth, len(self.parents), len(frontier))
+                    progress(depth, len(self.parents), len(self.found))
         except Violation as violation:
             counterexample = self.counterexample(violation)
         transitions = self.transitions_met(counterexample)
@@ -77,16 +80,15 @@ class InternedSearch:
             counterexample=counterexample,
         )
 
-    def expand(self, frontier: list[int], began: float) -> tuple[list[int], str]:
-        """The states one step beyond `frontier`; and why the search gives up, if it does."""
-        found: list[int] = []
-        for batch in range(0, len(frontier), 20_000):
-            self.expand_batch(frontier[batch : batch + 20_000], found)
+    def expand(self, began: float) -> str:
+        """Find the states one step beyond the frontier; returns why the search gives up, if it does."""
+        for batch in range(0, len(self.frontier), 20_000):
+            self.expand_batch(self.frontier[batch : batch + 20_000], self.found)
             if len(self.parents) > self.limits.states:
-                return found, f"stopped at {len(self.parents):,} states"
+                return f"stopped at {len(self.parents):,} states"
             if time.monotonic() - began > self.limits.seconds:
-                return found, f"stopped after {self.limits.seconds:g} seconds"
-        return found, ""
+                return f"stopped after {self.limits.seconds:g} seconds"
+        return ""
 
     def expand_batch(self, batch: list[int], found: list[int]) -> None:
         """Append the new states one step beyond `batch` to `found`. The inner loop of the search."""
@@ -154,7 +156,7 @@ class InternedSearch:
                     broken = self.judge.pair(tables.view_servers[views[position]], tables.view_servers[other])
                     self.stop_if(broken, after, state, move)
 
-    def look_at_sends(self, first: int) -> None:
+    def look_at_start(self, first: int) -> None:
         """Judge the states of the start by themselves and what they may send. Raises Violation."""
         world = self.tables.unpack(first)
         for position, (i, s) in enumerate(zip(self.tables.c.servers, world.servers, strict=True)):
@@ -203,11 +205,16 @@ class InternedSearch:
         return Counterexample(violation.broken, self.tables.unpack(state), tuple(reversed(path)))
 
     def transitions_met(self, counterexample: Counterexample | None) -> tuple[Transition, ...]:
-        """The distinct local steps met. A recorded step was met only if the history let it happen."""
-        never = {step for number, step in enumerate(self.tables.recorded) if not self.recorded_taken[number]}
+        """The distinct local steps met: from states that were reached, and recorded ones if the history let them be."""
+        tables = self.tables
+        never = {step for number, step in enumerate(tables.recorded) if not self.recorded_taken[number]}
         if counterexample is not None:
             never.difference_update(counterexample.steps)
-        return tuple(step for step in self.tables.transitions if step not in never)
+        reached = {(position, number) for position in range(self.width) for number in self.visits[position]}
+        for state in (*self.frontier, *self.found):
+            reached.update((position, state >> FIELD * position & MASK) for position in range(self.width))
+        states = {(position, tables.configurations[position].values[number].server) for position, number in reached}
+        return tuple(step for step, origin in tables.transitions.items() if origin in states and step not in never)
 
     def taken(self) -> dict[str, int]:
         """Per action, global steps with an effect: visits of each configuration times its moves."""
