@@ -20,7 +20,7 @@ from impl.agent.forwarding import Retriable
 from impl.agent.introductions import Introductions
 from impl.agent.logs import Log
 from impl.agent.pool import Pool
-from impl.agent.protocol import KV_READ, KV_WRITE, STATUS, Discovered, KvRead, KvWrite, Status
+from impl.agent.protocol import KV_READ, KV_WRITE, STATUS, Discovered, KvRead, KvWrite, Status, decode_answer
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query
 from impl.rpc.errors import RemoteError, RpcError
@@ -80,21 +80,26 @@ class Client:
         """As `Agent.write`."""
         self._writes += 1
         body = encode(KvWrite(command, f"{self._origin}{self._writes}", forwarded=False))
-        return _bool.decode(await self._ask_somebody(KV_WRITE, body, is_write=True))
+        return decode_answer(_bool, await self._ask_somebody(KV_WRITE, body, is_write=True))
 
     async def read(self, query: Query, options: ReadOptions) -> ReadReply:
         """As `Agent.read`."""
         blocked_ns = forwarding.blocked_ns_max(options)
         body = encode(KvRead(query, options, forwarded=False))
-        return _read_reply.decode(await self._ask_somebody(KV_READ, body, is_write=False, blocked_ns=blocked_ns))
+        return decode_answer(
+            _read_reply, await self._ask_somebody(KV_READ, body, is_write=False, blocked_ns=blocked_ns)
+        )
 
     async def status_leader(self) -> str:
         """As `Agent.status_leader`."""
-        return _status.decode(await self._ask_somebody(STATUS, b"", is_write=False)).leader
+        return (await self._status()).leader
 
     async def status_peers(self) -> list[str]:
         """As `Agent.status_peers`."""
-        return list(_status.decode(await self._ask_somebody(STATUS, b"", is_write=False)).peers)
+        return list((await self._status()).peers)
+
+    async def _status(self) -> Status:
+        return decode_answer(_status, await self._ask_somebody(STATUS, b"", is_write=False))
 
     def describe(self) -> dict[str, Any]:
         """As `Agent.describe`."""

@@ -14,7 +14,7 @@ from impl.agent.config import Address
 from impl.agent.discovery import Discovery
 from impl.agent.logs import Log
 from impl.agent.pool import Pool
-from impl.agent.protocol import DISCOVER, Discovered
+from impl.agent.protocol import DISCOVER, MALFORMED, Discovered
 from impl.rpc.errors import RpcError
 from impl.runtime.interfaces import MILLISECONDS, Runtime
 
@@ -64,7 +64,7 @@ class Introductions:
         try:
             body = encode(self._discovery.introduction())
             reply = _decoder.decode(await self._pool.call(address, DISCOVER, body, ANSWER_NS_MAX))
-        except (RpcError, msgspec.MsgspecError) as error:
+        except (RpcError, *MALFORMED) as error:
             self._report_silence(address, str(error))
         else:
             if self._silent.pop(address, None) is not None:

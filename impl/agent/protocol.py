@@ -6,9 +6,11 @@ hang on that one bit (impl/agent/forwarding.py).
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
-from impl.agent.api import ReadOptions
+from impl.agent.api import IndefiniteError, ReadOptions
 from impl.agent.config import Address
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query
@@ -22,6 +24,24 @@ STATUS = "status"
 NOT_LEADER = "not leader"
 """Text of the refusal of a forwarded request by a server that is not the leader (any more): definite."""
 NOT_READY = "Not ready to serve consistent reads"
+
+
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What decoding a body that another agent sent may raise: msgspec leaves bad UTF-8 to Python."""
+
+T = TypeVar("T")
+
+
+def decode_answer(decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
+    """The answer to a request that reached another agent.
+
+    Raises:
+        IndefiniteError: it cannot be read, so nobody knows what became of the request.
+    """
+    try:
+        return decoder.decode(body)
+    except MALFORMED as error:
+        raise IndefiniteError(f"rpc error: the answer cannot be read: {error}") from error
 
 
 class ServerInfo(msgspec.Struct, frozen=True, array_like=True, order=True):

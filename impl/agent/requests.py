@@ -25,7 +25,7 @@ from impl.agent.discovery import Discovery
 from impl.agent.driver import SHUTTING_DOWN, Driver
 from impl.agent.forwarding import Retriable
 from impl.agent.pool import Pool
-from impl.agent.protocol import KV_READ, KV_WRITE, NOT_READY, KvRead, KvWrite, ServerInfo, Status
+from impl.agent.protocol import KV_READ, KV_WRITE, NOT_READY, KvRead, KvWrite, ServerInfo, Status, decode_answer
 from impl.catalog.commands import Write
 from impl.catalog.queries import Answer, KvGet, Query
 from impl.catalog.store import KvAnswer
@@ -146,7 +146,7 @@ class Requests:
             reply = await self._pool.call(leader.address, KV_WRITE, encode(request), forwarding.CALL_TIMEOUT_NS)
         except RpcError as error:
             raise forwarding.judge(error, is_write=True) from error
-        return _bool_decoder.decode(reply)
+        return decode_answer(_bool_decoder, reply)
 
     async def _write_here(self, request: KvWrite) -> bool:
         self._refuse_if_stopped()
@@ -170,7 +170,7 @@ class Requests:
             reply = await self._pool.call(leader.address, KV_READ, body, timeout_ns)
         except RpcError as error:
             raise forwarding.judge(error, is_write=False) from error
-        return _read_decoder.decode(reply)
+        return decode_answer(_read_decoder, reply)
 
     async def _read_here(self, query: Query, options: ReadOptions) -> ReadReply:
         """Answer as the leader, or raise Retriable."""

@@ -14,6 +14,7 @@ from impl.agent.protocol import (
     DISCOVER,
     KV_READ,
     KV_WRITE,
+    MALFORMED,
     STATUS,
     Discover,
     KvRead,
@@ -80,7 +81,7 @@ class Service:
                 reply.ok(encode(self._requests.status()))
             else:
                 reply.error(f"unknown method {method!r}: the caller is of another version", True)
-        except msgspec.MsgspecError as error:
+        except MALFORMED as error:
             reply.error(f"malformed {method}: {error}", True)
 
     def _introduction(self, introduction: Discover, reply: Reply) -> None:

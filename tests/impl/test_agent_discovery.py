@@ -1,4 +1,4 @@
-"""When servers form a cluster, join one, or are refused: the rules of formation, over what servers say of themselves."""
+"""When servers form a cluster, join one, or are refused: decided by what servers say of themselves."""
 
 from __future__ import annotations
 

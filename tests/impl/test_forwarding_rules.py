@@ -18,7 +18,7 @@ from impl.agent.api import (
     ReadOptions,
 )
 from impl.agent.changes import Changes, Watches
-from impl.agent.config import Document, build
+from impl.agent.config import Document, Performance, build
 from impl.agent.discovery import Discovery
 from impl.agent.forwarding import Retriable, judge
 from impl.agent.protocol import KV_WRITE, NOT_LEADER, NOT_READY, KvRead, KvWrite, ServerInfo
@@ -84,10 +84,8 @@ def forwarding_reply() -> object:
 
 
 async def follower(runtime: Runtime, remote: Any) -> Requests:
-    config = build(
-        [msgspec.json.decode(b'{"server": true, "data_dir": "/d", "performance": {"rpc_hold_timeout": "160ms"}}', type=Document)],
-        "s1",
-    )  # fmt: skip
+    document = Document(server=True, data_dir="/d", performance=Performance(rpc_hold_timeout=f"{HOLD_MS}ms"))
+    config = build([document], "s1")
     discovery = Discovery(ServerInfo("s1", "id-1", "127.0.0.1", 1), 2, None)
     discovery.known["s2"] = ServerInfo("s2", "id-2", "127.0.0.1", 2)
     requests = Requests(runtime, config, discovery, remote, Watches(runtime), 1, dict)
