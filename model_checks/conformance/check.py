@@ -80,19 +80,19 @@ class Judges:
         except Divergence as divergence:
             self._keep(divergence, server)
 
-    def step(self) -> None:
+    def step(self, server: ServerReplay) -> None:
         """Every server stands at a consistent cut: look at it now and then, and after every election."""
         self._steps += 1
         if self._cut_due or self._steps % CUT_EVERY == 0:
             self._cut_due = False
-            self.cut()
+            self.cut(server)
 
-    def cut(self) -> None:
-        """Evaluate the invariants on the cut at which the replay stands."""
+    def cut(self, last: ServerReplay) -> None:
+        """Evaluate the invariants on the cut at which the replay stands, after a step of `last`."""
         try:
             self.invariants.cut(self.servers)
         except Divergence as divergence:
-            self.found.setdefault(divergence.property, divergence)
+            self._keep(divergence, last)
 
     def _keep(self, divergence: Divergence, server: ServerReplay) -> None:
         if divergence.property not in self.found:
@@ -110,7 +110,7 @@ def check_traces(directory: Path | str) -> list[CheckResult]:
     replayed = prepare(Path(directory), judges)
     judges.watch(replayed)
     replay(replayed)
-    judges.cut()
+    judges.cut(max(replayed.servers.values(), key=lambda server: server.here().ns))
     wrong_answer = judges.answers.judge(judges.invariants.applied, replayed.payloads)
     applied_twice = judges.proposals.judge(judges.invariants.committed)
     last = [divergence for divergence in (wrong_answer, applied_twice) if divergence is not None]

@@ -5,6 +5,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -53,9 +54,13 @@ class Divergence(Exception):
         """Everything: the field diff and the lines that led there."""
         lines = [f"{self.property}: {self.reason()}", *self.evidence]
         if self.place:
-            lines.append(f"the last lines of {self.place.file.path.name}:")
-            lines += [f"  {shortened(line)}" for line in last_lines(self.place.file.path, self.place.line)]
+            lines += excerpt(self.place.file.path, self.place.line)
         return "\n".join(lines)
+
+
+def excerpt(path: Path, number: int) -> list[str]:
+    """The last lines of a trace up to line `number`."""
+    return [f"the last lines of {path.name}:", *(f"  {shortened(line)}" for line in last_lines(path, number))]
 
 
 def field_diff(expected: msgspec.Struct, recorded: msgspec.Struct) -> list[str]:

@@ -122,20 +122,30 @@ def advance(replayed: Replayed, running: dict[str, Generator[str, None, None]], 
 
 
 def explain_blocked(replayed: Replayed, blocked: dict[str, str]) -> None:
-    """Nobody can go on: a message that nobody sent, a server without traces, or a cycle."""
+    """Nobody can go on: a message that nobody sent, a trace that is missing, or else a cycle."""
     unsent = {line.id for node in blocked for line in remaining_sends(replayed.servers[node])}
+    traced = {f"{reader.file.node}/{reader.file.incarnation}" for reader in replayed.readers}
     for node, id in sorted(blocked.items()):
-        sender = id.partition("/")[0]
-        if sender in replayed.constants.servers and sender not in replayed.servers:
-            replayed.incomplete.append(f"no trace of {sender}, whose message {id} {node} received")
-            continue
         if id in unsent:
-            why = f"{id} is received before it is sent, in every order that respects both servers' traces"
-            divergence = Divergence(PROVENANCE, "program order and send -> receive are acyclic", why)
+            continue  # it waits for a server that waits
+        sender = id.rpartition("/")[0]
+        if sender not in traced:
+            replayed.incomplete.append(
+                f"no trace of {sender.replace('/', ', incarnation ')}, whose message {node} received"
+            )
         else:
-            divergence = Divergence(PROVENANCE, "what is received was sent", f"nobody sent {id}")
-        divergence.place = replayed.servers[node].here()
-        replayed.divergences.append(divergence)
+            blame(replayed, node, "what is received was sent", f"nobody sent {id}")
+    if unsent.issuperset(blocked.values()):
+        for node, id in sorted(blocked.items()):
+            why = f"{id} is received before it is sent, in every order that respects all servers' traces"
+            blame(replayed, node, "program order and send -> receive are acyclic", why)
+
+
+def blame(replayed: Replayed, node: str, broken: str, why: str) -> None:
+    """Add a divergence at the line at which `node` waits."""
+    divergence = Divergence(PROVENANCE, broken, why)
+    divergence.place = replayed.servers[node].here()
+    replayed.divergences.append(divergence)
 
 
 def remaining_sends(server: ServerReplay) -> list[Send]:

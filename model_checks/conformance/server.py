@@ -19,21 +19,23 @@ from model_checks.conformance.divergence import (
     RAFT,
     Divergence,
     Place,
+    excerpt,
     field_diff,
     mapping_diff,
 )
-from model_checks.conformance.entries import Payloads, digest_at, digest_of
+from model_checks.conformance.entries import Payloads
+from model_checks.conformance.observed import (
+    described_point,
+    observed,
+    recorded_fields,
+    recovered_point,
+    send_arguments,
+)
 from model_checks.conformance.trace import AnswerLine, Header, Issue, Line, Propose, Reader, Send, State, Step
 from spec.raft.actions import ACTIONS, Action, initial_server
-from spec.raft.messages import (
-    AppendEntriesRequest,
-    AppendEntriesResponse,
-    Message,
-    RequestVoteRequest,
-    RequestVoteResponse,
-)
+from spec.raft.messages import Message
 from spec.raft.network import handler
-from spec.raft.types import Constants, Fact, Index, Outcome, Point, Server, Value
+from spec.raft.types import Constants, Fact, Index, Outcome, Server, Value
 
 GUARDS = {
     "become_leader": "a quorum granted its vote, and one's own vote is on disk",
@@ -76,8 +78,8 @@ class Observer(Protocol):
     def propose(self, server: ServerReplay, line: Propose) -> None:
         """`server` names the write that one of its entries carries."""
 
-    def step(self) -> None:
-        """A step was replayed: every server stands at a consistent cut."""
+    def step(self, server: ServerReplay) -> None:
+        """A step of `server` was replayed: every server stands at a consistent cut."""
 
 
 class Incomplete(Exception):
@@ -150,7 +152,7 @@ class ServerReplay:
             self.counts[line.action] += 1
             self._step(line)
             self._compare(line.state, line.action)
-            self.observer.step()
+            self.observer.step(self)
         elif type(line) is Send:
             self.counts[line.action] += 1
             self._send(line)
@@ -209,7 +211,10 @@ class ServerReplay:
             outcome = self.actions["crash_restart"](self.constants, self.node, self.spec, k)
             if outcome is not None and described_point(outcome.server.durable) == found:
                 return outcome.server
-        missing = range(self._incarnation_before(header) + 1, header.incarnation)
+        before = max(
+            (r for r in self.readers if r.file.incarnation < header.incarnation), key=lambda r: r.file.incarnation
+        )
+        missing = range(before.file.incarnation + 1, header.incarnation)
         if missing:
             raise Incomplete(f"{self.node}: no trace of incarnation {missing[0]}, after which {found} was recovered")
         allowed = [self.spec.durable, *(write.point for write in self.spec.issued)]
@@ -217,12 +222,12 @@ class ServerReplay:
             DURABILITY,
             "the disk keeps what it confirmed, and nothing that was not written",
             f"recovered {found}",
-            ["the disk may hold (term, voted for, last index, digest):", *(f"  {described_point(p)}" for p in allowed)],
+            [
+                "the disk may hold (term, voted for, last index, digest):",
+                *(f"  {described_point(point)}" for point in allowed),
+                *excerpt(before.file.path, before.lines),
+            ],
         )
-
-    def _incarnation_before(self, header: Header) -> int:
-        """The incarnation whose trace comes before this one's."""
-        return max(r.file.incarnation for r in self.readers if r.file.incarnation < header.incarnation)
 
     # ------------------------------------------------------------------- steps
 
@@ -334,81 +339,19 @@ class ServerReplay:
         return message
 
     def _send(self, line: Send) -> None:
-        fields = line.message
-        arguments: tuple[object, ...]
-        match line.action:
-            case "append_entries":
-                arguments = (line.to, fields.get("prev_log_index"), fields.get("last_log_index"))
-            case "append_entries_response":
-                arguments = (line.to, fields.get("success"), fields.get("match_index"))
-            case "vote_response":
-                arguments = (line.to, fields.get("vote_granted"))
-            case "request_vote":
-                arguments = (line.to,)
-            case _:
-                raise Divergence(RAFT, "steps have names", f"{line.action} is not an action of the spec that sends")
+        fields, arguments = line.message, send_arguments(line)
+        if arguments is None:
+            raise Divergence(RAFT, "steps have names", f"{line.action} is not an action of the spec that sends")
         if None in arguments:
             raise Divergence(RAFT, f"{line.action} sends the spec's message", f"a field is missing: {fields}")
         outcome = self.actions[line.action](self.constants, self.node, self.spec, *arguments)
         if outcome is None:
             raise self._not_enabled(line.action, arguments)
         (message,) = outcome.sent
-        expected = self._recorded_fields(message)
+        expected = recorded_fields(message, self.spec.log)
         if not expected.items() <= fields.items():
             why = f"{line.id} is not the message that the spec sends"
             raise Divergence(RAFT, f"{line.action} sends the spec's message", why, mapping_diff(expected, fields))
         if not line.id.startswith(self.prefix):
             raise Divergence(PROVENANCE, "message ids name their sender", f"{line.id} was sent by {self.prefix[:-1]}")
         self.network.send(line.id, message, line.frame)
-
-    def _recorded_fields(self, m: Message) -> dict[str, int | bool | str]:
-        """What the trace must say of a message."""
-        match m:
-            case AppendEntriesRequest():
-                last = m.prev_log_index + len(m.entries)
-                return {
-                    "term": m.term,
-                    "prev_log_index": m.prev_log_index,
-                    "prev_log_term": m.prev_log_term,
-                    "last_log_index": last,
-                    "digest": digest_at(self.spec.log, last),
-                    "commit_index": m.commit_index,
-                    "round": m.round,
-                }
-            case AppendEntriesResponse():
-                return {"term": m.term, "success": m.success, "match_index": m.match_index, "round": m.round}
-            case RequestVoteRequest():
-                return {"term": m.term, "last_log_index": m.last_log_index, "last_log_term": m.last_log_term}
-            case RequestVoteResponse():
-                return {"term": m.term, "vote_granted": m.vote_granted}
-
-
-def observed(s: Server) -> State:
-    """The spec's server as a trace records it."""
-    memory = s.memory
-    log = memory.log
-    return State(
-        s.role,
-        memory.term,
-        memory.voted_for,
-        s.leader_id,
-        s.commit_index,
-        s.last_applied,
-        log.length,
-        log.last_term,
-        digest_of(log),
-        s.leader_match,
-        s.round,
-        s.votes,
-        s.match_index,
-    )
-
-
-def described_point(point: Point) -> tuple[int, str | None, int, str]:
-    """A disk point as traces write it: term, vote, last index, digest."""
-    return (point.term, point.voted_for, point.log.length, digest_of(point.log))
-
-
-def recovered_point(state: State) -> tuple[int, str | None, int, str]:
-    """What a header says was found on the disk."""
-    return (state.term, state.voted_for, state.last_index, state.digest)
