@@ -33,7 +33,7 @@ class Core:
         self, settings: Settings, voters: Sequence[str], restored: Restored, random: Random, *, trace: bool
     ) -> None:
         self.server = Server(settings, voters, restored, random, trace=trace)
-        """The state, for those who look (tests, `Core.status`); never to be written from outside."""
+        """The state, for those who look; never to be written from outside."""
         self.server.reset_election_timer()
         self._dirty = False
 
@@ -68,9 +68,7 @@ class Core:
         return self.server.log.last_index
 
     def trace_state(self) -> list[Any]:
-        """The state array of a trace line (ARCHITECTURE.md, section 5); at the start, the header's `state`. Needs
-        trace=True.
-        """
+        """The state array of a trace line (ARCHITECTURE.md, section 5); at the start, the header's. Needs a trace."""
         return self.server.state()
 
     @property
@@ -99,7 +97,7 @@ class Core:
     def step(self, source: str, message: Message, message_id: str = "", frame: int = 0) -> None:
         """A message of `source` arrived; `message_id` and `frame` (its frame's CRC-32) are for the trace.
 
-        A message of a server that is not a voter is dropped. Raises ProtocolViolated (fatal).
+        A message of a server that is not a voter is dropped. Raises ProtocolViolated: stop the process.
         """
         server = self.server
         if source not in server.peers:
@@ -135,7 +133,12 @@ class Core:
                 assert_never(message)
 
     def propose(self, payloads: Sequence[bytes]) -> tuple[int, int]:
-        """Append entries; returns (index of the first, term). Raises NotLeader, Overloaded: nothing was appended."""
+        """Append an entry for each payload; returns (index of the first, term).
+
+        Raises NotLeader and Overloaded: nothing was appended. ValueError: there is no payload.
+        """
+        if not payloads:
+            raise ValueError("nothing was proposed: give at least one payload")
         server = self.server
         if server.role is not Role.LEADER:
             raise NotLeader(server.leader_id)
@@ -148,17 +151,16 @@ class Core:
         return leading.client_request(server, payloads), server.disk.term
 
     def read(self, read_id: str) -> None:
-        """Ask for a linearizable read; `Ready.reads` or `Ready.failed_reads` answers. Raises NotLeader, NotReady,
-        Overloaded.
+        """Ask for a linearizable read; `Ready.reads` or `Ready.failed_reads` answers.
 
-        `read_id` must be unique in this incarnation.
+        `read_id` must be unique in this incarnation. Raises NotLeader, NotReady, Overloaded.
         """
         server = self.server
         if server.role is not Role.LEADER:
             raise NotLeader(server.leader_id)
         if not reads.knows_commit_index(server):
             raise NotReady(server.disk.term)
-        if len(server.reads) >= server.settings.reads_max:
+        if len(server.reads) + len(server.confirmed) >= server.settings.reads_max:
             raise Overloaded("reads", server.settings.reads_max)
         self._dirty = True
         reads.read_request(server, read_id)

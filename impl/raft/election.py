@@ -95,9 +95,7 @@ def has_quorum_of_votes(server: Server) -> bool:
 
 
 def become_leader_if_elected(server: Server) -> None:
-    """Take over, and begin the term with an entry of it: only such an entry lets a leader commit (sections 3.6.2,
-    6.4).
-    """
+    """Take over, and begin the term with an entry of it: without one, nothing commits (sections 3.6.2 and 6.4)."""
     if server.role is Role.CANDIDATE and has_quorum_of_votes(server):
         become_leader(server)
         leading.client_request(server, [server.settings.noop])

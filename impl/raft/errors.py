@@ -1,4 +1,8 @@
-"""Why the core refuses an input. Each is definite: nothing was appended, nothing will happen."""
+"""Why the core refuses an input, and what is fatal.
+
+A refusal is definite: nothing was appended, nothing will happen. After any other exception the process must stop at
+once and send nothing more: its memory cannot be trusted.
+"""
 
 from __future__ import annotations
 
@@ -30,3 +34,15 @@ class Overloaded(Refused):
 
     def __init__(self, what: str, limit: int) -> None:
         super().__init__(f"more than {limit} {what} are waiting for a quorum; retry later")
+
+
+class Fatal(Exception):
+    """Going on could break what was promised to others. Stop this server; compare its trace with the others'."""
+
+
+class ProtocolViolated(Fatal):
+    """A peer did what no server of this protocol does."""
+
+
+class DurabilityViolated(Fatal):
+    """A message was about to leave that claims what the disk does not hold: a fault of this program."""

@@ -8,15 +8,10 @@ section 3, rule 3). One acknowledgement stands for all the slices that arrived b
 from __future__ import annotations
 
 from impl.raft import outbox
+from impl.raft.errors import ProtocolViolated
 from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse, Entry
 from impl.raft.ready import Role
 from impl.raft.server import Received, Rejection, Server
-
-
-class ProtocolViolated(Exception):
-    """A peer did what no server of this protocol does. Fatal: going on could spread the damage. Compare the versions
-    and the traces.
-    """
 
 
 def handle_append_entries_request(server: Server, received: Received, request: AppendEntriesRequest) -> None:
@@ -42,8 +37,8 @@ def handle_append_entries_request(server: Server, received: Received, request: A
 
 def follow(server: Server, leader: str) -> None:
     """There is a leader of the current term: do not compete with it (section 3.4)."""
-    if server.role is Role.LEADER:
-        raise ProtocolViolated(f"{leader} and {server.name} both lead term {server.term}: two leaders in one term")
+    if server.leader_id not in (None, leader):
+        raise ProtocolViolated(f"{leader} and {server.leader_id} both lead term {server.term}: two leaders in one term")
     if server.leader_id != leader:
         server.role = Role.FOLLOWER
         server.leader_id = leader

@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 
 from impl.raft import outbox, reads
+from impl.raft.errors import ProtocolViolated
 from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse, Entry
 from impl.raft.progress import Progress
 from impl.raft.quorum import reached_by_quorum
@@ -47,9 +48,7 @@ def replicate(server: Server) -> None:
 
 
 def replicate_to(server: Server, peer: str, progress: Progress) -> None:
-    """Send slice after slice, without waiting for answers, until the peer was sent everything or too much is in
-    flight.
-    """
+    """Send slices without waiting for answers, until the peer was sent everything or too much is in flight."""
     settings = server.settings
     while progress.next_index <= server.log.last_index:
         if not progress.may_send(settings.inflight_messages_max, settings.inflight_bytes_max):
@@ -101,12 +100,16 @@ def spread_commit_index(server: Server) -> bool:
 def handle_append_entries_response(server: Server, received: Received, response: AppendEntriesResponse) -> None:
     """Learn what the peer's disk holds, or where to look for it (section 3.5; raft.tla HandleAppendEntriesResponse).
 
-    The response must be of the current term.
+    The response must be of the current term. Raises ProtocolViolated if it acknowledges what was never sent.
     """
     progress = server.progress.get(received.source)
     if progress is None:
         return
     if response.success:
+        if response.match_index > server.log.last_index:
+            raise ProtocolViolated(
+                f"{received.source} acknowledges entry {response.match_index} of {server.log.last_index}"
+            )
         progress.acknowledge(response.match_index)
     elif not progress.is_stale_rejection(response.match_index):
         back_off(server, progress, response)

@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from impl.raft.errors import DurabilityViolated
 from impl.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -20,12 +21,6 @@ from impl.raft.messages import (
 )
 from impl.raft.ready import SendEvent
 from impl.raft.server import Server
-
-
-class DurabilityViolated(Exception):
-    """A message was about to leave that claims what the disk does not hold. Fatal: the state in memory cannot be
-    trusted.
-    """
 
 
 def next_sequence(server: Server) -> int:

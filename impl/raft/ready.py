@@ -97,7 +97,7 @@ class FailedRead(msgspec.Struct, frozen=True, gc=False):
 
 
 class LostProposals(msgspec.Struct, frozen=True, gc=False):
-    """This server stopped leading `term` with its entries first_index..last_index uncommitted: **outcome unknown**.
+    """This server stopped leading `term` with entries first_index..last_index uncommitted: **outcome unknown**.
 
     They may yet be committed by a successor. When an entry of another term is applied at such an index, that proposal
     was definitely overwritten.

@@ -175,6 +175,7 @@ class Server:
     def forget_term(self) -> None:
         """Forget what is known and owed only within a term: the term is over."""
         self.leader_id = None
+        self.leader_lost = False
         self.leader_match = 0
         self.round = 0
         self.votes.clear()

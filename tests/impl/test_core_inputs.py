@@ -12,8 +12,7 @@ import pytest
 from impl.raft import outbox
 from impl.raft.core import Core
 from impl.raft.disk import Disk
-from impl.raft.errors import NotLeader, NotReady, Overloaded
-from impl.raft.following import ProtocolViolated
+from impl.raft.errors import DurabilityViolated, NotLeader, NotReady, Overloaded, ProtocolViolated
 from impl.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -124,6 +123,23 @@ def test_two_leaders_in_one_term_are_fatal() -> None:
         leader().step("s3", AppendEntriesRequest(1, 1, 0, 0, 0, 0, []))
 
 
+def test_a_second_leader_of_the_term_is_fatal_to_a_follower_too() -> None:
+    follower = core()
+    follower.step("s2", AppendEntriesRequest(1, 1, 0, 0, 0, 0, []))
+    with pytest.raises(ProtocolViolated, match="s3 and s2 both lead term 1"):
+        follower.step("s3", AppendEntriesRequest(1, 1, 0, 0, 0, 0, []))
+
+
+def test_an_acknowledgement_of_what_was_never_sent_is_fatal() -> None:
+    with pytest.raises(ProtocolViolated, match="s2 acknowledges entry 9 of 1"):
+        leader().step("s2", AppendEntriesResponse(9, 1, True, 9, 0))
+
+
+def test_nothing_cannot_be_proposed() -> None:
+    with pytest.raises(ValueError, match="at least one payload"):
+        leader().propose([])
+
+
 def test_a_leader_that_would_overwrite_committed_entries_is_fatal() -> None:
     follower = core()
     follower.step("s2", AppendEntriesRequest(1, 1, 0, 0, 1, 0, [Entry(1, 1, b"a")]))
@@ -200,7 +216,7 @@ def test_a_claim_that_the_disk_does_not_support_stops_the_server() -> None:
     server = core()
     while server.role is Role.FOLLOWER:
         server.tick()
-    with pytest.raises(outbox.DurabilityViolated, match="stop this server"):
+    with pytest.raises(DurabilityViolated, match="stop this server"):
         outbox.send(server.server, "s2", RequestVoteRequest(1, 1, 0, 0))
 
 
