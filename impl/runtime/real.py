@@ -26,21 +26,41 @@ TCP_USER_TIMEOUT_MS = 5_000
 """The kernel gives up a connection whose data stays unacknowledged that long; by itself it would take minutes."""
 
 
+CLOSING_ROUNDS_MAX = 100
+"""Turns of the loop that closing connections may take at the end."""
+
+
+class _Never:
+    """A timer of a world that has ended; implements `Timer`."""
+
+    def cancel(self) -> None:
+        """As `Timer.cancel`."""
+
+
 class RealClock:
-    """CLOCK_MONOTONIC and the loop's timers; implements `Clock`."""
+    """CLOCK_MONOTONIC and the loop's timers; implements `Clock`.
+
+    Once `end` was called no timer starts any more: closing the loop closes connections, and whoever reacts to that
+    by a new timer would keep the loop from ever closing.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._ended = False
         self.monotonic_ns = time.monotonic_ns
         self.wall_ns = time.time_ns
 
+    def end(self) -> None:
+        """Start no timer from now on."""
+        self._ended = True
+
     def call_later(self, delay_ns: int, callback: Callable[[], None]) -> Timer:
         """As `Clock.call_later`."""
-        return self._loop.call_later(delay_ns / NANOSECONDS, callback)
+        return _Never() if self._ended else self._loop.call_later(delay_ns / NANOSECONDS, callback)
 
     def call_soon(self, callback: Callable[[], None]) -> Timer:
         """As `Clock.call_soon`."""
-        return self._loop.call_soon(callback)
+        return _Never() if self._ended else self._loop.call_soon(callback)
 
     async def sleep(self, delay_ns: int) -> None:
         """As `Clock.sleep`."""
@@ -75,8 +95,10 @@ class RealTasks:
 class RealConnection(asyncio.Protocol):
     """One TCP connection: asyncio's protocol on one side, our `Receiver` on the other; implements `Connection`."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, open_connections: dict[RealConnection, None]) -> None:
+        """`open_connections`: where it stands while it is open."""
         self._receiver = receiver
+        self._open_connections = open_connections
         self.made = False
         self.local: Address = ("", 0)
         self.remote: Address = ("", 0)
@@ -94,6 +116,7 @@ class RealConnection(asyncio.Protocol):
         self.write = self._transport.write
         self.buffered = self._transport.get_write_buffer_size
         self.made = True
+        self._open_connections[self] = None
         self._receiver.connection_made(self)
 
     def data_received(self, data: bytes) -> None:
@@ -102,6 +125,7 @@ class RealConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: gone."""
+        self._open_connections.pop(self, None)
         self._receiver.connection_lost(exc)
 
     def close(self) -> None:
@@ -140,6 +164,19 @@ class RealNetwork:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._listeners: list[RealListener] = []
+        self._connections: dict[RealConnection, None] = {}
+
+    async def end(self) -> None:
+        """Close everything that is still open: uvloop's loop must not be left to do it."""
+        for listener in self._listeners:
+            listener.close()
+        for _ in range(CLOSING_ROUNDS_MAX):
+            for connection in list(self._connections):
+                connection.abort()
+            await asyncio.sleep(0)
+            if not self._connections:
+                return
 
     def dial(self, address: Address, receiver: Receiver, timeout_ns: int, failed: Callable[[OSError], None]) -> Timer:
         """As `Network.dial`."""
@@ -149,7 +186,7 @@ class RealNetwork:
         self, address: Address, receiver: Receiver, timeout_ns: int, failed: Callable[[OSError], None]
     ) -> None:
         host, port = address
-        connection = RealConnection(receiver)
+        connection = RealConnection(receiver, self._connections)
         try:
             async with asyncio.timeout(timeout_ns / NANOSECONDS):
                 await self._loop.create_connection(lambda: connection, host, port)
@@ -162,9 +199,11 @@ class RealNetwork:
         """As `Network.listen`."""
         host, port = address
         server = await self._loop.create_server(
-            lambda: RealConnection(accept()), host, port, backlog=512, reuse_address=True
+            lambda: RealConnection(accept(), self._connections), host, port, backlog=512, reuse_address=True
         )
-        return RealListener(server)
+        listener = RealListener(server)
+        self._listeners.append(listener)
+        return listener
 
 
 class RealHost:
@@ -208,11 +247,12 @@ async def _supervise(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int
 
     loop.set_exception_handler(uncaught)
     executor = DiskThread(loop.call_soon_threadsafe)
+    clock, network = RealClock(loop), RealNetwork(loop)
     runtime = Runtime(
-        clock=RealClock(loop),
+        clock=clock,
         random=random.SystemRandom(),
         disk=RealDisk(),
-        network=RealNetwork(loop),
+        network=network,
         executor=executor,
         tasks=RealTasks(loop, fail),
         host=RealHost(loop),
@@ -224,8 +264,10 @@ async def _supervise(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int
         done, _ = await asyncio.wait((running, failure), return_when=asyncio.FIRST_COMPLETED)
         return failure.result() if failure in done else running.result()
     finally:
+        clock.end()
         running.cancel()
         failure.cancel()
+        await network.end()
         executor.stop()
 
 
