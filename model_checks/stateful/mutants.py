@@ -109,6 +109,31 @@ def _drop_every_third(original: Callable[..., list[Entry]]) -> Callable[..., lis
     return apply
 
 
+def _vote_not_recorded(original: Callable[..., None]) -> Callable[..., None]:
+    def record_hard_state(disk: Disk, term: int, voted_for: str | None) -> None:
+        original(disk, term, None)
+        disk.voted_for = voted_for
+
+    return record_hard_state
+
+
+def _one_confirmation_for_all(original: Callable[..., None]) -> Callable[..., None]:
+    def confirm(disk: Disk, number: int) -> None:
+        original(disk, number)
+        disk.durable_term, disk.durable_voted_for = disk.term, disk.voted_for
+        disk.durable_index = disk.last_index
+
+    return confirm
+
+
+def _writes_in_flight_forgotten(original: Callable[..., None]) -> Callable[..., None]:
+    def record_cut(disk: Disk, last_index: int) -> None:
+        disk.last_index = last_index
+        disk.durable_index = min(disk.durable_index, last_index)
+
+    return record_cut
+
+
 def _same_guess_again(original: Callable[..., None]) -> Callable[..., None]:
     def back_off(server: Server, progress: Progress, response: AppendEntriesResponse) -> None:
         progress.probe(progress.next_index)
@@ -122,6 +147,30 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "acknowledge-before-fsync": Mutant(
         Disk, "durable_up_to", _memory_counts, Property.COMMITTED_IS_DURABLE, "entries count before they are on disk"
+    ),
+    "vote-forgotten-at-restart": Mutant(
+        Disk, "record_hard_state", _vote_not_recorded, Property.ONE_VOTE_A_TERM, "the disk is not told of the vote"
+    ),
+    "one-confirmation-for-all": Mutant(
+        Disk,
+        "confirm",
+        _one_confirmation_for_all,
+        Property.COMMITTED_IS_DURABLE,
+        "when one write is done, later ones count as done",
+    ),
+    "cut-forgets-writes-in-flight": Mutant(
+        Disk,
+        "record_cut",
+        _writes_in_flight_forgotten,
+        Property.APPLIED_IS_DURABLE,
+        "entries that were cut while they were written count for those that replaced them",
+    ),
+    "applies-before-durable": Mutant(
+        core,
+        "applicable_index",
+        lambda original: lambda server: server.commit_index,
+        Property.APPLIED_IS_DURABLE,
+        "an entry is applied that the own disk does not hold",
     ),
     "leader-counts-memory": Mutant(
         leading,

@@ -48,8 +48,11 @@ class Observer:
 
     def saw_applied(self, name: str, entries: list[Entry]) -> None:
         """A server handed entries to its state machine."""
-        applied = self._nodes[name].applied
+        node = self._nodes[name]
+        applied = node.applied
         for entry in entries:
+            if entry not in node.surely[entry.index - 1 : entry.index]:
+                raise Violation(Property.APPLIED_IS_DURABLE, f"{name} applies {entry}, which its disk may not hold")
             applied.append(entry)
             if entry.index != len(applied):
                 raise Violation(

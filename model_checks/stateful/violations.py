@@ -22,6 +22,8 @@ class Property(StrEnum):
     """No two servers commit or apply different entries at the same index."""
     COMMITTED_IS_DURABLE = "Committed Is Durable"
     """What is committed is on the disks of a quorum: a power loss everywhere leaves it there."""
+    APPLIED_IS_DURABLE = "Applied Is Durable"
+    """What a state machine was fed is on its own server's disk."""
     ONE_VOTE_A_TERM = "One Vote A Term"
     """A server grants its vote to at most one candidate in a term, whatever crashes happen."""
     ACKNOWLEDGED_IS_KEPT = "Acknowledged Is Kept"
