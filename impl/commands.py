@@ -9,7 +9,8 @@ import os
 import socket
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -54,11 +55,22 @@ def agent_command(**flags: Any) -> int:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="comitia-")) if flags["dev"] else ""
         try:
             config = build([*_read_files(flags), _document(flags)], socket.gethostname(), temporary)
+            if config.pid_file:
+                stack.enter_context(_pid_file(Path(config.pid_file)))
             return run_agent(config)
         except (ConfigError, StartError) as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             raise click.ClickException(f"{error.filename or 'the system'}: {error.strerror}") from error
+
+
+@contextmanager
+def _pid_file(path: Path) -> Iterator[None]:
+    path.write_text(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _read_files(flags: dict[str, Any]) -> list[Any]:

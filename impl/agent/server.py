@@ -51,6 +51,7 @@ class Server:
         self._log = log
         self._fail = fail
         self._forming = False
+        self._stopped = False
         self._tracer: Tracer | None = None
         self._driver: Driver | None = None
         self._tasks: list[Task] = []
@@ -132,6 +133,7 @@ class Server:
 
     async def stop(self, reason: str) -> None:
         """Refuse what waits, end the trace, close. A disk write under way is finished first."""
+        self._stopped = True
         self.requests.stop()
         for task in self._tasks:
             task.cancel()
@@ -206,10 +208,13 @@ class Server:
         self._runtime.executor.submit(write, lambda _: self._run(genesis), self._cannot_form)
 
     def _cannot_form(self, error: BaseException) -> None:
+        # A server that is stopped meanwhile has closed its log; it fails nobody.
         self._fail(f"cannot write the genesis of the cluster: {error}")
 
     def _run(self, genesis: Genesis) -> None:
-        """The genesis is durable: run Raft."""
+        """The genesis is durable: run Raft, unless the agent was stopped while it was being written."""
+        if self._stopped:
+            return
         config, data, recovered = self._config, self._data, self._data.recovered
         self._discovery.genesis = genesis
         voters = [voter.name for voter in genesis.voters]

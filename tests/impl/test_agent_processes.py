@@ -1,0 +1,365 @@
+"""Agents as their users meet them: processes on loopback, spoken to over HTTP, ended by signals and by kill -9."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 20.0
+STARTED = re.compile(r"agent started: node=(\S+) http=(\S+):(\d+) .*?(?:rpc=(\S+))?(?: |$)")
+
+
+class AgentProcess:
+    """One `comitia agent`; its log is read until it has started."""
+
+    def __init__(self, *flags: str) -> None:
+        command = [sys.executable, str(ROOT / "comitia.py"), "agent", "-http-port", "0", *flags]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._news:
+                self.lines.append(line)
+                self._news.notify_all()
+
+    def wait_for_line(self, text: str) -> str:
+        """The first line of the log that contains `text`."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        with self._news:
+            while True:
+                for line in self.lines:
+                    if text in line:
+                        return line
+                left = deadline - time.monotonic()
+                assert left > 0, f"no line with {text!r} in:\n{''.join(self.lines)}"
+                assert self._reader.is_alive() or not self._news.wait(0), f"ended:\n{''.join(self.lines)}"
+                self._news.wait(min(left, 0.2))
+
+    def started(self) -> AgentProcess:
+        found = STARTED.search(self.wait_for_line("agent started"))
+        assert found is not None
+        self.http_port = int(found[3])
+        rpc = re.search(r" rpc=(\S+)", found.string)
+        self.rpc = rpc[1] if rpc else ""
+        return self
+
+    def request(self, method: str, path: str, body: bytes | None = None, timeout: float = 15.0) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout)
+        with contextlib.closing(connection):
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            self.headers = dict(answer.getheaders())
+            return answer.status, answer.read()
+
+    def put(self, key: str, value: str) -> None:
+        assert self.request("PUT", f"/v1/kv/{key}", value.encode()) == (200, b"true")
+
+    def get(self, key: str, query: str = "raw&consistent") -> str:
+        status, body = self.request("GET", f"/v1/kv/{key}?{query}")
+        assert status == 200, body
+        return body.decode()
+
+    def raft(self) -> dict[str, Any]:
+        stats = json.loads(self.request("GET", "/v1/agent/self")[1])["Stats"]
+        raft: dict[str, Any] = stats["raft"]
+        return raft
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.ended()
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end: the exit code."""
+        code = self.process.wait(PATIENCE_SECONDS)
+        self._reader.join(PATIENCE_SECONDS)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if value := condition():
+                return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {PATIENCE_SECONDS} s: {what}")
+
+
+def run_to_end(*flags: str) -> tuple[int, str]:
+    """An agent that is expected to refuse to start: exit code and its last line."""
+    agent = AgentProcess(*flags)
+    return agent.ended(), agent.lines[-1]
+
+
+class Cluster:
+    """Servers s1 to sN that only know s1's address, and a client agent that knows only the last server's."""
+
+    def __init__(self, directory: Path, servers: int) -> None:
+        self.directory = directory
+        self.servers = servers
+        self.agents: dict[str, AgentProcess] = {}
+        self.flags: dict[str, list[str]] = {}
+        first = self.start("s1", "-server-port", "0")
+        self.flags["s1"][-1] = first.rpc.rpartition(":")[2]  # it keeps its port when it is started again
+        for number in range(2, servers + 1):
+            self.start(f"s{number}", "-server-port", "0", "-retry-join", first.rpc)
+        last = self.agents[f"s{servers}"].rpc
+        self.agents["c1"] = AgentProcess("-node", "c1", "-retry-join", last).started()
+        self.leader()
+
+    def start(self, name: str, *flags: str) -> AgentProcess:
+        if flags:
+            self.flags[name] = ["-server", "-bootstrap-expect", str(self.servers), "-node", name, *flags]
+        directories = ["-data-dir", str(self.directory / name), "-trace", str(self.directory / "trace")]
+        self.agents[name] = AgentProcess(*directories, *self.flags[name]).started()
+        return self.agents[name]
+
+    def leader(self) -> str:
+        def find() -> str | None:
+            for name, agent in self.agents.items():
+                if name.startswith("s") and agent.process.poll() is None and agent.raft()["state"] == "Leader":
+                    return name
+            return None
+
+        found = eventually(find, "a leader")
+        assert isinstance(found, str)
+        return found
+
+    def followers(self) -> list[str]:
+        leader = self.leader()
+        return [name for name in sorted(self.agents) if name.startswith("s") and name != leader]
+
+    def stop(self) -> None:
+        for agent in self.agents.values():
+            if agent.process.poll() is None:
+                agent.kill()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    running = Cluster(tmp_path_factory.mktemp("cluster"), 3)
+    yield running
+    running.stop()
+
+
+def test_what_is_written_at_any_agent_is_read_at_every_agent(cluster: Cluster) -> None:
+    for name, agent in cluster.agents.items():
+        agent.put(f"from/{name}", name)
+    for name in cluster.agents:
+        for agent in cluster.agents.values():
+            assert agent.get(f"from/{name}") == name
+    assert json.loads(cluster.agents["c1"].get("from/", "keys")) == ["from/c1", "from/s1", "from/s2", "from/s3"]
+
+
+def test_a_stale_read_is_answered_by_a_follower_and_says_how_old_it_may_be(cluster: Cluster) -> None:
+    cluster.agents["s1"].put("old", "x")
+    follower = cluster.agents[cluster.followers()[0]]
+    eventually(lambda: follower.request("GET", "/v1/kv/old?stale")[0] == 200, "replication")
+    assert follower.headers["x-consul-effective-consistency"] == "stale"
+    assert follower.headers["x-consul-knownleader"] == "true"
+    assert 0 <= int(follower.headers["x-consul-lastcontact"]) < 5_000
+
+
+def test_every_agent_names_the_same_leader_and_peers(cluster: Cluster) -> None:
+    leader = cluster.agents[cluster.leader()].rpc
+    peers = sorted(agent.rpc for name, agent in cluster.agents.items() if name.startswith("s"))
+    for agent in cluster.agents.values():
+        eventually(lambda agent=agent: json.loads(agent.request("GET", "/v1/status/leader")[1]) == leader, "the leader")
+        assert json.loads(agent.request("GET", "/v1/status/peers")[1]) == peers
+
+
+def test_a_blocking_query_returns_when_its_key_changes(cluster: Cluster) -> None:
+    client, writer = cluster.agents["c1"], cluster.agents["s1"]
+    writer.put("watched", "1")
+    client.request("GET", "/v1/kv/watched")
+    index = client.headers["x-consul-index"]
+    answers: list[tuple[int, bytes]] = []
+    waiter = threading.Thread(
+        target=lambda: answers.append(client.request("GET", f"/v1/kv/watched?raw&index={index}&wait=60s", timeout=30))
+    )
+    waiter.start()
+    writer.put("another", "1")
+    waiter.join(0.3)
+    assert waiter.is_alive(), "another key woke it"
+    writer.put("watched", "2")
+    waiter.join(PATIENCE_SECONDS)
+    assert answers == [(200, b"2")]
+    assert int(client.headers["x-consul-index"]) > int(index)
+
+
+def test_a_blocking_query_ends_with_its_wait(cluster: Cluster) -> None:
+    agent = cluster.agents[cluster.followers()[0]]
+    assert agent.request("GET", "/v1/kv/never?index=1000000&wait=50ms")[0] == 404
+
+
+def test_a_value_that_is_too_large_is_refused_and_the_agent_goes_on(cluster: Cluster) -> None:
+    agent = cluster.agents["s1"]
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read what it has refused
+        status, body = agent.request("PUT", "/v1/kv/big", b"x" * (512 * 1024 + 1))
+        assert status == 413
+        assert b"too large" in body
+    agent.put("big", "x" * 512 * 1024)
+    assert len(cluster.agents["c1"].get("big")) == 512 * 1024
+
+
+def test_garbage_on_the_server_port_costs_one_connection(cluster: Cluster) -> None:
+    import socket
+
+    host, _, port = cluster.agents["s1"].rpc.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 10)
+        assert connection.recv(1) == b""
+    cluster.agents["s1"].put("after/garbage", "1")
+
+
+def test_a_killed_leader_is_replaced_and_comes_back_with_its_data(cluster: Cluster) -> None:
+    client = cluster.agents["c1"]
+    client.put("before", "1")
+    killed = cluster.leader()
+    cluster.agents[killed].kill()
+    client.put("during", "2")
+    assert cluster.leader() != killed
+    restarted = cluster.start(killed)
+    assert restarted.get("before") == "1"
+    applied = int(cluster.agents[cluster.leader()].raft()["applied_index"])
+    eventually(lambda: int(restarted.raft()["applied_index"]) >= applied, "the log of the new leader")
+    assert restarted.get("during", "raw&stale") == "2"
+
+
+def test_a_majority_that_is_killed_and_started_again_forgets_nothing(cluster: Cluster) -> None:
+    cluster.agents["c1"].put("kept", "1")
+    for name in ("s1", "s2", "s3"):
+        cluster.agents[name].kill()
+    for name in ("s1", "s2", "s3"):
+        cluster.start(name)
+    assert cluster.agents["c1"].get("kept") == "1"
+
+
+def test_without_a_quorum_a_request_ends_with_no_cluster_leader(cluster: Cluster, tmp_path: Path) -> None:
+    alone = AgentProcess(
+        "-server", "-node", "x1", "-bootstrap-expect", "3", "-data-dir", str(tmp_path), "-server-port", "0",
+        "-config-file", str(write_config(tmp_path, {"performance": {"rpc_hold_timeout": "200ms"}})),
+    ).started()  # fmt: skip
+    client = AgentProcess(
+        "-node", "x2", "-retry-join", alone.rpc,
+        "-config-file", str(write_config(tmp_path, {"performance": {"rpc_hold_timeout": "200ms"}})),
+    ).started()  # fmt: skip
+    try:
+        assert alone.request("PUT", "/v1/kv/a", b"1") == (500, b"No cluster leader")
+        assert alone.request("GET", "/v1/kv/a?stale") == (500, b"No cluster leader")
+        eventually(lambda: client.request("PUT", "/v1/kv/a", b"1") == (500, b"No cluster leader"), "an answer")
+        alone.kill()
+        status, text = client.request("PUT", "/v1/kv/a", b"1")
+        assert (status, text) in ((500, b"No known Consul servers"), (500, b"No cluster leader"))
+    finally:
+        client.kill()
+
+
+def write_config(directory: Path, document: dict[str, Any]) -> Path:
+    path = directory / "agent.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_server_that_the_cluster_does_not_know_is_told_why(cluster: Cluster, tmp_path: Path) -> None:
+    join = ["-server-port", "0", "-retry-join", cluster.agents["s1"].rpc, "-bootstrap-expect", "3", "-server"]
+    code, line = run_to_end(*join, "-node", "s9", "-data-dir", str(tmp_path / "s9"))
+    assert (code, "servers cannot be added yet" in line) == (1, True), line
+    code, line = run_to_end(*join, "-node", "s2", "-data-dir", str(tmp_path / "s2"))
+    assert (code, "another -node name" in line) == (1, True), line
+
+
+def test_a_mistaken_start_is_one_line_and_exit_code_1(cluster: Cluster, tmp_path: Path) -> None:
+    s1 = cluster.agents["s1"]
+    taken = s1.rpc.rpartition(":")[2]
+    server = ("-server", "-node", "t", "-data-dir", str(tmp_path))
+    for flags, reason in (
+        (("-server", "-node", "s1", "-data-dir", str(cluster.directory / "s1")), "is in use by pid"),
+        ((*server, "-server-port", taken), "already in use"),
+        (("-dev", "-node", "t", "-server-port", "0", "-http-port", str(s1.http_port)), "choose another -http-port"),
+        (("-server", "-node", "t", "-data-dir", "/proc/nowhere"), "choose another -data-dir"),
+        ((*server, "-bind", "0.0.0.0", "-advertise", "127.0.0.1"), "-allow-insecure-rpc"),
+        (("-dev", "-sever"), "flag provided but not defined"),
+    ):
+        code, line = run_to_end(*flags)
+        assert (code, reason in line) == (1, True), line
+
+
+def test_another_nodes_data_directory_is_refused(tmp_path: Path) -> None:
+    flags = ("-server", "-bootstrap-expect", "1", "-data-dir", str(tmp_path), "-server-port", "0")
+    agent = AgentProcess("-node", "a", *flags).started()
+    assert agent.terminate() == 0, agent.lines
+    code, line = run_to_end("-node", "b", *flags)
+    assert (code, "belongs to node a" in line) == (1, True), line
+
+
+def test_a_signal_ends_an_agent_gracefully(tmp_path: Path) -> None:
+    agent = AgentProcess(
+        "-server", "-bootstrap-expect", "1", "-node", "one", "-data-dir", str(tmp_path / "d"), "-server-port", "0",
+        "-trace", str(tmp_path / "t"), "-pid-file", str(tmp_path / "pid"),
+    ).started()  # fmt: skip
+    agent.put("a", "1")
+    assert (tmp_path / "pid").read_text().strip() == str(agent.process.pid)
+    assert agent.terminate() == 0
+    assert not (tmp_path / "pid").exists()
+    trace = [json.loads(line) for line in (tmp_path / "t" / "one-000001.ndjson").read_text().splitlines()]
+    assert trace[0]["kind"] == "header"
+    assert (trace[-1]["kind"], trace[-1]["reason"]) == ("end", "SIGTERM")
+    assert [line["seq"] for line in trace[1:]] == list(range(1, len(trace)))
+
+
+def test_a_damaged_log_is_refused_and_named(tmp_path: Path) -> None:
+    flags = ("-server", "-bootstrap-expect", "1", "-node", "one", "-data-dir", str(tmp_path), "-server-port", "0")
+    agent = AgentProcess(*flags).started()
+    for number in range(3):
+        agent.put(f"k{number}", "a value to be found in the log")
+    agent.kill()
+    segment = next((tmp_path / "raft").iterdir())
+    content = bytearray(segment.read_bytes())
+    content[content.index(b"a value to be found")] ^= 1
+    segment.write_bytes(bytes(content))
+    code, line = run_to_end(*flags)
+    assert (code, "corrupt log: segment" in line) == (1, True), line
+
+
+def test_kv_prints_what_consuls_command_prints(cluster: Cluster) -> None:
+    def kv(*words: str) -> tuple[int, str, str]:
+        verb, *rest = words
+        address = f"-http-addr=127.0.0.1:{cluster.agents['c1'].http_port}"
+        command = [sys.executable, str(ROOT / "comitia.py"), "kv", verb, address, *rest]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        return done.returncode, done.stdout, done.stderr
+
+    assert kv("put", "cli/a", "-5") == (0, "Success! Data written to: cli/a\n", "")
+    assert kv("get", "cli/a") == (0, "-5\n", "")
+    assert kv("get", "cli/none") == (1, "", "Error! No key exists at: cli/none\n")
+    assert kv("put", "-cas", "-modify-index=1", "cli/a", "x") == (1, "", "Error! Did not write to cli/a: CAS failed\n")
+    assert kv("get", "-recurse", "cli/") == (0, "cli/a:-5\n", "")
+    assert json.loads(kv("export", "cli/")[1]) == [{"key": "cli/a", "flags": 0, "value": "LTU="}]
+    assert kv("delete", "-recurse", "cli/") == (0, "Success! Deleted keys with prefix: cli/\n", "")
