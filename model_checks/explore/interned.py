@@ -65,6 +65,32 @@ class Configuration(NamedTuple):
     inbox: int
 
 
+class Effect(NamedTuple):
+    """A local step that changes its server: what of a move does not depend on the inbox."""
+
+    step: Transition
+    after: int
+    sent: tuple[tuple[int, int], ...]
+    recorded: int
+
+
+class LocalState:
+    """What is known of one server state at one position; filled as inboxes ask for it."""
+
+    __slots__ = ("asked", "broken", "internal", "outbox", "received", "useful")
+
+    def __init__(self, outbox: tuple[int, ...], broken: str | None) -> None:
+        self.outbox = outbox
+        """Per receiver, the bits of all that the server may send in this state."""
+        self.broken = broken
+        """The property that one of these messages breaks."""
+        self.internal: list[Effect] | None = None
+        self.asked = 0
+        """Messages whose effect on this state is known, as inbox bits; `useful` are those that have one."""
+        self.useful = 0
+        self.received: dict[int, list[Effect]] = {}
+
+
 class Tables:
     """The lazily filled tables of one exploration."""
 
@@ -90,13 +116,10 @@ class Tables:
         self.recorded: list[Transition] = []
         self.broken: dict[int, str] = {}
         """Recorded step -> the property that it breaks by itself."""
-        self.transitions: dict[Transition, tuple[int, int]] = {}
-        """Every local step computed, with its server's position and the number of the state before it."""
+        self.transitions: list[tuple[Transition, tuple[int, int]]] = []
+        """Every local step computed, once, with its server's position and the number of the state before it."""
         self._by_term: list[dict[int, int]] = [{} for _ in self.c.servers]
-        self._effects: dict[tuple[int, int], list[tuple[Transition, int]]] = {}
-        self._receipt_effects: dict[tuple[int, int], list[tuple[Transition, int]]] = {}
-        self._outboxes: dict[tuple[int, int], tuple[int, ...]] = {}
-        self._record_numbers: dict[Transition, int] = {}
+        self._local_states: list[dict[int, LocalState]] = [{} for _ in self.c.servers]
 
     # ------------------------------------------------------------------------------------------ numbers and worlds
 
@@ -107,7 +130,7 @@ class Tables:
             sent[self.position[m.dest]] |= 1 << self.message(m)
         numbers = [self.servers.number(s) for s in world.servers]
         for position, number in enumerate(numbers):
-            for to, bits in enumerate(self.outbox(position, number)):
+            for to, bits in enumerate(self.local_state(position, number).outbox):
                 sent[to] |= bits
         state = self.histories.number(world.history) << FIELD * self.width
         for position, number in enumerate(numbers):
@@ -160,77 +183,77 @@ class Tables:
 
     # ------------------------------------------------------------------------------------------------------- steps
 
-    def outbox(self, position: int, server: int) -> tuple[int, ...]:
-        """Per receiver, the bits of all that the server may send in this state."""
-        key = (position, server)
-        known = self._outboxes.get(key)
+    def local_state(self, position: int, server: int) -> LocalState:
+        """What is known of state `server` at `position`: at first, what it may send."""
+        known = self._local_states[position].get(server)
         if known is None:
-            sent = [0] * self.width
-            for step in sends(self.protocol, self.c, self.c.servers[position], self.servers.values[server]):
-                self.transitions[step] = key
+            sent, s = [0] * self.width, self.servers.values[server]
+            broken = None
+            for step in sends(self.protocol, self.c, self.c.servers[position], s):
+                self.transitions.append((step, (position, server)))
+                broken = broken or self.judge.sent(s, step.outcome.sent)
                 for m in step.outcome.sent:
                     sent[self.position[m.dest]] |= 1 << self.message(m)
-            known = self._outboxes[key] = tuple(sent)
+            known = self._local_states[position][server] = LocalState(tuple(sent), broken)
         return known
 
-    def effects(self, position: int, configuration: Configuration) -> Iterator[tuple[Transition, int]]:
-        """Every local step from `configuration` that has an effect, with the number of the state after it."""
+    def effects(self, position: int, configuration: Configuration) -> Iterator[Effect]:
+        """Every local step from `configuration` that has an effect."""
         server, inbox = configuration
-        i, s = self.c.servers[position], self.servers.values[server]
-        internal = self._effects.get((position, server))
-        if internal is None:
+        local, i, s = self.local_state(position, server), self.c.servers[position], self.servers.values[server]
+        if local.internal is None:
             found = internal_steps(self.protocol, self.c, self.bounds, i, s)
-            internal = self._effects[position, server] = self.met(position, server, found)
-        yield from internal
-        for bit in bits_of(inbox):
-            received = self._receipt_effects.get((bit, server))
-            if received is None:
-                found = receipts(self.protocol, self.c, self.bounds, i, s, self.messages.values[bit])
-                received = self._receipt_effects[bit, server] = self.met(position, server, found)
-            yield from received
+            local.internal = self.met(position, server, found)
+        yield from local.internal
+        for bit in bits_of(inbox & ~local.asked):
+            found = receipts(self.protocol, self.c, self.bounds, i, s, self.messages.values[bit])
+            received = self.met(position, server, found)
+            local.asked |= 1 << bit
+            if received:
+                local.useful |= 1 << bit
+                local.received[bit] = received
+        for bit in bits_of(inbox & local.useful):
+            yield from local.received[bit]
 
-    def met(self, position: int, server: int, steps: Iterator[Transition]) -> list[tuple[Transition, int]]:
+    def met(self, position: int, server: int, steps: Iterator[Transition]) -> list[Effect]:
         """Note every step; keep those with an effect."""
-        effects = []
+        effects, before = [], self.local_state(position, server).outbox
         for step in steps:
-            self.transitions[step] = (position, server)
-            if not step.changes_nothing:
-                effects.append((step, self.servers.number(step.after)))
+            self.transitions.append((step, (position, server)))
+            if step.changes_nothing:
+                continue
+            after = self.servers.number(step.after)
+            local = self.local_state(position, after)
+            fresh = ((to, bits & ~old) for to, (bits, old) in enumerate(zip(local.outbox, before, strict=True)))
+            sent = tuple((to, self.letters.number(bits)) for to, bits in fresh if bits)
+            effects.append(Effect(step, after, sent, self.record(step, local.broken)))
         return effects
+
+    def record(self, step: Transition, broken_by_sending: str | None) -> int:
+        """The number of a step that the search must look at more closely; -1 if it need not."""
+        broken = self.judge.step(step) or broken_by_sending
+        if broken is None and not step.outcome.facts and step.action != "crash_restart":
+            return -1
+        number = len(self.recorded)
+        self.recorded.append(step)
+        if broken is not None:
+            self.broken[number] = broken
+        return number
 
     def fill(self, position: int, number: int) -> list[Move]:
         """The moves of a configuration, computed from the spec and remembered."""
         configuration = self.configurations[position].values[number]
-        before = self.outbox(position, configuration.server)
-        moves, steps = [], []
-        for step, after in self.effects(position, configuration):
-            outbox = self.outbox(position, after)
-            fresh = ((to, bits & ~old) for to, (bits, old) in enumerate(zip(outbox, before, strict=True)))
-            sent = tuple((to, self.letters.number(bits)) for to, bits in fresh if bits)
-            inbox = self.alive(position, after, configuration.inbox)
-            target = self.configuration(position, Configuration(after, inbox))
-            looks_new = self.views[position][target] != self.views[position][number]
-            moves.append(Move((target - number) << FIELD * position, sent, self.record(step), looks_new))
+        moves, steps, view = [], [], self.views[position][number]
+        for step, after, sent, recorded in self.effects(position, configuration):
+            target = self.configuration(
+                position, Configuration(after, self.alive(position, after, configuration.inbox))
+            )
+            looks_new = self.views[position][target] != view
+            moves.append(Move((target - number) << FIELD * position, sent, recorded, looks_new))
             steps.append(step)
         self.moves[position][number] = moves
         self.move_steps[position][number] = steps
         return moves
-
-    def record(self, step: Transition) -> int:
-        """The number of a step that the search must look at more closely; -1 if it need not."""
-        known = self._record_numbers.get(step)
-        if known is not None:
-            return known
-        sendable = [m for each in sends(self.protocol, self.c, step.server, step.after) for m in each.outcome.sent]
-        broken = self.judge.step(step) or self.judge.sent(step.after, sendable)
-        number = -1
-        if broken is not None or step.outcome.facts or step.action == "crash_restart":
-            number = len(self.recorded)
-            self.recorded.append(step)
-            if broken is not None:
-                self.broken[number] = broken
-        self._record_numbers[step] = number
-        return number
 
     def deliver(self, position: int, number: int, letter: int) -> int:
         """What it adds to a global state when the messages of `letter` join the inbox of configuration `number`."""
@@ -242,9 +265,7 @@ class Tables:
         return added
 
     def after_record(self, history: int, number: int) -> tuple[str | None, int | None]:
-        """What a recorded step breaks, and the history after it (None if it leaves the bounds, which hides any
-        breach).
-        """
+        """What a recorded step breaks, and the history after it: None if it leaves the bounds, then nothing breaks."""
         step, before = self.recorded[number], self.histories.values[history]
         after = remember(before, step, self.bounds)
         if after is None:
