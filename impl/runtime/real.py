@@ -92,6 +92,15 @@ class RealTasks:
             self._fail(error)
 
 
+def _ignore(data: bytes) -> None:
+    """Write to a connection that is gone."""
+
+
+def _nothing() -> int:
+    """Bytes that wait on a connection that is gone."""
+    return 0
+
+
 class RealConnection(asyncio.Protocol):
     """One TCP connection: asyncio's protocol on one side, our `Receiver` on the other; implements `Connection`."""
 
@@ -113,8 +122,8 @@ class RealConnection(asyncio.Protocol):
             endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
         self.local = _address(transport.get_extra_info("sockname"))
         self.remote = _address(transport.get_extra_info("peername"))
-        self.write = self._transport.write
-        self.buffered = self._transport.get_write_buffer_size
+        self.write: Callable[[bytes], None] = self._transport.write
+        self.buffered: Callable[[], int] = self._transport.get_write_buffer_size
         self.made = True
         self._open_connections[self] = None
         self._receiver.connection_made(self)
@@ -126,15 +135,23 @@ class RealConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: gone."""
         self._open_connections.pop(self, None)
+        self._mute()
         self._receiver.connection_lost(exc)
 
     def close(self) -> None:
         """As `Connection.close`."""
+        self._mute()
         self._transport.close()
 
     def abort(self) -> None:
         """As `Connection.abort`."""
+        self._mute()
         self._transport.abort()
+
+    def _mute(self) -> None:
+        """From now on writes do nothing: uvloop's transports raise once they are closed."""
+        self.write = _ignore
+        self.buffered = _nothing
 
 
 class _Dial:
