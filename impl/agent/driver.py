@@ -171,6 +171,9 @@ class Driver:
 
     def read_local(self, query: Query, consistency: Consistency) -> Answer:
         """Answer from what this server has applied."""
+        if self.core.has_ready():
+            # The steps that made this server what it is now must be in the trace before an answer that rests on them.
+            self._pump()
         answer = answer_query(self.store, query)
         if self._tracer is not None:
             self._requests += 1

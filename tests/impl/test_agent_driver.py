@@ -318,6 +318,18 @@ def a_write_is_in_the_trace_before_its_client_hears() -> None:
     assert [(line["index"], line["term"]) for line in heard[0] if line["kind"] == "propose"] == [(2, 1)]
 
 
+def what_an_answer_rests_on_is_in_the_trace_before_it() -> None:
+    bench = Bench(voters=3, trace=True)
+    while bench.core.role is Role.FOLLOWER:
+        bench.world.advance(TICK_NS)
+    bench.world.finish_disk()
+    bench.driver.receive("s2", 1, RequestVoteResponse(1, bench.core.term, True), 0)
+    assert bench.core.role is Role.LEADER
+    bench.driver.read_local(KvGet("k"), Consistency.DEFAULT)
+    actions = [line.get("action", line["kind"]) for line in bench.trace()]
+    assert "become_leader" in actions[: actions.index("answer")]
+
+
 def a_message_in_the_kernel_counts_before_an_election() -> None:
     bench = Bench(voters=3)
     world = bench.world
@@ -351,6 +363,7 @@ SENTENCES = [
     a_full_disk_grants_no_vote,
     the_trace_is_written_before_a_message_leaves,
     a_write_is_in_the_trace_before_its_client_hears,
+    what_an_answer_rests_on_is_in_the_trace_before_it,
     a_message_in_the_kernel_counts_before_an_election,
     a_pause_of_the_process_is_not_an_election_timeout,
 ]
@@ -389,6 +402,12 @@ def ignore_failure(driver: Driver, writes: list[Any], error: BaseException) -> N
     driver._written(writes)
 
 
+def read_at_once(driver: Driver, query: KvGet, consistency: Consistency) -> None:
+    assert driver._tracer is not None
+    driver._trace_read("q1", consistency, query, driver.store.get(query.key))
+    driver._tracer.flush()
+
+
 def tick_at_once(driver: Driver) -> None:
     driver.core.tick()
     driver._schedule()
@@ -404,6 +423,7 @@ def tick_at_once(driver: Driver) -> None:
         (Driver, "_write_failed", ignore_failure, a_full_disk_grants_no_vote),
         (Tracer, "flush", lambda tracer: None, the_trace_is_written_before_a_message_leaves),
         (Tracer, "proposals", lambda tracer, proposed: None, a_write_is_in_the_trace_before_its_client_hears),
+        (Driver, "read_local", read_at_once, what_an_answer_rests_on_is_in_the_trace_before_it),
         (Driver, "_poll_before_tick", tick_at_once, a_message_in_the_kernel_counts_before_an_election),
         (module, "TICKS_AT_ONCE_MAX", 10**9, a_pause_of_the_process_is_not_an_election_timeout),
     ],

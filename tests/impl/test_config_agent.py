@@ -52,7 +52,8 @@ def test_defaults_are_consuls_and_bind_to_loopback() -> None:
 def test_a_file_uses_consuls_keys_and_flags_win() -> None:
     text = b"""{"server": true, "bootstrap_expect": 3, "retry_join": ["a:1", "[::1]"], "node_name": "s1",
         "data_dir": "/d", "bind_addr": "127.0.0.2", "ports": {"http": 1, "server": 2},
-        "performance": {"raft_multiplier": 5, "rpc_hold_timeout": "1s500ms"}, "limits": {"kv_max_value_size": 1024}, "log_level": "debug"}"""
+        "performance": {"raft_multiplier": 5, "rpc_hold_timeout": "1s500ms"},
+        "limits": {"kv_max_value_size": 1024}, "log_level": "debug"}"""
     flags = Document(retry_join=["b"], ports=Ports(http=9), node_name="s2")
     config = built(read_document(text, "file"), flags)
     assert config.join == (Address("a", 1), Address("::1", 8300), Address("b", 8300))
