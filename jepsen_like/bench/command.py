@@ -1,0 +1,135 @@
+"""`comitia bench`: figures to print, never thresholds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from jepsen_like.bench.failover import measure_failover
+from jepsen_like.bench.kv import Measured, measure_both, ratios, sync_ms
+from jepsen_like.bench.servers import ComitiaServers, EtcdServers, running
+from model_checks.verdicts import EXIT_INTERNAL, SetupFailed
+
+SATURATED = 0.9
+
+
+@click.group("bench", context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Measure speed with plain processes on loopback, all clients at the leader, every write synced."""
+
+
+def _table(measured: list[Measured]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in (
+        "system",
+        "operation",
+        "clients",
+        "per second",
+        "p50 ms",
+        "p99 ms",
+        "errors",
+        "generator CPU",
+        "server CPU",
+    ):
+        table.add_column(title, justify="left" if title in ("system", "operation") else "right")
+    for each in measured:
+        shares = " ".join(f"{share:.0%}" for share in each.generator_cpu_shares)
+        table.add_row(
+            *(each.system, each.operation, str(each.clients), f"{each.per_second:,.0f}", f"{each.p50_ms:.2f}"),
+            *(f"{each.p99_ms:.2f}", str(each.errors), shares, f"{each.server_cpu_share:.0%}"),
+        )
+    return table
+
+
+@command.command("kv")
+@click.option("--servers", type=click.IntRange(1, 9), default=3, show_default=True)
+@click.option("--clients", type=click.IntRange(min=1), default=64, show_default=True, help="Outstanding requests.")
+@click.option("--seconds", type=click.FloatRange(min=0.5), default=10.0, show_default=True, help="A measurement.")
+@click.option("--value-bytes", type=click.IntRange(0, 500_000), default=256, show_default=True)
+@click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Of the load generator.")
+@click.option("--against", type=click.Choice(["etcd"]), help="Measure this, too, in the same run.")
+@click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For the data.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
+def kv_command(
+    servers: int,
+    clients: int,
+    seconds: float,
+    value_bytes: int,
+    processes: int,
+    against: str | None,
+    directory: Path | None,
+    as_json: bool,
+) -> int:
+    """Replicated puts and linearizable reads a second.
+
+    etcd is loaded over gRPC by the same generator (8 connections shared by the clients), Comitia over HTTP/1.1 (one a
+    client). A generator process near 100% of a core is the bottleneck: give --processes more.
+    """
+    measured: list[Measured] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name:
+            floor_ms = sync_ms(Path(name))
+            for kind in [ComitiaServers, *([EtcdServers] if against else [])]:
+                (Path(name) / kind.name).mkdir()
+                with running(kind(servers, Path(name) / kind.name)) as started:
+                    measured += measure_both(started, clients, seconds, processes, value_bytes)
+    except SetupFailed as error:
+        click.echo(f"set-up failed: {error}", err=True)
+        return EXIT_INTERNAL
+    if as_json:
+        report = {
+            "fdatasync_ms": floor_ms,
+            "measured": msgspec.to_builtins(measured),
+            "ratio_to_etcd": ratios(measured),
+        }
+        click.echo(json.dumps(report))
+        return 0
+    console = Console()
+    console.print(
+        f"{servers} servers, values of {value_bytes} B, fdatasync of 4 KiB here: {floor_ms} ms", highlight=False
+    )
+    console.print(_table(measured))
+    for operation, ratio in ratios(measured).items():
+        console.print(f"{operation}: {ratio:.2f} times etcd", highlight=False)
+    for each in measured:
+        if max(each.generator_cpu_shares) > SATURATED:
+            console.print(f"{each.system} {each.operation}: the load generator was saturated; raise --processes")
+        if each.last_error:
+            console.print(f"{each.system} {each.operation}: {each.last_error}", markup=False)
+    return 0
+
+
+@command.command("failover")
+@click.option("--servers", type=click.IntRange(3, 9), default=3, show_default=True)
+@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For the data.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, everything else to stderr.")
+def failover_command(servers: int, trials: int, directory: Path | None, as_json: bool) -> int:
+    """kill -9 the leader: time to the next acknowledged put, default settings.
+
+    A client at each surviving server retries with a timeout of 100 ms; the first acknowledgement counts.
+    """
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name,
+            running(ComitiaServers(servers, Path(name))) as started,
+        ):
+            times = measure_failover(started, trials, lambda line: print(line, file=sys.stderr, flush=True))
+    except SetupFailed as error:
+        click.echo(f"set-up failed: {error}", err=True)
+        return EXIT_INTERNAL
+    median = statistics.median(times)
+    if as_json:
+        report = {"trials": trials, "median_ms": median, "min_ms": min(times), "max_ms": max(times), "each_ms": times}
+        click.echo(json.dumps(report))
+    else:
+        click.echo(f"{trials} trials: median {median:.0f} ms, min {min(times):.0f} ms, max {max(times):.0f} ms")
+    return 0

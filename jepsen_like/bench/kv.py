@@ -1,0 +1,152 @@
+"""Replicated puts and linearizable reads a second, with latencies, of Comitia and, in the same run, of etcd.
+
+All clients talk to the leader, values are the same, both sync every write. The generator runs in processes of its own
+and its share of a core is reported: a share near 1 means that the generator was measured, not the server.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jepsen_like.bench.load import PUT, READ, LoadReport, LoadSpec
+from jepsen_like.bench.servers import SOURCE_ROOT, Servers
+from model_checks.verdicts import SetupFailed
+
+WARM_UP_S = 1.5
+KEYS = 1_000
+ETCD_CONNECTIONS = 8
+"""etcd's clients share connections, as its Go client does; HTTP/1.1 needs one a client."""
+
+
+class Measured(msgspec.Struct, kw_only=True):
+    """One operation on one system."""
+
+    system: str
+    operation: str
+    clients: int
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+    generator_cpu_shares: list[float]
+    """Of one core, each process."""
+    server_cpu_share: float
+    """Of one core, all servers together."""
+    last_error: str = ""
+
+
+def quantile(ordered: list[int], part: float) -> float:
+    """The quantile of an ordered list, in the same unit; 0 for an empty one."""
+    return float(ordered[min(len(ordered) - 1, int(len(ordered) * part))]) if ordered else 0.0
+
+
+def start_process(spec: LoadSpec) -> subprocess.Popen[bytes]:
+    """A generator process that has its orders."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jepsen_like.bench.load"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=SOURCE_ROOT,
+    )
+    assert process.stdin is not None
+    process.stdin.write(msgspec.json.encode(spec))
+    process.stdin.close()
+    return process
+
+
+def measure(
+    servers: Servers, operation: str, clients: int, seconds: float, processes: int, value_bytes: int
+) -> Measured:
+    """Load the leader with `clients` outstanding requests for `seconds`, after a warm-up. Raises SetupFailed."""
+    leader = servers.wait_for_leader()
+    since_ns = time.monotonic_ns() + int(WARM_UP_S * 1e9)
+    shares = [clients // processes + (number < clients % processes) for number in range(processes)]
+    started: list[subprocess.Popen[bytes]] = []
+    for share in filter(None, shares):
+        connections = max(1, min(share, ETCD_CONNECTIONS // processes)) if servers.name == "etcd" else share
+        spec = LoadSpec(
+            system=servers.name,
+            operation=operation,
+            port=servers.client_ports[leader],
+            connections=connections,
+            depth=-(-share // connections),
+            keys=KEYS,
+            value_bytes=value_bytes,
+            since_ns=since_ns,
+            until_ns=since_ns + int(seconds * 1e9),
+        )
+        started.append(start_process(spec))
+    time.sleep(max(0.0, (since_ns - time.monotonic_ns()) / 1e9))
+    cpu_before = servers.cpu_seconds()
+    time.sleep(seconds)
+    cpu_used = servers.cpu_seconds() - cpu_before
+    reports = [_report(process, seconds) for process in started]
+    latencies = sorted(latency for report in reports for latency in report.latencies_us)
+    return Measured(
+        system=servers.name,
+        operation=operation,
+        clients=clients,
+        per_second=round(len(latencies) / seconds, 1),
+        p50_ms=quantile(latencies, 0.5) / 1000,
+        p99_ms=quantile(latencies, 0.99) / 1000,
+        errors=sum(report.errors for report in reports),
+        generator_cpu_shares=[report.cpu_share for report in reports],
+        server_cpu_share=round(cpu_used / seconds, 3),
+        last_error=next((report.last_error for report in reports if report.last_error), ""),
+    )
+
+
+def _report(process: subprocess.Popen[bytes], seconds: float) -> LoadReport:
+    assert process.stdout is not None
+    try:
+        output = process.stdout.read()
+        process.wait(seconds + 20)
+        return msgspec.json.decode(output, type=LoadReport)
+    except msgspec.DecodeError as error:
+        raise SetupFailed(f"a load generator ended without a report (status {process.returncode}): {error}") from error
+    finally:
+        process.stdout.close()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def measure_both(servers: Servers, clients: int, seconds: float, processes: int, value_bytes: int) -> list[Measured]:
+    """Puts, then reads of what was put."""
+    return [measure(servers, operation, clients, seconds, processes, value_bytes) for operation in (PUT, READ)]
+
+
+def sync_ms(directory: Path, count: int = 50) -> float:
+    """The median time of a 4 KiB append with fdatasync here: the floor of every put."""
+    path = directory / "sync-probe"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    times: list[float] = []
+    try:
+        for _ in range(count):
+            os.write(descriptor, b"x" * 4096)
+            before = time.perf_counter()
+            os.fdatasync(descriptor)
+            times.append((time.perf_counter() - before) * 1000)
+    finally:
+        os.close(descriptor)
+        path.unlink()
+    return round(sorted(times)[count // 2], 3)
+
+
+def ratios(measured: list[Measured]) -> dict[str, float]:
+    """Comitia's rate by etcd's, for each operation that both were measured for."""
+    rates: dict[str, dict[str, Any]] = {}
+    for each in measured:
+        rates.setdefault(each.operation, {})[each.system] = each.per_second
+    return {
+        operation: round(both["comitia"] / both["etcd"], 3)
+        for operation, both in rates.items()
+        if both.get("etcd") and "comitia" in both
+    }
