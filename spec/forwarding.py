@@ -27,7 +27,7 @@ from msgspec.structs import replace
 AgentName = str
 
 
-class Request(msgspec.Struct, frozen=True, order=True):
+class Request(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     """What a client wants: `writes` if it changes the state."""
 
     id: str
@@ -45,7 +45,7 @@ class Answer(StrEnum):
     """Nobody here knows: the connection was lost, the time is over, leadership was lost while committing."""
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, cache_hash=True):
     """A request sent over the connection `caller` -> `callee` in its `epoch`; `number` is unique at the caller."""
 
     caller: AgentName
@@ -59,30 +59,30 @@ class Call(msgspec.Struct, frozen=True):
     """History variable: the agents that the request passed, the caller last."""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, cache_hash=True):
     """The callee's answer to a call, on the same connection and in the same epoch."""
 
     call: Call
     answer: Answer
 
 
-class Held(msgspec.Struct, frozen=True, tag=True):
+class Held(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     """Waiting here: nothing was sent that could still be applied."""
 
 
-class Dialling(msgspec.Struct, frozen=True, tag=True):
+class Dialling(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     """Waiting for a connection to `to`: definitely not sent."""
 
     to: AgentName
 
 
-class Calling(msgspec.Struct, frozen=True, tag=True):
+class Calling(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     """Sent, and no reply yet."""
 
     call: Call
 
 
-class Appended(msgspec.Struct, frozen=True, tag=True):
+class Appended(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     """This server believed that it leads and appended `entry` to the replicated log."""
 
     entry: int
@@ -91,7 +91,7 @@ class Appended(msgspec.Struct, frozen=True, tag=True):
 Phase = Held | Dialling | Calling | Appended
 
 
-class Task(msgspec.Struct, frozen=True):
+class Task(msgspec.Struct, frozen=True, cache_hash=True):
     """A request that an agent is busy with; `source` is the call that brought it, None if a client did."""
 
     request: Request
@@ -99,7 +99,7 @@ class Task(msgspec.Struct, frozen=True):
     phase: Phase
 
 
-class Agent(msgspec.Struct, frozen=True):
+class Agent(msgspec.Struct, frozen=True, cache_hash=True):
     """One agent, volatile altogether."""
 
     server: bool
@@ -111,7 +111,7 @@ class Agent(msgspec.Struct, frozen=True):
     """Calls made so far, over all incarnations (their identity)."""
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, cache_hash=True):
     """What a local step yields: the next agent, what it sent, what it appended, what it told its clients."""
 
     agent: Agent
@@ -270,7 +270,7 @@ def with_phase(agent: Agent, task: Task, phase: Phase) -> Agent:
 # -------------------------------------------------
 
 
-class Observed(msgspec.Struct, frozen=True):
+class Observed(msgspec.Struct, frozen=True, cache_hash=True):
     """What properties may speak of: answers given to clients, requests applied (once for each entry), and for each
     call sent its path, callee included.
     """

@@ -114,9 +114,9 @@ def search(bounds: Bounds, properties: tuple[Property, ...], states_max: int) ->
             for label, after in steps(bounds, world):
                 done.generated += 1
                 done.actions[label.partition("(")[0]] += 1
-                note_what_happened(done, label, world, after)
                 if after in parents:
                     continue
+                note_what_happened(done, label, world, after)
                 parents[after] = (world, label)
                 found.append(after)
                 done.broken = broken_property(after, properties)
@@ -131,7 +131,7 @@ def search(bounds: Bounds, properties: tuple[Property, ...], states_max: int) ->
 
 
 def note_what_happened(done: Search, label: str, before: World, after: World) -> None:
-    """Evaluate the `sometimes` properties that were not seen yet."""
+    """Evaluate the `sometimes` properties that were not seen yet, on a step that led to a new state."""
     if len(done.happened) < len(SOMETIMES):
         done.happened.update(
             name for name, seen in SOMETIMES.items() if name not in done.happened and seen(label, before, after)

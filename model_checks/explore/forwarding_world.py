@@ -19,7 +19,7 @@ from spec import forwarding
 from spec.forwarding import Agent, AgentName, Answer, Call, Calling, Dialling, Observed, Outcome, Reply, Request
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class Bounds(msgspec.Struct, frozen=True, cache_hash=True):
     """What is explored exhaustively."""
 
     servers: tuple[AgentName, ...] = ("a", "b")
@@ -43,7 +43,7 @@ class Fate(StrEnum):
     APPLIED = "applied"
 
 
-class Link(msgspec.Struct, frozen=True):
+class Link(msgspec.Struct, frozen=True, cache_hash=True):
     """The newest connection from `caller` to `callee`; epoch 0: there was none. The ends are open or not, each by
     itself.
     """
@@ -55,7 +55,7 @@ class Link(msgspec.Struct, frozen=True):
     callee_open: bool = False
 
 
-class World(msgspec.Struct, frozen=True):
+class World(msgspec.Struct, frozen=True, cache_hash=True):
     """One global state. `answers`, the calls in flight and the log's applied entries are what properties speak of."""
 
     agents: tuple[Agent, ...]
@@ -253,6 +253,8 @@ def forgetting_idle_links(world: World) -> World:
     """Connections between two agents that nothing refers to any more begin again at epoch 0: losing one changes
     nothing else.
     """
+    if not any(link.epoch for link in world.links):
+        return world
     used = {(call.caller, call.callee) for call in world.calls} | {
         (r.call.caller, r.call.callee) for r in world.replies
     }

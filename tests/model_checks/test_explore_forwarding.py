@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
-from model_checks.explore.forwarding import READ, SOMETIMES, WRITE, explore_forwarding
+from model_checks.explore.forwarding import READ, SOMETIMES, WRITE, broken_property, explore_forwarding
 from model_checks.explore.forwarding_mutants import MUTANTS, applied_mutant
-from model_checks.explore.forwarding_world import ACTIONS, Bounds
+from model_checks.explore.forwarding_world import ACTIONS, Bounds, World, initial_world, steps
 from model_checks.verdicts import Verdict
 from spec import forwarding
+from spec.forwarding import Request
 
 SMALL = (Bounds(requests=(WRITE,), calls=2), Bounds(requests=(READ,), calls=2, crashes=0))
 
@@ -56,3 +59,45 @@ def test_beliefs_that_point_in_a_circle_do_not_make_a_request_travel_in_it() -> 
     result = explore_forwarding((Bounds(requests=(WRITE,), entrances=("a",), calls=2, crashes=0),))
     assert result.verdict != Verdict.INVALID
     assert result.figures["actions"]["refuse_forwarded"] > 0
+
+
+LARGE = Bounds(
+    servers=("a", "b", "d"),
+    clients=("c", "e"),
+    requests=(WRITE, READ, Request("w2", True), Request("w3", True)),
+    entrances=("a", "b", "c", "e"),
+    calls=12,
+    crashes=2,
+)
+
+
+RARE = {"believe", "crash_restart", "hold_timeout", "leadership_lost", "dial_failed", "connection_lost_at_callee"}
+WALKS = 100
+
+
+def walk(seed: int, length: int = 120) -> str:
+    """A random run far beyond what can be exhausted: an action first, then one of its steps. What it breaks."""
+    random, world = Random(seed), initial_world(LARGE)
+    for _ in range(length):
+        by_action: dict[str, list[World]] = {}
+        for label, after in steps(LARGE, world):
+            by_action.setdefault(label.partition("(")[0], []).append(after)
+        if not by_action:
+            break
+        names = sorted(by_action)
+        world = random.choice(by_action[random.choices(names, [1 if name in RARE else 6 for name in names])[0]])
+        if broken := broken_property(world, forwarding.PROPERTIES):
+            return broken
+    return ""
+
+
+def test_random_walks_beyond_the_bounds_break_no_property() -> None:
+    assert {walk(seed) for seed in range(WALKS)} == {""}
+
+
+@pytest.mark.parametrize(
+    "name", ["retry_write_after_lost_connection", "forward_what_was_forwarded", "refuse_at_timeout"]
+)
+def test_random_walks_find_mutants(name: str) -> None:
+    with applied_mutant(MUTANTS[name]):
+        assert any(walk(seed) for seed in range(WALKS))
