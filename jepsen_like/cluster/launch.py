@@ -19,6 +19,7 @@ import msgspec
 
 from jepsen_like.cluster import plan as plans
 from jepsen_like.cluster import processes, state
+from jepsen_like.cluster.protocol import ClusterFailure
 from jepsen_like.cluster.spec import HTTP_PORT, SOURCE_ROOT, ClusterSpec, agent_argv
 from jepsen_like.net import addresses
 from jepsen_like.net.namespaces import Identity, invoking_user
@@ -48,7 +49,8 @@ class Launched(msgspec.Struct, frozen=True):
             except subprocess.TimeoutExpired:
                 _kill(self.supervisor_pid)
                 self.outer.wait(END_TIMEOUT_S)
-            state.remove(self.directory)
+            with contextlib.suppress(ClusterFailure):  # another cluster has taken the name meanwhile
+                state.remove(self.directory)
 
 
 def launch(spec: ClusterSpec, *, attached: bool) -> Launched:

@@ -14,6 +14,7 @@ import os
 import pwd
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from jepsen_like.cluster.spec import ClusterSpec
 from jepsen_like.net.namespaces import Identity, invoking_user
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+REMOVED_PREFIX = ".removed-"
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -60,7 +62,7 @@ def cluster_directory(name: str) -> Path:
 def names() -> list[str]:
     """All clusters, alive or dead."""
     try:
-        return sorted(entry.name for entry in home().iterdir() if entry.is_dir())
+        return sorted(entry.name for entry in home().iterdir() if NAME.fullmatch(entry.name) and entry.is_dir())
     except FileNotFoundError:
         return []
 
@@ -68,16 +70,31 @@ def names() -> list[str]:
 def is_alive(directory: Path) -> bool:
     """Whether a supervisor, or somebody who is starting one, holds the lock."""
     try:
-        handle = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+        lock = _try_lock(directory)
     except FileNotFoundError:
         return False
+    if lock is not None:
+        os.close(lock)
+    return lock is None
+
+
+def _try_lock(directory: Path, flags: int = 0) -> int | None:
+    """The descriptor that holds a directory's lock, or None if somebody else does; raises FileNotFoundError.
+
+    A lock that was removed between opening and locking protects nothing: whoever removed it had it.
+    """
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(directory / "lock").st_ino == os.fstat(lock).st_ino:
+            return lock
     except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+        pass
+    except FileNotFoundError:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
 
 
 def load(directory: Path) -> Metadata:
@@ -113,15 +130,15 @@ def claim(name: str, user: Identity | None) -> tuple[Path, int]:
     if not NAME.fullmatch(name):
         raise ClusterFailure(f"{name!r} is no name for a cluster: use small letters, digits and '-', at most 63")
     directory = home() / name
-    make_directory(directory, user)
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
+        make_directory(directory, user)
+        lock = _try_lock(directory, os.O_CREAT)
+    except (FileExistsError, FileNotFoundError) as error:
+        raise ClusterFailure(f"cluster {name!r} is being removed at this moment: try again") from error
+    if lock is None:
         raise ClusterFailure(
             f"cluster {name!r} is running already; `comitia cluster down {name}` ends it, or take another --name"
-        ) from None
+        )
     for entry in directory.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -137,7 +154,7 @@ def claim_free(prefix: str, user: Identity | None) -> tuple[Path, int]:
         if not is_alive(home() / name):
             try:
                 return claim(name, user)
-            except ClusterFailure:  # somebody else was faster
+            except ClusterFailure:  # somebody else was faster, or is just removing it
                 continue
     raise ClusterFailure(f"a thousand clusters called {prefix}-N are running; `comitia cluster down --all` ends them")
 
@@ -152,7 +169,17 @@ def make_directory(directory: Path, user: Identity | None) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Remove all that a dead cluster left; raises ClusterFailure if it is alive."""
-    if is_alive(directory):
+    """Remove all that a dead cluster left; raises ClusterFailure if it is alive.
+
+    It is moved away first, under its lock: whoever claims the name meanwhile gets a directory of his own.
+    """
+    try:
+        lock = _try_lock(directory, os.O_CREAT)
+    except FileNotFoundError:
+        return
+    if lock is None:
         raise ClusterFailure(f"cluster {directory.name} is alive: end it first")
-    shutil.rmtree(directory, ignore_errors=True)
+    directory.rename(directory.with_name(f"{REMOVED_PREFIX}{directory.name}-{os.getpid()}-{time.monotonic_ns()}"))
+    os.close(lock)
+    for removed in directory.parent.glob(f"{REMOVED_PREFIX}*"):
+        shutil.rmtree(removed, ignore_errors=True)

@@ -31,6 +31,7 @@ from jepsen_like.cluster.processes import AgentProcess, reap
 from jepsen_like.net import addresses, interfaces, namespaces, relay, rules, switch
 from model_checks.verdicts import SetupFailed
 
+SWITCH_ANSWER_BYTES_MAX = 16 << 20
 SWITCH_DIED = "the switch has died: without it no node reaches another, and the cluster ends"
 
 
@@ -57,7 +58,9 @@ class Supervisor:
     async def run(self) -> None:
         """Start all agents, report, obey until the end."""
         loop = asyncio.get_running_loop()
-        self._switch_reader, self._switch_writer = await asyncio.open_connection(sock=self._switch_socket)
+        self._switch_reader, self._switch_writer = await asyncio.open_connection(
+            sock=self._switch_socket, limit=SWITCH_ANSWER_BYTES_MAX
+        )
         loop.add_signal_handler(signal.SIGCHLD, self._children_changed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ended.set)
@@ -119,7 +122,10 @@ class Supervisor:
     async def _ask_switch(self, request: switch.SetRules | switch.Count) -> switch.Answer:
         async with self._switch_lock:
             self._switch_writer.write(msgspec.json.encode(request) + b"\n")
-            line = await self._switch_reader.readline()
+            try:
+                line = await self._switch_reader.readline()
+            except ConnectionError:
+                line = b""
         if not line:
             self._switch_died()
             raise protocol.ClusterFailure(SWITCH_DIED)

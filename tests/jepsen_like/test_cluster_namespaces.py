@@ -34,8 +34,9 @@ PORT = 5000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def a_machine_that_can() -> None:
+def a_machine_that_can(tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMITIA_HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("SUDO_UID", raising=False)
         try:
             launch.launch(ClusterSpec(servers=0), attached=True).end()

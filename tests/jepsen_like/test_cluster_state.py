@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,6 +51,38 @@ def test_a_directory_is_claimed_by_one_cluster_at_a_time(home: Path) -> None:
         state.remove(directory)
     os.close(lock)
     assert not state.is_alive(directory)
+
+
+def check_names_are_exclusive(mutant: str = "", workers: int = 6, rounds: int = 80) -> None:
+    """Many processes claim and remove the same names; each writes a file into its own and must find it there."""
+    script = (
+        "import os, shutil, time\nfrom jepsen_like.cluster import state\n"
+        f"{mutant}\n"
+        f"for _ in range({rounds}):\n"
+        "    directory, lock = state.claim_free('x', None)\n"
+        "    (directory / 'mine').write_text(str(os.getpid()))\n"
+        "    time.sleep(0.001)\n"
+        "    assert (directory / 'mine').read_text() == str(os.getpid())\n"
+        "    os.close(lock)\n"
+        "    try:\n        state.remove(directory)\n"
+        "    except state.ClusterFailure:\n        pass\n"
+    )
+    command = [sys.executable, "-c", script]
+    root = Path(__file__).parents[2]
+    crowd = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for _ in range(workers)]
+    complaints = [process.communicate(timeout=60)[1] for process in crowd]
+    assert complaints == [""] * workers
+
+
+def test_no_two_processes_hold_one_name_while_others_remove_it() -> None:
+    check_names_are_exclusive()
+
+
+def test_a_removal_that_looks_first_and_removes_later_is_noticed() -> None:
+    with pytest.raises(AssertionError):
+        check_names_are_exclusive(
+            "state.remove = lambda path: state.is_alive(path) or time.sleep(0.001) or shutil.rmtree(path, True)"
+        )
 
 
 def test_what_a_dead_cluster_left_does_not_reach_the_next_one_of_its_name(home: Path) -> None:
