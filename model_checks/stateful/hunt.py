@@ -99,10 +99,12 @@ class Hunt:
         self.world.settle()
 
     def _crash_or_restart(self, name: str) -> None:
-        if self.world.is_up(name):
-            self.world.crash(name, self.random.randrange(4), self.random.randrange(60))
-        else:
+        if not self.world.is_up(name):
             self.world.restart(name)
+        elif self.random.random() < 0.3:
+            self.world.scatter(name, self.random.randrange(1 << 16))
+        else:
+            self.world.crash(name, self.random.randrange(4), self.random.randrange(60))
 
     def _cut(self, name: str) -> None:
         side = {other for other in self.world.names if self.random.random() < 0.5}

@@ -157,6 +157,11 @@ class CoreMachine(RuleBasedStateMachine):
         """Power loss: a prefix of what was not confirmed survives."""
         self._do(self._name(server), self.world.crash, keep, torn_bytes)
 
+    @rule(server=PICK, seed=PICK)
+    def scatter(self, server: int, seed: int) -> None:
+        """Power loss: any sectors of what was not confirmed survive."""
+        self._do(self._name(server), self.world.scatter, seed)
+
     @rule(server=PICK)
     def restart(self, server: int) -> None:
         """A crashed server starts again."""

@@ -11,6 +11,7 @@
     append NAME [N]             the disk is given the next N writes
     sync NAME                   and confirms them
     crash NAME [KEEP [TORN]]    power loss; KEEP of the changes that were not synced survive, and TORN bytes of the next
+    scatter NAME SEED           power loss; any sectors of what was not synced survive
     restart NAME
     cut FROM TO / heal
     connected NAME PEER / disconnected NAME PEER
@@ -148,6 +149,7 @@ _COMMANDS: dict[str, tuple[int, Callable[..., None]]] = {
     "append": (1, World.append),
     "sync": (1, World.sync),
     "crash": (1, World.crash),
+    "scatter": (1, World.scatter),
     "restart": (1, World.restart),
     "cut": (2, World.cut),
     "heal": (0, World.heal),

@@ -84,6 +84,9 @@ class SystemUnderTest(Protocol):
     def crash(self, name: str, keep: int, torn_bytes: int) -> None:
         """Power loss: of what was not confirmed, a prefix survives."""
 
+    def scatter(self, name: str, seed: int) -> None:
+        """Power loss: of what was not confirmed, any sectors survive."""
+
     def restart(self, name: str) -> None:
         """Start a crashed server."""
 
@@ -222,6 +225,12 @@ class World:
         """Power loss at one server: of what was not synced, `keep` changes survive, and some bytes of the next."""
         self._note(f"crash {name} {keep} {torn_bytes}")
         self.nodes[name].crash(keep, torn_bytes)
+        self._held.discard(name)
+
+    def scatter(self, name: str, seed: int) -> None:
+        """Power loss at one server whose disk reorders: of what was not synced, any sectors survive."""
+        self._note(f"scatter {name} {seed}")
+        self.nodes[name].crash_scattered(seed)
         self._held.discard(name)
 
     def restart(self, name: str) -> None:
