@@ -1,5 +1,4 @@
-"""What holds in every state of the catalog and over every command, whatever the log says. Checked by tests and by
-read conformance.
+"""What holds in every state of the catalog and over every command, whatever the log says.
 
 Source: Consul, "KV Store - HTTP API" (CreateIndex, ModifyIndex) and "Blocking Queries" (index).
 """

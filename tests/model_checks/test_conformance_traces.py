@@ -6,6 +6,7 @@ A random run of the spec, written as traces, conforms; a run that was tampered w
 from __future__ import annotations
 
 import base64
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from model_checks.conformance import check_traces
+from model_checks.conformance import check_traces, observed
+from model_checks.conformance.entries import digest_at
 from model_checks.conformance.spec_runs import Lines, SpecCluster, written
 from model_checks.verdicts import CheckResult, Verdict, merge
 from spec.raft.actions import ACTIONS
+from spec.raft.log import Log
 
 
 def judged(lines: Lines, directory: Path) -> dict[str, CheckResult]:
@@ -341,3 +344,42 @@ def test_a_trace_that_was_tampered_with_is_rejected(
     assert TAMPERED[tamper] in broken(results)
     guilty = results[TAMPERED[tamper][0]]
     assert "line" in guilty.reason and "the last lines of" in guilty.details
+
+
+# ---------------------------------------------------------------------------------------------- how much work
+
+
+def calls_per_line(lines: Lines, directory: Path) -> float:
+    """Function calls that checking a trace takes, for each of its lines: a measure of time that does not depend on
+    the machine.
+    """
+    directory.mkdir()
+    written(lines, directory)
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        check_traces(directory)
+    finally:
+        sys.setprofile(None)
+    return calls / sum(len(of_file) for of_file in lines.values())
+
+
+def test_doubling_a_trace_at_most_doubles_the_work(tmp_path: Path) -> None:
+    short, long = (SpecCluster(seed=7).run(steps).lines for steps in (3000, 12000))
+    assert calls_per_line(long, tmp_path / "long") <= 1.2 * calls_per_line(short, tmp_path / "short")
+
+
+def test_a_checker_that_reads_the_whole_log_at_each_step_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_digest(log: Log) -> str:
+        return [digest_at(log, index) for index in range(log.length + 1)][-1]
+
+    monkeypatch.setattr(observed, "digest_of", slow_digest)
+    with pytest.raises(AssertionError):
+        test_doubling_a_trace_at_most_doubles_the_work(tmp_path)
