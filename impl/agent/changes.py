@@ -85,6 +85,11 @@ class Watches:
             if key.startswith(prefix):
                 changes.notify()
 
+    def wake_all(self) -> None:
+        """Wake everybody: the agent stops."""
+        for changes in [*self._keys.values(), *self._prefixes.values()]:
+            changes.notify()
+
     def sweep(self) -> None:
         """Forget names that nobody waits for any more."""
         self._keys = {name: changes for name, changes in self._keys.items() if len(changes)}

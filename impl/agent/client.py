@@ -141,6 +141,7 @@ class Client:
     def _learned(self, reply: Discovered) -> None:
         self._discovery.learn(reply, self._runtime.clock.monotonic_ns())
         if reply.genesis is not None and not self._cluster_id:
+            self._discovery.genesis = reply.genesis
             self._cluster_id = reply.genesis.cluster_id
             self._log.info("cluster known", id=self._cluster_id, servers=[voter.name for voter in reply.genesis.voters])
         found = {info.address for info in self._discovery.known.values()}

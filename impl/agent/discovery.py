@@ -144,12 +144,19 @@ class Discovery:
                 )
             if server.name == mine.name:
                 return
+        if self._is_impostor(server):
+            return
         self.known[server.name] = server
+
+    def _is_impostor(self, server: ServerInfo) -> bool:
+        """Whether the cluster knows another server of this name: nothing may be sent to this one in its place."""
+        voters = self.genesis.voters if self.genesis is not None else ()
+        return any(voter.name == server.name and voter.node_id != server.node_id for voter in voters)
 
     def _pass_on(self, servers: tuple[ServerInfo, ...]) -> None:
         """Hearsay: fills gaps, never replaces what a server said of itself, never accuses anybody."""
         for server in servers:
-            if self.myself is None or server.name != self.myself.name:
+            if (self.myself is None or server.name != self.myself.name) and not self._is_impostor(server):
                 self.known.setdefault(server.name, server)
 
     def _adopt(self, genesis: Genesis, source: ServerInfo) -> Genesis:

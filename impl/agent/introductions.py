@@ -21,6 +21,8 @@ from impl.runtime.interfaces import MILLISECONDS, Runtime
 QUICK_NS = 50 * MILLISECONDS
 CALM_NS = 1_000 * MILLISECONDS
 ANSWER_NS_MAX = 500 * MILLISECONDS
+SILENCE_NS = 2_000 * MILLISECONDS
+"""A server that does not answer for so long is worth a line in the log."""
 
 encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Discovered] = msgspec.msgpack.Decoder(Discovered)
@@ -48,7 +50,8 @@ class Introductions:
         self._learned = learned
         self._complete = complete
         self._asking: set[Address] = set()
-        self._silent: dict[Address, str] = {}
+        self._silent_since: dict[Address, int] = {}
+        self._reported: set[Address] = set()
 
     async def run(self) -> None:
         """Ask for ever; end it by cancelling the task."""
@@ -67,13 +70,18 @@ class Introductions:
         except (RpcError, *MALFORMED) as error:
             self._report_silence(address, str(error))
         else:
-            if self._silent.pop(address, None) is not None:
+            self._silent_since.pop(address, None)
+            if address in self._reported:
+                self._reported.discard(address)
                 self._log.info("server answers again", address=str(address), server=reply.sender.name)
             self._learned(reply)
         finally:
             self._asking.discard(address)
 
     def _report_silence(self, address: Address, error: str) -> None:
-        if self._silent.get(address) is None:
+        """Once for each silence that lasts: servers that start together do not find each other at once."""
+        now = self._runtime.clock.monotonic_ns()
+        since = self._silent_since.setdefault(address, now)
+        if now - since >= SILENCE_NS and address not in self._reported:
+            self._reported.add(address)
             self._log.warn("server does not answer", address=str(address), error=error)
-        self._silent[address] = error

@@ -77,6 +77,7 @@ class Requests:
         """Refuse what is held and what comes."""
         self._stopped = True
         self.changes.notify()
+        self._watches.wake_all()
 
     # --- as asked by clients ------------------------------------------------------------------------------------------
 
@@ -192,6 +193,7 @@ class Requests:
 
     async def _read_stale(self, query: Query, options: ReadOptions) -> ReadReply:
         """Answer from what this server has applied, whatever its role."""
+        self._refuse_if_stopped()
         driver = self.driver
         assert driver is not None, "checked before"
         answer = driver.read_local(query, Consistency.STALE)

@@ -65,7 +65,7 @@ async def _agent(runtime: Runtime, config: Config) -> int:
     http: HttpServer | None = None
     reason = "could not start"
     try:
-        http = _listen_http(config, Application(agent, config.kv_max_value_size, unexpected))
+        http = _listen_http(config, Application(agent, config.datacenter, config.kv_max_value_size, unexpected))
         log.info("agent started", node=config.node_name, http=f"{_host(http.address[0])}:{http.address[1]}", **facts)
         reason = await stopped
         log.info("stopping", reason=reason)

@@ -7,6 +7,7 @@ is made when, who is told what, and in which order it all ends.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -58,6 +59,7 @@ class Server:
         self._told: set[str] = set()
         self._rpc: RpcServer | None = None
         timings = Timings()
+        timings = replace(timings, link_unanswered_ns=timings.link_unanswered_ns * config.raft_multiplier)
         myself = ServerInfo(config.node_name, data.node_id, config.advertise_addr, config.server_port)
         self._discovery = Discovery(myself, config.bootstrap_expect, data.recovered.genesis)
         self._watches = Watches(runtime)

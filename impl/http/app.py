@@ -23,9 +23,12 @@ _NOT_AN_API_PATH = "Invalid URL path: if attempting to use the HTTP API, ensure 
 class Application:
     """`/v1/kv`, `/v1/status` and `/v1/agent/self` of one agent, as an ASGI application."""
 
-    def __init__(self, agent: Agent, kv_max_value_size: int, unexpected: Callable[[str, Exception], None]) -> None:
-        """`unexpected` is told of errors that no handler expected: (what was asked, the error)."""
+    def __init__(
+        self, agent: Agent, datacenter: str, kv_max_value_size: int, unexpected: Callable[[str, Exception], None]
+    ) -> None:
+        """`datacenter`: the agent's own; `unexpected` hears of errors no handler expected: (what was asked, error)."""
         self._agent = agent
+        self._datacenter = datacenter
         self._kv_max_value_size = kv_max_value_size
         self._unexpected = unexpected
         self._documents: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -55,6 +58,8 @@ class Application:
         path = decode_path(scope["raw_path"])
         query = scope["query_string"]
         parameters = parse_parameters(query) if query else {}
+        if parameters and parameters.get("dc", "") not in ("", self._datacenter):
+            raise HttpError(500, "No path to datacenter")
         if path.startswith(_KV):
             return await self._respond_kv(path[len(_KV) :], parameters, scope, receive)
         document = self._documents.get(path)

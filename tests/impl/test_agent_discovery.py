@@ -179,6 +179,14 @@ def test_hearsay_accuses_nobody_and_replaces_nothing() -> None:
     assert "s1" not in s1.known
 
 
+def test_an_impostor_is_not_sent_what_is_meant_for_a_voter() -> None:
+    genesis = make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])
+    s1 = server("s1", genesis=genesis)
+    s1.hear(server("s2").introduction())
+    s1.hear(server("s2", node_id="impostor").introduction())
+    assert s1.known["s2"].node_id == "id-s2"
+
+
 def test_servers_that_were_told_of_one_another_by_a_third_meet() -> None:
     s1, s2, s3 = server("s1"), server("s2"), server("s3")
     ask(s2, s1)

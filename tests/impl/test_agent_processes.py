@@ -326,7 +326,13 @@ def test_a_signal_ends_an_agent_gracefully(tmp_path: Path) -> None:
     ).started()  # fmt: skip
     agent.put("a", "1")
     assert (tmp_path / "pid").read_text().strip() == str(agent.process.pid)
+    held: list[tuple[int, bytes]] = []
+    waiter = threading.Thread(target=lambda: held.append(agent.request("GET", "/v1/kv/a?index=1000&wait=60s")))
+    waiter.start()
+    waiter.join(0.2)
     assert agent.terminate() == 0
+    waiter.join(PATIENCE_SECONDS)
+    assert held == [(500, b"rpc error: the server is shutting down")]
     assert not (tmp_path / "pid").exists()
     trace = [json.loads(line) for line in (tmp_path / "t" / "one-000001.ndjson").read_text().splitlines()]
     assert trace[0]["kind"] == "header"

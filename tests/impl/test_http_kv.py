@@ -81,7 +81,7 @@ class Client:
     def __init__(self) -> None:
         self.agent = Memory()
         self.unexpected: list[tuple[str, Exception]] = []
-        self.app = Application(self.agent, LIMIT, lambda what, error: self.unexpected.append((what, error)))
+        self.app = Application(self.agent, "dc1", LIMIT, lambda what, error: self.unexpected.append((what, error)))
 
     def __call__(self, method: str, target: str, body: bytes = b"", *, chunks: list[bytes] | None = None) -> Answer:
         path, _, query = target.partition("?")
@@ -126,7 +126,9 @@ def a_put_answers_true_and_a_failed_cas_false(client: Client) -> None:
 
 def a_row_has_gos_field_order_and_base64(client: Client) -> None:
     client("PUT", "/v1/kv/a?flags=18446744073709551615", b"\x00\xff")
-    expected = b'[{"LockIndex":0,"Key":"a","Flags":18446744073709551615,"Value":"AP8=","CreateIndex":1,"ModifyIndex":1}]'
+    expected = (
+        b'[{"LockIndex":0,"Key":"a","Flags":18446744073709551615,"Value":"AP8=","CreateIndex":1,"ModifyIndex":1}]'
+    )
     answer = client("GET", "/v1/kv/a")
     assert answer.body == expected
     assert answer.headers["Content-Type"] == "application/json"
@@ -178,7 +180,11 @@ def keys_and_recurse_and_delete_tree(client: Client) -> None:
 
 
 def reads_say_how_consistent_they_are(client: Client) -> None:
-    for query, effective, contact in (("", "leader", "0"), ("?consistent", "consistent", "0"), ("?stale", "stale", "42")):
+    for query, effective, contact in (
+        ("", "leader", "0"),
+        ("?consistent", "consistent", "0"),
+        ("?stale", "stale", "42"),
+    ):
         answer = client("GET", f"/v1/kv/a{query}")
         assert answer.headers["X-Consul-Effective-Consistency"] == effective
         assert answer.headers["X-Consul-Lastcontact"] == contact
@@ -340,6 +346,12 @@ def test_a_client_that_goes_away_while_sending_writes_nothing(client: Client) ->
     with pytest.raises(IndexError):  # no answer was sent at all
         client("PUT", "/v1/kv/a", chunks=[])
     assert client.agent.index == 0
+
+
+def test_another_datacenter_cannot_be_reached(client: Client) -> None:
+    assert client("PUT", "/v1/kv/a?dc=dc1", b"1").status == 200
+    answer = client("GET", "/v1/kv/a?dc=dc2")
+    assert (answer.status, answer.body) == (500, b"No path to datacenter")
 
 
 def test_unknown_paths_are_404_and_say_what_is_wrong(client: Client) -> None:
