@@ -45,7 +45,7 @@ class Clock(Protocol):
         """Unix time in nanoseconds: for log lines only; it may jump."""
 
     def call_later(self, delay_ns: int, callback: Callable[[], None]) -> Timer:
-        """Run `callback` on the loop once, not before `delay_ns` from now."""
+        """Run `callback` on the loop once, `delay_ns` from now or later, to the precision of a millisecond."""
 
     def call_soon(self, callback: Callable[[], None]) -> Timer:
         """Run `callback` on the loop after what is ready now; sockets are polled in between."""

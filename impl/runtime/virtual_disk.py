@@ -110,17 +110,23 @@ class VirtualDisk:
         self._lose_power(kept)
 
     def power_loss_of_sectors(self, keep: Callable[[], bool]) -> None:
-        """Keep any sectors of the unsynced writes: `keep` is asked for each, in order; changes of names in their
-        order.
+        """Keep any sectors of the unsynced writes: `keep` is asked for each, in order; changes of names in their order.
 
-        A disk and its file system may write the pages of an unsynced file in any order.
+        A disk and its file system may write the sectors of an unsynced file in any order. What a sector holds then is
+        its state after some of the changes to it, in their order: once one is lost, so are the later ones.
         """
         kept: list[_Change] = []
+        lost: set[tuple[int, int]] = set()
         names_lost = False
         for change in self._pending:
             match change:
                 case _Written(node, offset, data):
-                    kept.extend(_Written(node, at, piece) for at, piece in _sectors(offset, data) if keep())
+                    for at, piece in _sectors(offset, data):
+                        sector = (id(node), at // SECTOR_BYTES)
+                        if sector in lost or not keep():
+                            lost.add(sector)
+                        else:
+                            kept.append(_Written(node, at, piece))
                 case _Resized():
                     kept.append(change)
                 case _Named():

@@ -30,8 +30,9 @@ from impl.storage.records import Entry, Genesis, HardState, Record
 FORMAT = 1
 MAGIC = b"COMITIA\n"
 HEADER_BYTES = 512
-SEGMENT_BYTES = 16 * 1024 * 1024
-"""Preallocated size of a segment. One that must hold a larger write is as large as that needs."""
+SEGMENT_BYTES = 8 * 1024 * 1024
+"""Preallocated size of a segment: to begin one takes some 15 ms. One that must hold a larger write is as large as
+needed."""
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 """No record is longer: a length beyond it is damage."""
 

@@ -54,6 +54,17 @@ def test_sectors_of_one_write_survive_independently() -> None:
     assert disk.content("/d/f") == bytes(512) + b"x" * 512 + bytes(1024)
 
 
+def test_a_sector_holds_its_state_after_some_of_the_changes_to_it_in_their_order() -> None:
+    for answers, expected in (([True, True], b"ab"), ([True, False], b"a."), ([False], b"..")):
+        disk = disk_with(b"..")
+        file = disk.open("/d/f")
+        file.write(0, b"a")
+        file.write(1, b"b")
+        keep = iter(answers)
+        disk.power_loss_of_sectors(lambda keep=keep: next(keep))
+        assert disk.content("/d/f") == expected
+
+
 def test_names_are_durable_after_the_directory_was_synced() -> None:
     disk = disk_with(b"old")
     file = disk.open("/d/new", create=True)
