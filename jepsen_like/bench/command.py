@@ -28,18 +28,8 @@ def command() -> None:
 
 def _table(measured: list[Measured]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in (
-        "system",
-        "operation",
-        "clients",
-        "per second",
-        "p50 ms",
-        "p99 ms",
-        "errors",
-        "generator CPU",
-        "server CPU",
-    ):
-        table.add_column(title, justify="left" if title in ("system", "operation") else "right")
+    for title in ("system", "operation", "clients", "per second", "p50 ms", "p99 ms", "errors", "generator", "servers"):
+        table.add_column(title, justify="left" if title in ("system", "operation") else "right", no_wrap=True)
     for each in measured:
         shares = " ".join(f"{share:.0%}" for share in each.generator_cpu_shares)
         table.add_row(
@@ -97,6 +87,7 @@ def kv_command(
         f"{servers} servers, values of {value_bytes} B, fdatasync of 4 KiB here: {floor_ms} ms", highlight=False
     )
     console.print(_table(measured))
+    console.print("generator, servers: CPU, of one core (each generator process; all servers)", highlight=False)
     for operation, ratio in ratios(measured).items():
         console.print(f"{operation}: {ratio:.2f} times etcd", highlight=False)
     for each in measured:

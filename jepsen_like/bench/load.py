@@ -95,7 +95,9 @@ def main() -> None:
     report = LoadReport(
         latencies_us=tally.latencies_us, errors=tally.errors, last_error=tally.last_error, cpu_share=round(share, 3)
     )
-    with open(sys.stdout.fileno(), "wb", closefd=False) as out:  # buffered even under PYTHONUNBUFFERED: writes all of it
+    with open(
+        sys.stdout.fileno(), "wb", closefd=False
+    ) as out:  # buffered even under PYTHONUNBUFFERED: writes all of it
         out.write(msgspec.json.encode(report))
 
 

@@ -1,0 +1,203 @@
+"""The bench's load generator: what it sends, what it counts, and what it must not count."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jepsen_like.bench import load as load_module
+from jepsen_like.bench import wire
+from jepsen_like.bench.kv import Measured, quantile, ratios, sync_ms
+from jepsen_like.bench.load import PUT, READ, LoadSpec, generate, requests_of
+from jepsen_like.bench.wire import (
+    ACK,
+    DATA,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PREFACE,
+    SETTINGS,
+    Tally,
+    frame,
+    grpc_headers,
+    grpc_message,
+    varint,
+)
+
+
+class CountingServer(asyncio.Protocol):
+    """Answers by `answer`."""
+
+    def __init__(self, answer: Callable[[bytes], bytes], seen: list[bytes]) -> None:
+        self.answer = answer
+        self.seen = seen
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.seen.append(data)
+        self.transport.write(self.answer(data))
+
+
+def load(
+    system: str, operation: str, answer: Callable[[bytes], bytes], connections: int = 2
+) -> tuple[Tally, list[bytes]]:
+    seen: list[bytes] = []
+
+    async def run() -> Tally:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: CountingServer(answer, seen), "127.0.0.1", 0)
+        async with server:
+            now_ns = time.monotonic_ns()
+            return await generate(
+                LoadSpec(
+                    system=system,
+                    operation=operation,
+                    port=server.sockets[0].getsockname()[1],
+                    connections=connections,
+                    depth=3 if system == "etcd" else 1,
+                    keys=5,
+                    value_bytes=4,
+                    since_ns=now_ns,
+                    until_ns=now_ns + 50_000_000,
+                )
+            )
+
+    return asyncio.run(run()), seen
+
+
+def test_http_load_counts_good_answers_only() -> None:
+    good, seen = load("comitia", PUT, lambda data: b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntrue")
+    assert good.errors == 0
+    assert len(good.latencies_us) > 10
+    assert seen[0] == b"PUT /v1/kv/bench/000000 HTTP/1.1\r\nHost: bench\r\nContent-Length: 4\r\n\r\nvvvv"
+    for answer in (
+        b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfalse",
+    ):
+        bad, _ = load("comitia", PUT, lambda data, answer=answer: answer)  # type: ignore[misc]
+        assert bad.latencies_us == []
+        assert bad.errors > 10
+
+
+def test_http_load_waits_for_the_whole_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "DRAIN_S", 0.05)
+    tally, seen = load("comitia", READ, lambda data: b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[")
+    assert tally.latencies_us == []
+    assert len(seen) == 2, "one request a connection, never answered in full"
+
+
+def grpc_answer(data: bytes) -> bytes:
+    """For each request's DATA frame with END_STREAM: headers, a message, trailers. PING and SETTINGS at first."""
+    out = b""
+    if data.startswith(PREFACE):
+        out += frame(SETTINGS, 0, 0, b"") + frame(PING, 0, 0, b"12345678")
+        data = data[len(PREFACE) :]
+    while data:
+        length, kind, flags = int.from_bytes(data[:3], "big"), data[3], data[4]
+        stream = int.from_bytes(data[5:9], "big")
+        if kind == DATA and flags & END_STREAM:
+            out += frame(HEADERS, 4, stream, b"\x88") + frame(DATA, 0, stream, grpc_message((1, b"ok")))
+            out += frame(HEADERS, 4 | END_STREAM, stream, b"\x88")
+        data = data[9 + length :]
+    return out
+
+
+def grpc_refusal(data: bytes) -> bytes:
+    """Trailers only: a gRPC error."""
+    streams = {int.from_bytes(part[5:9], "big") for part in frames(data) if part[3] == DATA}
+    return b"".join(frame(HEADERS, 4 | END_STREAM, stream, b"\x88") for stream in sorted(streams))
+
+
+def frames(data: bytes) -> list[bytes]:
+    if data.startswith(PREFACE):
+        data = data[len(PREFACE) :]
+    found = []
+    while data:
+        length = int.from_bytes(data[:3], "big")
+        found.append(data[: 9 + length])
+        data = data[9 + length :]
+    return found
+
+
+def test_grpc_load_keeps_its_depth_and_answers_pings_and_settings() -> None:
+    tally, seen = load("etcd", PUT, grpc_answer)
+    assert tally.errors == 0
+    assert len(tally.latencies_us) > 10
+    sent = [each for data in seen for each in frames(data)]
+    assert (
+        sum(1 for each in frames(seen[0]) if each[3] == DATA) + sum(1 for each in frames(seen[1]) if each[3] == DATA)
+        >= 3
+    )
+    assert any(each[3] == PING and each[4] & ACK and each[9:] == b"12345678" for each in sent)
+    assert any(each[3] == SETTINGS and each[4] & ACK for each in sent)
+
+
+def test_a_grpc_error_is_not_a_good_answer() -> None:
+    tally, _ = load("etcd", PUT, grpc_refusal)
+    assert tally.latencies_us == []
+    assert tally.errors > 10
+
+
+def test_counting_answers_without_a_message_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = wire.GrpcLoad.on_frame
+
+    def on_frame(self: wire.GrpcLoad, kind: int, flags: int, stream: int, payload: bytes, out: list[bytes]) -> None:
+        self.with_message.add(stream)
+        original(self, kind, flags, stream, payload, out)
+
+    monkeypatch.setattr(wire.GrpcLoad, "on_frame", on_frame)
+    assert load("etcd", PUT, grpc_refusal)[0].latencies_us != []
+
+
+def test_both_systems_are_asked_for_the_same_keys_and_values() -> None:
+    def spec(system: str) -> LoadSpec:
+        return LoadSpec(
+            system=system,
+            operation=PUT,
+            port=1,
+            connections=1,
+            depth=1,
+            keys=3,
+            value_bytes=256,
+            since_ns=0,
+            until_ns=0,
+        )
+
+    for http, grpc in zip(requests_of(spec("comitia")), requests_of(spec("etcd")), strict=True):
+        assert http.endswith(b"v" * 256)
+        assert grpc.endswith(b"v" * 256)
+        name = http.split(b" ")[1].removeprefix(b"/v1/kv/")
+        assert name in grpc
+
+
+def test_protobuf_and_hpack_by_hand() -> None:
+    assert varint(1) == b"\x01"
+    assert varint(300) == b"\xac\x02"
+    assert grpc_message((1, b"k"), (2, b"v")) == b"\x00\x00\x00\x00\x06\x0a\x01k\x12\x01v"
+    assert grpc_headers("/a/B").startswith(b"\x00\x07:method\x04POST")
+
+
+def measured(system: str, operation: str, rate: float) -> Measured:
+    return Measured(
+        system=system, operation=operation, clients=1, per_second=rate, p50_ms=1, p99_ms=2, errors=0,
+        generator_cpu_shares=[0.1], server_cpu_share=0.5,
+    )  # fmt: skip
+
+
+def test_the_ratio_is_of_the_same_operation_in_the_same_run() -> None:
+    both = [measured("comitia", "put", 300), measured("comitia", "read", 100), measured("etcd", "put", 200)]
+    assert ratios(both) == {"put": 1.5}
+    assert [quantile(list(range(101)), part) for part in (0.5, 0.99)] == [50, 99]
+    assert quantile([], 0.5) == 0
+
+
+def test_the_sync_probe_leaves_nothing(tmp_path: Path) -> None:
+    assert sync_ms(tmp_path, count=3) > 0
+    assert list(tmp_path.iterdir()) == []
