@@ -16,7 +16,8 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from model_checks.stateful.world import Envelope, World
+from model_checks.stateful.system import Envelope, SystemUnderTest
+from model_checks.stateful.world import World
 
 
 def _profile(examples: int, steps: int, *, derandomize: bool = False) -> settings:
@@ -52,8 +53,7 @@ class CoreMachine(RuleBasedStateMachine):
     failed: ClassVar[tuple[str, ...]] = ()
     """The schedule of the latest run that broke a property."""
 
-    world: World
-    """A `SystemUnderTest`, and its transcript."""
+    world: SystemUnderTest
 
     @initialize(servers=st.sampled_from((3, 4, 5)), batch=st.sampled_from((1, 2, 512)), seed=st.integers(0, 1 << 16))
     def form(self, servers: int, batch: int, seed: int) -> None:
@@ -207,5 +207,3 @@ class CoreMachine(RuleBasedStateMachine):
             self._judged(self.world.heal_and_check)
             self.totals.update(self.world.counts)
             self.totals["schedules"] += 1
-            if self.world.replay is not None:
-                self.totals["spec steps"] += self.world.replay.steps

@@ -91,8 +91,6 @@ def _by_hunt(seed: int, totals: Counter[str], conformance: bool, go_on: Callable
             return shrink(outcome, conformance=conformance)
         totals.update(outcome.counts)
         totals["schedules"] += 1
-        if outcome.replay is not None:
-            totals["spec steps"] += outcome.replay.steps
     return None
 
 

@@ -28,7 +28,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from model_checks.stateful.world import DEFAULT_BATCH, Envelope, World
+from model_checks.stateful.system import Envelope
+from model_checks.stateful.world import DEFAULT_BATCH, World
 
 DEFAULT_SEED = 1
 

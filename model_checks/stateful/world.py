@@ -8,7 +8,6 @@ happened.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 from zlib import crc32
 
 import msgspec
@@ -21,6 +20,7 @@ from impl.raft.settings import Settings
 from model_checks.stateful.node import Node
 from model_checks.stateful.observer import Observer
 from model_checks.stateful.replay import Replay
+from model_checks.stateful.system import Envelope
 from model_checks.stateful.tracing import Traces, command
 from model_checks.stateful.violations import Property, Violation
 
@@ -30,83 +30,6 @@ MESSAGES_MAX = 400
 SETTLE_ROUNDS_MAX = 400
 HEALING_TICKS_MAX = 240
 """Ticks in which a healed cluster must have a leader and one log: four election timeouts, since votes may split."""
-
-
-class Envelope(msgspec.Struct, frozen=True):
-    """A message on its way."""
-
-    id: str
-    source: str
-    to: str
-    message: Message
-    frame: int
-    """Checksum of its wire form."""
-
-
-class SystemUnderTest(Protocol):
-    """What the machine may do to a cluster: the border between schedules and what they drive. Servers are named."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The servers."""
-
-    @property
-    def in_flight(self) -> Sequence[Envelope]:
-        """Messages that may be delivered."""
-
-    def is_up(self, name: str) -> bool:
-        """Whether the server runs."""
-
-    def leaders(self) -> list[str]:
-        """The servers that believe that they lead."""
-
-    def tick(self, name: str, count: int) -> None:
-        """Time passes at one server."""
-
-    def deliver(self, envelope: Envelope, *, keep: bool) -> None:
-        """Deliver a message; `keep` it, so that it can be delivered again."""
-
-    def lose(self, envelope: Envelope) -> None:
-        """Lose a message."""
-
-    def propose(self, name: str, texts: Sequence[str]) -> None:
-        """A client writes."""
-
-    def read(self, name: str, read_id: str) -> None:
-        """A client reads."""
-
-    def append(self, name: str, count: int) -> None:
-        """The disk is given some of the server's writes."""
-
-    def sync(self, name: str) -> None:
-        """The disk confirms what it was given."""
-
-    def crash(self, name: str, keep: int, torn_bytes: int) -> None:
-        """Power loss: of what was not confirmed, a prefix survives."""
-
-    def scatter(self, name: str, seed: int) -> None:
-        """Power loss: of what was not confirmed, any sectors survive."""
-
-    def restart(self, name: str) -> None:
-        """Start a crashed server."""
-
-    def cut(self, source: str, to: str) -> None:
-        """From now on no message gets from `source` to `to`."""
-
-    def heal(self) -> None:
-        """Undo every cut."""
-
-    def connected(self, name: str, peer: str) -> None:
-        """The server is told that it has a connection to a peer."""
-
-    def disconnected(self, name: str, peer: str) -> None:
-        """The server is told that a connection with a peer closed."""
-
-    def hold(self, name: str) -> None:
-        """The driver of a server is slow: inputs gather until `release`."""
-
-    def release(self, name: str) -> None:
-        """It is no longer."""
 
 
 class World:
@@ -368,6 +291,7 @@ class World:
             self._count("elected" if change.role is Role.LEADER else "role changed")
         if self.replay is not None:
             self.replay.feed(name, node.incarnation, ready.events)
+            self.counts["spec steps"] = self.replay.steps
         if ready.write is not None:
             node.queue.append(ready.write)
         encoded = [encode(message) for _, message in ready.messages]

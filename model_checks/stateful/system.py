@@ -1,0 +1,111 @@
+"""The border between a schedule and what it drives: in memory here (`world`); a cluster of processes could stand
+behind it too.
+
+It must not know who chooses the schedule, nor how the cluster is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from impl.raft.messages import Message
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """A message on its way."""
+
+    id: str
+    source: str
+    to: str
+    message: Message
+    frame: int
+    """Checksum of its wire form."""
+
+
+class SystemUnderTest(Protocol):
+    """What a schedule may do to a cluster, and what it may see of it. Each act may raise Violation."""
+
+    @property
+    def transcript(self) -> Sequence[str]:
+        """What was done so far, as a schedule."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often each kind of thing happened."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The servers."""
+
+    @property
+    def in_flight(self) -> Sequence[Envelope]:
+        """Messages that may be delivered."""
+
+    def is_up(self, name: str) -> bool:
+        """Whether the server runs."""
+
+    def leaders(self) -> list[str]:
+        """The servers that believe that they lead."""
+
+    def tick(self, name: str, count: int) -> None:
+        """Time passes at one server."""
+
+    def timeout(self, name: str) -> None:
+        """Time passes at one server until it stands for election."""
+
+    def deliver(self, envelope: Envelope, *, keep: bool = False) -> None:
+        """Deliver a message; `keep` it, so that it can be delivered again."""
+
+    def lose(self, envelope: Envelope) -> None:
+        """Lose a message."""
+
+    def propose(self, name: str, texts: Sequence[str]) -> None:
+        """A client writes."""
+
+    def read(self, name: str, read_id: str) -> None:
+        """A client reads."""
+
+    def append(self, name: str, count: int) -> None:
+        """The disk is given some of the server's writes."""
+
+    def sync(self, name: str) -> None:
+        """The disk confirms what it was given."""
+
+    def crash(self, name: str, keep: int, torn_bytes: int) -> None:
+        """Power loss: of what was not confirmed, a prefix survives."""
+
+    def scatter(self, name: str, seed: int) -> None:
+        """Power loss: of what was not confirmed, any sectors survive."""
+
+    def restart(self, name: str) -> None:
+        """Start a crashed server."""
+
+    def cut(self, source: str, to: str) -> None:
+        """From now on no message gets from `source` to `to`."""
+
+    def heal(self) -> None:
+        """Undo every cut."""
+
+    def connected(self, name: str, peer: str) -> None:
+        """The server is told that it has a connection to a peer."""
+
+    def disconnected(self, name: str, peer: str) -> None:
+        """The server is told that a connection with a peer closed."""
+
+    def hold(self, name: str) -> None:
+        """The driver of a server is slow: inputs gather until `release`."""
+
+    def release(self, name: str) -> None:
+        """It is no longer."""
+
+    def flush(self, name: str) -> None:
+        """The disk does everything that is asked of it."""
+
+    def settle(self) -> None:
+        """Disks write and messages arrive, in order, until nothing moves."""
+
+    def heal_and_check(self) -> None:
+        """The end: everything recovers within a bounded time, with nothing acknowledged lost."""
