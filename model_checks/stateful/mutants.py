@@ -7,7 +7,7 @@ product renames one, its mutant fails loudly instead of testing nothing. Never u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -134,6 +134,15 @@ def _writes_in_flight_forgotten(original: Callable[..., None]) -> Callable[..., 
     return record_cut
 
 
+def _newest_only(original: Callable[..., int]) -> Callable[..., int]:
+    def client_request(server: Server, payloads: Sequence[bytes]) -> int:
+        server.log.cut(server.commit_index)
+        server.disk.record_cut(server.commit_index)
+        return original(server, payloads)
+
+    return client_request
+
+
 def _same_guess_again(original: Callable[..., None]) -> Callable[..., None]:
     def back_off(server: Server, progress: Progress, response: AppendEntriesResponse) -> None:
         progress.probe(progress.next_index)
@@ -171,6 +180,13 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         lambda original: lambda server: server.commit_index,
         Property.APPLIED_IS_DURABLE,
         "an entry is applied that the own disk does not hold",
+    ),
+    "leader-overwrites": Mutant(
+        leading,
+        "client_request",
+        _newest_only,
+        Property.LEADER_APPEND_ONLY,
+        "a leader replaces what is not committed yet",
     ),
     "leader-counts-memory": Mutant(
         leading,

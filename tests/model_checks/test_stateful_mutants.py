@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from impl.raft import leading
+from impl.raft.messages import Entry
 from model_checks.stateful.hunt import HUNT_STEPS, Found, shrink, try_seed
 from model_checks.stateful.mutants import MUTANTS, applied
 from model_checks.stateful.script import run_script
@@ -53,6 +55,31 @@ def test_the_hunt_finds_the_mutant_with_the_spec_as_judge(name: str) -> None:
         )
     assert found is not None, "no seed found it"
     assert found.broken in {Property.CONFORMANCE, Property.NO_EXCEPTION, MUTANTS[name].broken}
+
+
+def test_every_property_is_broken_by_a_mutant_or_by_a_test_of_its_own() -> None:
+    of_their_own = {Property.ACKNOWLEDGED_IS_KEPT, Property.NO_EXCEPTION}
+    assert {mutant.broken for mutant in MUTANTS.values()} | of_their_own == set(Property)
+
+
+def test_a_write_that_a_client_was_told_of_and_no_state_machine_saw_is_found_in_the_end() -> None:
+    """Other properties are broken long before this one; it stands for the client, who knows none of them."""
+    world = run_script(["servers 3", "timeout s1", "settle", "propose s1 a", "settle"])
+    told = world.observer.acknowledged[0]
+    world.observer.saw_acknowledgement(Entry(told.index, told.term, b"something else"))
+    with pytest.raises(Violation) as caught:
+        world.heal_and_check()
+    assert caught.value.property is Property.ACKNOWLEDGED_IS_KEPT
+
+
+def test_an_input_that_makes_a_core_fail_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leading, "quorum_match", lambda server: 1 // 0)
+    found = try_seed(1, HUNT_STEPS)
+    assert isinstance(found, Found)
+    assert (found.broken, found.text) == (
+        Property.NO_EXCEPTION,
+        "ZeroDivisionError: integer division or modulo by zero",
+    )
 
 
 def test_what_the_hunt_finds_is_shortened_to_a_schedule_that_fails_in_the_same_way() -> None:
