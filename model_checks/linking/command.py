@@ -1,0 +1,107 @@
+"""`comitia check link`: every local step that exploration meets, linked to the relational model."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from model_checks.explore.judge import PROPERTIES
+from model_checks.explore.mutants import MUTANTS
+from model_checks.explore.profiles import PROFILES, Leg, run_legs
+from model_checks.explore.search import Progress
+from model_checks.linking.link import link_transitions
+from model_checks.linking.polarity import negative_mentions
+from model_checks.proofs.reads import RAFT
+from model_checks.verdicts import CheckResult, Verdict
+from spec.raft.actions import ACTIONS
+from spec.raft.network import Protocol, Transition
+from spec.raft.types import Constants
+
+Groups = list[tuple[Constants, list[Transition]]]
+
+
+def explored(profile: str, mutant: str | None) -> Groups:
+    """The distinct local steps of a profile's explorations (or a mutant's), by cluster."""
+    legs: tuple[Leg, ...] = PROFILES[profile]
+    protocol: Protocol = ACTIONS
+    watched: tuple[str, ...] = PROPERTIES
+    if mutant is not None:
+        legs = (Leg(MUTANTS[mutant].bounds, MUTANTS[mutant].start),)
+        protocol, watched = MUTANTS[mutant].protocol, (MUTANTS[mutant].breaks,)
+
+    def progress(leg: Leg) -> Progress:
+        click.echo(f"exploring {leg.start} within {leg.bounds}", err=True)
+        return lambda depth, distinct, frontier: None
+
+    results = run_legs(legs, protocol=protocol, properties=watched, progress=progress)
+    steps: dict[Constants, dict[Transition, None]] = {}
+    for result in results:
+        steps.setdefault(result.bounds.constants(), {}).update(dict.fromkeys(result.local_transitions))
+    return [(constants, list(found)) for constants, found in steps.items()]
+
+
+def judged(checked: CheckResult, whole: bool) -> CheckResult:
+    """The result, with what would make it worthless: guards that are not positive, model steps that never happened."""
+    negative = negative_mentions(RAFT)
+    never = [name for name, count in checked.figures.get("by_model_action", {}).items() if count == 0]
+    reason = ""
+    if negative:
+        reason = f"guards mention the network negatively: {', '.join(sorted(negative))}"
+    elif whole and never:
+        reason = f"no step of the model was ever linked: {', '.join(never)}"
+    if reason and checked.verdict is Verdict.VALID:
+        return msgspec.structs.replace(checked, verdict=Verdict.UNKNOWN, reason=reason)
+    return checked
+
+
+def summary(checked: CheckResult) -> str:
+    """One line of what was done."""
+    figures = checked.figures
+    return (
+        f"{figures['linked']:,} local steps linked: {figures['model_steps']:,} steps of the model, "
+        f"{figures['stutters']:,} stutters, {figures['per_second']:,}/s"
+    )
+
+
+def show(checked: CheckResult) -> None:
+    """The result for a person."""
+    console = Console()
+    table = Table(title="Linked local steps")
+    for heading in ("action of the spec", "linked", "of them stutters"):
+        table.add_column(heading)
+    for action, count in checked.figures["by_action"].items():
+        table.add_row(action, f"{count:,}", f"{checked.figures['stutters_by_action'].get(action, 0):,}")
+    console.print(table)
+    model_steps = ", ".join(f"{name} {count:,}" for name, count in checked.figures["by_model_action"].items())
+    console.print(f"steps of the model: {model_steps}", highlight=False)
+    if checked.details:
+        console.print(checked.details, highlight=False, markup=False)
+    console.print(f"{summary(checked)}; {checked.seconds:.1f} s with exploration", highlight=False)
+    console.print(f"{checked.verdict}{': ' if checked.reason else ''}{checked.reason}", highlight=False, markup=False)
+
+
+@click.command("link")
+@click.option("--profile", type=click.Choice(list(PROFILES)), default="small", show_default=True)
+@click.option("--mutant", type=click.Choice(sorted(MUTANTS)), help="Link a broken protocol's steps instead.")
+@click.option("--json", "json_wanted", is_flag=True, help="One JSON object.")
+def command(profile: str, mutant: str | None, json_wanted: bool) -> int:
+    """Link every local step that exploration meets to the relational model that `check prove` proves.
+
+    Each must be a step of the model, a sequence of them, or a stutter. The proof then covers every step that was
+    linked, and no others.
+    """
+    start = time.perf_counter()
+    groups = explored(profile, mutant)
+    click.echo(f"linking {sum(len(steps) for _, steps in groups):,} steps", err=True)
+    checked = judged(link_transitions(groups), whole=mutant is None)
+    checked = msgspec.structs.replace(checked, seconds=round(time.perf_counter() - start, 2))
+    if json_wanted:
+        fields = {**msgspec.to_builtins(checked), "summary": summary(checked)}
+        click.echo(msgspec.json.encode(fields).decode())
+    else:
+        show(checked)
+    return checked.verdict.exit_code
