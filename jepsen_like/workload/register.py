@@ -2,9 +2,9 @@
 
 Written values are unique over the run, so a read names the write that it saw, and an old one cannot pass for a new
 one. Reads ask for `consistent`. A cas follows a read by the same client: Consul's check-and-set is by ModifyIndex, so
-[old, new] with the index of that read is PUT ?cas=index, and no two values of a key share an index. Half of the
-operations go to keys that live the whole run; the others are retired after some operations, which keeps the judge's
-work on each short.
+[old, new] with the index of that read is PUT ?cas=index, and no two values of a key share an index. At least half
+of the keys live the whole run and get half of the operations; of the others a few at a time are in use, and retired
+after their share of operations, as long as there are fresh ones.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from jepsen_like.generator.values import (
 from jepsen_like.workload.base import Workload, unanswered
 from model_checks.histories.register import Model
 
-LIVING_KEYS = 12
+LIVING_KEYS = 24
 ROTATING_KEYS = 8
-OPERATIONS_PER_ROTATING_KEY = 250
+OPERATIONS_PER_ROTATING_KEY = 1_000
 CAS_AFTER_READ_PERCENT = 45
 READ_PERCENT = 68
 
@@ -96,9 +96,10 @@ class Registers(msgspec.Struct, frozen=True):
             return number, draws, self
         place, draws = draws.below(len(self.rotating))
         key, left = self.rotating[place]
-        following = (key, left - 1) if left > 1 else (self.next_key, OPERATIONS_PER_ROTATING_KEY)
+        retire = left <= 1 and self.next_key < 2 * LIVING_KEYS
+        following = (self.next_key, OPERATIONS_PER_ROTATING_KEY) if retire else (key, left - 1)
         rotating = (*self.rotating[:place], following, *self.rotating[place + 1 :])
-        next_key = self.next_key + (left <= 1)
+        next_key = self.next_key + retire
         return key, draws, msgspec.structs.replace(self, rotating=rotating, next_key=next_key)
 
     def update(self, context: Context, event: Completed) -> Generator:

@@ -14,8 +14,9 @@ from jepsen_like.client.kv import Answered, KvClient, Row, Unanswered
 from jepsen_like.generator.combinators import Limit, OnThreads
 from jepsen_like.generator.interpreter import Interpreter, Worker
 from jepsen_like.generator.values import Draws, Ending, Thread
+from jepsen_like.workload import register
 from jepsen_like.workload.catalog import WORKLOADS
-from jepsen_like.workload.register import LIVING_KEYS, OPERATIONS_PER_ROTATING_KEY
+from jepsen_like.workload.register import LIVING_KEYS
 from model_checks.histories.check import check_history
 from model_checks.histories.events import Event, EventType, parse, render
 from model_checks.histories.operations import Outcome, pair
@@ -162,8 +163,18 @@ def test_the_register_workload_is_the_one_it_promises_to_be() -> None:
     for key in range(LIVING_KEYS):
         users = {o.process % THREADS for o in living if o.key == key}
         assert len(users) >= 3
-    retired = [sum(1 for o in operations if o.key == key) for key in range(LIVING_KEYS, max(o.key for o in operations))]
-    assert max(retired) < 2 * OPERATIONS_PER_ROTATING_KEY
+
+
+def test_at_least_half_of_the_keys_live_the_whole_run_however_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(register, "OPERATIONS_PER_ROTATING_KEY", 20)
+    events, _ = run("register", 9_000, 4)
+    keys = {event.key for event in events}
+    early = {event.key for event in events[:1_000]}
+    late = {event.key for event in events[-2_000:-1_000]}
+    assert len(keys) == 2 * LIVING_KEYS, "every fresh key was taken into use, and no more"
+    assert len(early & late) >= len(keys) / 2
+    retired = {key for key in keys if key not in late}
+    assert retired
 
 
 def test_the_set_workload_adds_each_element_once_and_begins_new_sets() -> None:
