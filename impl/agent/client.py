@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from impl.agent import forwarding
-from impl.agent.api import NoKnownServers, ReadOptions, ReadReply
+from impl.agent.api import NoClusterLeader, NoKnownServers, ReadOptions, ReadReply
 from impl.agent.changes import Changes
 from impl.agent.config import Address, Config
 from impl.agent.describe import describe_config
@@ -123,10 +123,11 @@ class Client:
                 try:
                     return await self._pool.call(address, method, body, timeout_ns)
                 except RpcError as error:
-                    if not isinstance(error, RemoteError):
+                    if not isinstance(error, RemoteError) or str(error) == str(NoClusterLeader()):
+                        # Deviation: Consul stays with a server that has no leader; another one may be better off.
                         self._went_wrong(address)
-                        if error.definite:
-                            continue
+                    if error.definite and not isinstance(error, RemoteError):
+                        continue
                     raise forwarding.judge(error, is_write=is_write) from error
             raise Retriable(NoKnownServers())
 

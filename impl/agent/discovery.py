@@ -82,6 +82,8 @@ class Discovery:
         """
         self._meet(reply.sender)
         self._pass_on(reply.known)
+        if self.myself is not None and reply.sender.name == self.myself.name:
+            return  # it asked itself, by an address that it did not know to be its own
         self._replies[reply.sender.name] = (now_ns, reply)
 
     def candidates(self, now_ns: int) -> list[tuple[str, str]]:

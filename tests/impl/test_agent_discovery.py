@@ -88,7 +88,14 @@ def another_expectation_is_another_cluster() -> None:
     assert [one.decide(NOW) for one in servers] == [None, None, None]
 
 
+def a_server_that_asks_itself_counts_once() -> None:
+    alone = server("s1", expect=2)
+    ask(alone, alone)
+    assert alone.decide(NOW) is None
+
+
 SENTENCES = [
+    a_server_that_asks_itself_counts_once,
     a_cluster_forms_when_all_name_the_same_set,
     nobody_forms_before_the_others_name_the_same_set,
     nobody_forms_with_a_server_that_went_silent,

@@ -295,6 +295,14 @@ def test_a_server_that_the_cluster_does_not_know_is_told_why(cluster: Cluster, t
     assert (code, "another -node name" in line) == (1, True), line
 
 
+def test_two_servers_of_one_name_do_not_form_a_cluster(tmp_path: Path) -> None:
+    flags = ("-server", "-bootstrap-expect", "2", "-node", "twin", "-server-port", "0")
+    first = AgentProcess(*flags, "-data-dir", str(tmp_path / "1")).started()
+    code, line = run_to_end(*flags, "-data-dir", str(tmp_path / "2"), "-retry-join", first.rpc)
+    assert (code, "another -node name" in line) == (1, True), line
+    assert first.ended() == 1, "the other one was told the same"
+
+
 def test_a_mistaken_start_is_one_line_and_exit_code_1(cluster: Cluster, tmp_path: Path) -> None:
     s1 = cluster.agents["s1"]
     taken = s1.rpc.rpartition(":")[2]

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from impl.agent.api import (
     AgentError,
@@ -346,6 +348,34 @@ def test_a_client_that_goes_away_while_sending_writes_nothing(client: Client) ->
     with pytest.raises(IndexError):  # no answer was sent at all
         client("PUT", "/v1/kv/a", chunks=[])
     assert client.agent.index == 0
+
+
+WORDS = st.sampled_from(
+    [b"", b"a", b"/", b"%", b"%zz", b"%00", b"%FF", b"+", b"=", b"&", b"cas", b"flags=1", b"keys", b"recurse", b"raw",
+     b"stale", b"consistent", b"index=3", b"wait=1s", b"separator=/", b"dc=x", b"18446744073709551616", b"\xc3\xa9"]
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(["GET", "PUT", "DELETE", "POST", "HEAD", "OPTIONS", "PATCH"]),
+    st.lists(WORDS, max_size=4),
+    st.lists(WORDS, max_size=6),
+)
+def test_no_request_meets_an_error_that_nobody_expected(method: str, path: list[bytes], query: list[bytes]) -> None:
+    client = Client()
+    raw = {"raw_path": b"/v1/kv/" + b"".join(path), "path": "", "query_string": b"&".join(query)}
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"1", "more_body": False}
+
+    async def send(event: dict[str, Any]) -> None:
+        statuses.extend([event["status"]] if "status" in event else [])
+
+    asyncio.run(client.app({"type": "http", "method": method, "headers": [], **raw}, receive, send))
+    assert statuses[0] in (200, 400, 404, 405, 500)
+    assert not client.unexpected
 
 
 def test_another_datacenter_cannot_be_reached(client: Client) -> None:
