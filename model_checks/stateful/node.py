@@ -87,17 +87,10 @@ class Node:
         self._stop()
 
     def crash_scattered(self, seed: int) -> None:
-        """Power loss: of what was not synced, any sectors survive, as a disk that reorders may have it.
-
-        The virtual disk does not know that several writes to one sector survive in their order: with more than one
-        append on its way, the disk keeps their order.
-        """
+        """Power loss: of what was not synced, any sectors survive, as a disk that reorders may have it."""
         self._open_log.close()
         kept = Random(seed)
-        if len(self._appended) > 1:
-            self._disk.power_loss(keep=kept.randrange(self._disk.unsynced() + 1))
-        else:
-            self._disk.power_loss_of_sectors(lambda: kept.random() < 0.5)
+        self._disk.power_loss_of_sectors(lambda: kept.random() < 0.6)
         self._stop()
 
     def _stop(self) -> None:
