@@ -6,6 +6,7 @@ A client that sends nonsense or does not read its replies is disconnected; the o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import traceback
@@ -46,9 +47,10 @@ class ControlServer:
         self._keep(self._accept(listener))
 
     async def _accept(self, listener: socket.socket) -> None:
-        while True:
-            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-            self._keep(self._converse(connection))
+        with listener:
+            while True:
+                connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+                self._keep(self._converse(connection))
 
     async def _converse(self, connection: socket.socket) -> None:
         """Read requests, one a line; each is performed on its own, so that a slow one delays no other."""
@@ -86,15 +88,29 @@ class ControlServer:
                 await _send(connection, msgspec.json.encode(reply) + b"\n", descriptors)
         except (OSError, TimeoutError) as error:
             print(f"control: cannot answer ({error}); disconnecting", flush=True)
-            connection.close()
+            _hang_up(connection)
         finally:
             for descriptor in descriptors if close_after else []:
                 os.close(descriptor)
+
+    async def close(self) -> None:
+        """Close the listener and all connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _keep(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """End a conversation. Only `_converse` may close it: a descriptor that is closed while the loop watches it is taken
+    for the next connection of the same number, which then is never heard.
+    """
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 async def _send(connection: socket.socket, line: bytes, descriptors: list[int]) -> None:
@@ -103,4 +119,5 @@ async def _send(connection: socket.socket, line: bytes, descriptors: list[int]) 
     sent = 0
     if descriptors:
         sent = socket.send_fds(connection, [line], descriptors)
-    await loop.sock_sendall(connection, line[sent:])
+    if sent < len(line):
+        await loop.sock_sendall(connection, line[sent:])

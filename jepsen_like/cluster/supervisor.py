@@ -74,6 +74,7 @@ class Supervisor:
         server.open()
         report(self._plan, plans.Report(ready=True))
         await self._ended.wait()
+        await server.close()
 
     async def perform(self, operation: protocol.Operation) -> tuple[protocol.Reply, list[int], bool]:
         """Carry out one operation: the reply, descriptors to send with it, and whether these are to be closed after."""
