@@ -213,15 +213,18 @@ class Driver:
             self._ticked_ns += ticks * TICK_NS
         for _ in range(ticks):
             if self.core.election_due:
-                # A message that is already in the kernel counts: read all sockets first, then decide. Twice, since
-                # the loop runs what a timer calls soon before it polls, and what that calls soon, after.
-                self._clock.call_soon(self._poll_before_tick)
+                # A message that is already in the kernel counts: read all sockets first, then decide.
+                self._poll_before_tick()
                 break
             self.core.tick()
         self._schedule()
         self._clock.call_later(TICK_NS, self._on_timer)
 
     def _poll_before_tick(self) -> None:
+        # The loop runs what a timer calls soon before it polls, and what that calls soon after it has polled.
+        self._clock.call_soon(self._poll_is_next)
+
+    def _poll_is_next(self) -> None:
         self._clock.call_soon(self._tick_after_poll)
 
     def _tick_after_poll(self) -> None:
