@@ -16,10 +16,13 @@ from model_checks.verdicts import CheckResult, SetupFailed, Verdict, merge
 @click.command("trace")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on the last line of standard output.")
-def command(directory: Path, as_json: bool) -> int:
+@click.option("--link", is_flag=True, help="Link the steps of the run to the proved model, too, while logs are short.")
+def command(directory: Path, as_json: bool, link: bool) -> int:
     """Replay the traces in DIRECTORY (written by `comitia agent -trace DIRECTORY`) against the specification."""
     try:
         results = check_traces(directory)
+        if link:
+            results.append(linked_steps(directory))
     except SetupFailed as failed:
         raise click.ClickException(str(failed)) from failed
     verdict = merge(result.verdict for result in results)
@@ -29,6 +32,13 @@ def command(directory: Path, as_json: bool) -> int:
         for line in text_of(results, verdict):
             click.echo(line)
     return verdict.exit_code
+
+
+def linked_steps(directory: Path) -> CheckResult:
+    """Link the run's steps to the relational model, which is loaded only here."""
+    from model_checks.conformance.linked import link_traces
+
+    return link_traces(directory)
 
 
 def report_of(results: list[CheckResult], verdict: Verdict) -> dict[str, object]:

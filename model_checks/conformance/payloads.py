@@ -40,7 +40,7 @@ def decoded_command(payload: bytes) -> Command:
     """The command in an entry's payload. Raises Malformed."""
     try:
         fields = _decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Malformed(f"the payload {payload[:40]!r} is not a msgpack array: {error}") from error
     match fields:
         case ["noop"]:

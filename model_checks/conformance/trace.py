@@ -176,7 +176,7 @@ class Reader:
             for number, text in enumerate(stream, 1):
                 try:
                     line = _decode(text)
-                except msgspec.MsgspecError as error:
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                     if text.endswith(b"\n"):
                         raise UnreadableTrace(f"{self.file.path}:{number}: not a line of a trace: {error}") from error
                     self.cut = f"{self.file.path.name}:{number}: {len(text)} bytes without a line end"

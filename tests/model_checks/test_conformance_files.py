@@ -123,10 +123,11 @@ def test_a_directory_that_is_missing_or_empty_is_a_clear_error(tmp_path: Path) -
         ("not json\n", "1: not a line of a trace"),
         ('{"kind":"end","seq":1,"ns":1,"reason":""}\n', "the first line is not a header"),
         ('{"kind":"mystery"}\n', "1: not a line of a trace"),
+        ('{"kind":"end","reason":"\udcff"}\n', "1: not a line of a trace"),
     ],
 )
 def test_a_file_that_is_no_trace_is_named(traces: Path, text: str, message: str) -> None:
-    (traces / "s1-000999.ndjson").write_text(text)
+    (traces / "s1-000999.ndjson").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UnreadableTrace, match=f"s1-000999.ndjson:{message}|{message}"):
         check_traces(traces)
 
@@ -209,6 +210,8 @@ def test_other_payloads_are_malformed(fields: list[object]) -> None:
         decoded_command(msgspec.msgpack.encode(fields))
     with pytest.raises(Malformed, match="not a msgpack array"):
         decoded_command(b"\xc1")
+    with pytest.raises(Malformed, match="not a msgpack array"):
+        decoded_command(b"\x92\xa1\xff\xa1k")
 
 
 def test_queries_are_the_requests_of_the_format() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from model_checks.conformance import check_traces, server
+from model_checks.conformance.linked import link_traces
 from model_checks.conformance.spec_runs import SpecCluster, written
 from model_checks.explore.mutants import MUTANTS
 from model_checks.verdicts import CheckResult, Verdict
@@ -91,3 +92,20 @@ def test_a_protocol_that_conforms_to_itself_breaks_what_is_proved(
 def also(result: CheckResult) -> list[str]:
     """The other properties that a result reports as broken."""
     return [line.split(": ")[1] for line in result.details.splitlines() if line.startswith("also: ")]
+
+
+def test_the_steps_of_a_run_are_linked_to_the_proved_model(tmp_path: Path) -> None:
+    linked = link_traces(written(SpecCluster(seed=3).run(1500).lines, tmp_path))
+    assert (linked.checker, linked.verdict) == ("conformance/linking", Verdict.VALID)
+    assert {"become_leader", "advance_commit_index", "handle_append_entries_request"} <= set(
+        linked.figures["by_action"]
+    )
+
+
+@pytest.mark.parametrize("mutant", ["no_up_to_date_check", "commit_without_quorum", "vote_before_durable"])
+def test_a_protocol_that_conforms_to_itself_is_not_linked(
+    mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ACTIONS", MUTANTS[mutant].protocol)
+    linked = link_traces(written(SpecCluster(1, actions=MUTANTS[mutant].replaces).run(STEPS).lines, tmp_path))
+    assert (linked.verdict, linked.property) == (Verdict.INVALID, "linked to the relational model")
