@@ -119,6 +119,8 @@ class Driver:
         self._writes: list[DiskWrite] = []
         self._disk_busy = False
         self._disk_full = False
+        """Until the next attempt to write."""
+        self._disk_full_reported = False
         self._scheduled = False
         self._stopped = False
         self._ticked_ns = self._clock.monotonic_ns()
@@ -361,6 +363,9 @@ class Driver:
 
     def _written(self, writes: list[DiskWrite]) -> None:
         self._disk_busy = False
+        if self._disk_full_reported:
+            self._disk_full_reported = False
+            self._log.info("there is space again: everything that waited is on disk")
         if self._stopped:
             return
         self.core.persisted(writes[-1].number)
@@ -371,7 +376,8 @@ class Driver:
         self._disk_busy = False
         if not isinstance(error, DiskFull):
             self._die(f"the log cannot be written: {error}")
-        if not self._disk_full:
+        if not self._disk_full_reported:
+            self._disk_full_reported = True
             self._log.error("disk full: acknowledging and voting nothing until there is space", error=str(error))
         self._disk_full = True
         self._writes[:0] = writes
