@@ -106,7 +106,10 @@ def replay(replayed: Replayed) -> None:
         ready += replayed.sent.woken()
     blocked = {node: id for id, node in replayed.sent.awaited.items()}
     if blocked and not replayed.divergences and not replayed.incomplete:
-        explain_blocked(replayed, blocked)
+        if any(reader.file.grew() for reader in replayed.readers):
+            replayed.incomplete.append("the traces are still being written: stop the servers first, or check again")
+        else:
+            explain_blocked(replayed, blocked)
     replayed.divergences.sort(key=lambda divergence: divergence.ns)
 
 

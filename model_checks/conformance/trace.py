@@ -134,6 +134,12 @@ class TraceFile(msgspec.Struct, frozen=True):
     path: Path
     node: str
     incarnation: int
+    size: int
+    """Bytes, when it was found."""
+
+    def grew(self) -> bool:
+        """Whether a process has written to it since."""
+        return self.path.stat().st_size != self.size
 
 
 _decode = msgspec.json.Decoder(Line).decode
@@ -151,8 +157,9 @@ def trace_files(directory: Path) -> dict[str, list[TraceFile]]:
         name = FILE_NAME.fullmatch(path.name)
         if name is None:
             raise UnreadableTrace(f"{path} is not named NODE-INCARNATION.ndjson: move what is not a trace elsewhere")
-        if path.stat().st_size:
-            file = TraceFile(path, name["node"], int(name["incarnation"]))
+        size = path.stat().st_size
+        if size:
+            file = TraceFile(path, name["node"], int(name["incarnation"]), size)
             found.setdefault(file.node, []).append(file)
     if not found:
         raise UnreadableTrace(f"{directory} holds no traces: start the servers with -trace {directory}")

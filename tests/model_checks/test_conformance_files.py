@@ -11,9 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from model_checks.conformance import UnreadableTrace, check_traces
+from model_checks.conformance.check import Judges
 from model_checks.conformance.command import command
 from model_checks.conformance.entries import GENESIS_DIGEST, chained_digest
 from model_checks.conformance.payloads import Malformed, decoded_command, decoded_request, described_command
+from model_checks.conformance.replay import prepare, replay
 from model_checks.conformance.spec_runs import Lines, SpecCluster, written
 from model_checks.verdicts import Verdict, merge
 from spec.catalog.commands import CheckAndSet, Delete, DeleteCheckAndSet, DeleteTree, Get, Keys, List, Noop, Set
@@ -89,6 +91,20 @@ def test_a_server_without_traces_is_unknown(traces: Path) -> None:
     results = check_traces(traces)
     assert {result.verdict for result in results} == {Verdict.UNKNOWN}
     assert "no trace of s3, incarnation 1" in results[0].reason
+
+
+def test_traces_that_are_still_being_written_accuse_nobody(run: Lines, tmp_path: Path) -> None:
+    """A server was read to its end, wrote on, and then another that had received what it wrote was read."""
+    lines = {name: of_file for name, of_file in run.items() if name.endswith("-000001.ndjson")}
+    traces = written(lines, tmp_path)
+    judges = Judges()
+    replayed = prepare(traces, judges)
+    judges.watch(replayed)
+    last = replayed.readers[-1].file.path
+    last.write_bytes(b"".join(last.read_bytes().splitlines(keepends=True)[:40]))
+    replay(replayed)
+    assert replayed.divergences == []
+    assert "still being written" in replayed.incomplete[0]
 
 
 def test_traces_in_which_nothing_happened_are_unknown(run: Lines, tmp_path: Path) -> None:
