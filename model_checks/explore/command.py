@@ -19,6 +19,7 @@ from model_checks.explore.judge import PROPERTIES
 from model_checks.explore.mutants import MUTANTS
 from model_checks.explore.profiles import PROFILES, Leg, run_legs
 from model_checks.explore.results import Limits
+from model_checks.explore.search import Engine
 from model_checks.explore.starts import STARTS
 from model_checks.verdicts import EXIT_VALID, CheckResult
 from spec.raft.actions import ACTIONS
@@ -55,7 +56,7 @@ class Options(msgspec.Struct, frozen=True):
         return PROPERTIES if self.mutant is None else (MUTANTS[self.mutant].breaks,)
 
 
-def explore_raft(options: Options, limits: Limits, *, oracle: bool) -> CheckResult:
+def explore_raft(options: Options, limits: Limits, engine: Engine) -> CheckResult:
     """Run what `options` ask for, with progress on stderr."""
     began = time.monotonic()
     legs = options.legs()
@@ -84,7 +85,7 @@ def explore_raft(options: Options, limits: Limits, *, oracle: bool) -> CheckResu
             return each_level
 
         results = run_legs(
-            legs, protocol=protocol, properties=options.watched(), limits=limits, plain=oracle, progress=each_leg
+            legs, protocol=protocol, properties=options.watched(), limits=limits, engine=engine, progress=each_leg
         )
     whole_profile = not options.bounds and options.start is None and options.mutant is None
     return report.check_result(
@@ -116,6 +117,7 @@ def explore_forwarding(mutant: str | None, profile: str) -> CheckResult:
 @click.option("--mutant", help="Explore a broken protocol instead, which must fail; 'list' names them.")
 @click.option("--property", "properties", type=click.Choice(PROPERTIES), multiple=True, help="Watch only these.")
 @click.option("--oracle", is_flag=True, help="Use the plain search: slow, and reads like the spec.")
+@click.option("--compiled", is_flag=True, help="Compile the inner loop: pays from a million states. Needs numba.")
 @click.option("--states-max", type=click.IntRange(min=1), default=Limits().states, show_default=True)
 @click.option("--time-limit", type=click.FloatRange(min=0), help="Seconds for each leg; reaching it is UNKNOWN.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
@@ -127,6 +129,7 @@ def command(
     mutant: str | None,
     properties: tuple[str, ...],
     oracle: bool,
+    compiled: bool,
     states_max: int,
     time_limit: float | None,
     as_json: bool,
@@ -151,6 +154,7 @@ def command(
             chosen["reads"] = tuple(f"r{number}" for number in range(1, reads + 1))
         options = Options(profile, start, chosen, mutant, properties)
         limits = Limits(states_max, float("inf") if time_limit is None else time_limit)
-        result = explore_raft(options, limits, oracle=oracle)
+        engine = Engine.PLAIN if oracle else Engine.COMPILED if compiled else Engine.INTERNED
+        result = explore_raft(options, limits, engine)
     report.show(result, as_json=as_json)
     return result.verdict.exit_code

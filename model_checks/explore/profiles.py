@@ -13,7 +13,7 @@ import msgspec
 
 from model_checks.explore.judge import PROPERTIES
 from model_checks.explore.results import Exploration, Limits, count_actions
-from model_checks.explore.search import Progress, explore
+from model_checks.explore.search import Engine, Progress, explore
 from model_checks.explore.starts import STARTS
 from spec.raft.actions import ACTIONS
 from spec.raft.bounds import Bounds
@@ -69,7 +69,7 @@ def run_legs(
     protocol: Protocol = ACTIONS,
     properties: Iterable[str] = PROPERTIES,
     limits: Limits | None = None,
-    plain: bool = False,
+    engine: Engine = Engine.INTERNED,
     progress: Callable[[Leg], Progress] | None = None,
 ) -> list[Exploration]:
     """Explore each leg, up to the first that finds a counterexample.
@@ -86,7 +86,7 @@ def run_legs(
                 start_name=leg.start,
                 properties=properties,
                 limits=limits,
-                plain=plain,
+                engine=engine,
                 progress=None if progress is None else progress(leg),
             )
         )

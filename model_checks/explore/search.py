@@ -11,6 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
+from itertools import pairwise
+from typing import assert_never
 
 from model_checks.explore.interned import FIELD, MASK, Move, Tables
 from model_checks.explore.judge import PROPERTIES, Judge
@@ -20,6 +23,15 @@ from spec.raft.actions import ACTIONS
 from spec.raft.bounds import Bounds
 from spec.raft.network import Protocol, Transition, World, initial_world
 from spec.raft.properties import SOMETIMES_PAIR
+
+
+class Engine(StrEnum):
+    """How a search works: as the spec reads, over interned tables, or over these with a compiled inner loop."""
+
+    PLAIN = "plain"
+    INTERNED = "interned"
+    COMPILED = "compiled"
+
 
 Progress = Callable[[int, int, int], None]
 """Called after each level with the depth, the number of distinct states and the size of the frontier."""
@@ -73,24 +85,23 @@ class InternedSearch:
         """`run`, with whatever garbage collection is in force."""
         began, incomplete, depth, counterexample = time.monotonic(), "", 0, None
         first = self.tables.pack(start)
-        self.parents[first] = first
-        self.found = [first]
+        self.begin(first)
         try:
             self.look_at_start(first)
             self.look_at(first, first, None, range(self.width))
-            while self.found and not incomplete:
-                self.frontier, self.found = self.found, []
+            while self.frontier_size() and not incomplete:
                 incomplete = self.expand(began)
-                depth += bool(self.found)
+                depth += bool(self.frontier_size())
                 if progress is not None:
-                    progress(depth, len(self.parents), len(self.found))
+                    progress(depth, self.distinct(), self.frontier_size())
         except Violation as violation:
             counterexample = self.counterexample(violation)
+        self.count_visits()
         transitions = self.transitions_met(counterexample)
         return Exploration(
             start=name,
             bounds=self.bounds,
-            distinct=len(self.parents),
+            distinct=self.distinct(),
             generated=self.generated,
             depth=depth,
             seconds=time.monotonic() - began,
@@ -101,8 +112,22 @@ class InternedSearch:
             counterexample=counterexample,
         )
 
+    def begin(self, first: int) -> None:
+        """Make the start the frontier."""
+        self.parents[first] = first
+        self.found = [first]
+
+    def distinct(self) -> int:
+        """How many states were found."""
+        return len(self.parents)
+
+    def frontier_size(self) -> int:
+        """How many of them are still to be expanded."""
+        return len(self.found)
+
     def expand(self, began: float) -> str:
         """Find the states one step beyond the frontier; returns why the search gives up, if it does."""
+        self.frontier, self.found = self.found, []
         for batch in range(0, len(self.frontier), 20_000):
             self.expand_batch(self.frontier[batch : batch + 20_000], self.found)
             if len(self.parents) > self.limits.states:
@@ -217,11 +242,20 @@ class InternedSearch:
     def counterexample(self, violation: Violation) -> Counterexample:
         """The path to the violation, read back from the parents."""
         path = [] if violation.step is None else [violation.step]
-        state = violation.state
-        while (parent := self.parents[state]) != state:
-            path.append(self.step_between(parent, state))
-            state = parent
-        return Counterexample(violation.broken, self.tables.unpack(state), tuple(reversed(path)))
+        states = self.path_before(violation.state)
+        for after, before in pairwise(states):
+            path.append(self.step_between(before, after))
+        return Counterexample(violation.broken, self.tables.unpack(states[-1]), tuple(reversed(path)))
+
+    def path_before(self, state: int) -> list[int]:
+        """The states from `state` back to the start."""
+        path = [state]
+        while (parent := self.parents[path[-1]]) != path[-1]:
+            path.append(parent)
+        return path
+
+    def count_visits(self) -> None:
+        """Bring `visits`, `frontier` and `found` up to date, for searches that count elsewhere."""
 
     def transitions_met(self, counterexample: Counterexample | None) -> tuple[Transition, ...]:
         """The distinct local steps met: from states that were reached, and recorded ones if the history let them be."""
@@ -263,17 +297,26 @@ def explore(
     start_name: str = "initial",
     properties: Iterable[str] = PROPERTIES,
     limits: Limits | None = None,
-    plain: bool = False,
+    engine: Engine = Engine.INTERNED,
     progress: Progress | None = None,
 ) -> Exploration:
     """Explore every interleaving of `protocol` within `bounds` from `start` (default: the initial world).
 
-    `plain` uses the oracle. The result's `local_transitions` are the distinct local steps met, for linking. Raises
-    OverflowError if the bounds are too wide for the packed states, ValueError for an unknown property.
+    All engines give the same counts; `PLAIN` is the oracle. The result's `local_transitions` are the distinct local
+    steps met, for linking. Raises OverflowError if the bounds are too wide for the packed states, ValueError for an
+    unknown property.
     """
     c = bounds.constants()
     judge = Judge(c, properties)
     world = initial_world(c) if start is None else start
-    if plain:
-        return PlainSearch(protocol, bounds, judge, limits or Limits()).run(start_name, world)
-    return InternedSearch(protocol, bounds, judge, limits or Limits()).run(start_name, world, progress)
+    match engine:
+        case Engine.PLAIN:
+            return PlainSearch(protocol, bounds, judge, limits or Limits()).run(start_name, world)
+        case Engine.INTERNED:
+            return InternedSearch(protocol, bounds, judge, limits or Limits()).run(start_name, world, progress)
+        case Engine.COMPILED:
+            from model_checks.explore.compiled import CompiledSearch
+
+            return CompiledSearch(protocol, bounds, judge, limits or Limits()).run(start_name, world, progress)
+        case _:
+            assert_never(engine)

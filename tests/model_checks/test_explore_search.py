@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from model_checks.explore import compiled
 from model_checks.explore.judge import PROPERTIES, Judge
 from model_checks.explore.mutants import MUTANTS
 from model_checks.explore.plain import PlainSearch
 from model_checks.explore.profiles import PROFILES, local_transitions, never_seen, never_taken, run_legs
 from model_checks.explore.results import Exploration, Limits
-from model_checks.explore.search import explore
+from model_checks.explore.search import Engine, explore
 from model_checks.explore.starts import STARTS
 from model_checks.verdicts import Verdict
 from spec.raft import network
@@ -42,12 +43,27 @@ def counted(result: Exploration) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("bounds", "start"), COMPARED)
-def test_the_interned_search_sees_what_the_plain_one_sees(bounds: Bounds, start: str) -> None:
+def test_the_fast_searches_see_what_the_plain_one_sees(bounds: Bounds, start: str) -> None:
     world = STARTS[start](bounds)
-    fast, slow = explore(bounds, start=world), explore(bounds, start=world, plain=True)
-    assert counted(fast) == counted(slow)
-    assert set(fast.local_transitions) == set(slow.local_transitions)
-    assert len(fast.transitions) == len(set(fast.transitions))
+    slow = explore(bounds, start=world, engine=Engine.PLAIN)
+    for engine in (Engine.INTERNED, Engine.COMPILED):
+        fast = explore(bounds, start=world, engine=engine)
+        assert counted(fast) == counted(slow)
+        assert set(fast.local_transitions) == set(slow.local_transitions)
+        assert len(fast.transitions) == len(set(fast.transitions))
+
+
+def test_the_compiled_search_keeps_its_counts_when_its_arrays_grow() -> None:
+    """87,220 states: more than its arrays hold at first, and several batches."""
+    bounds = Bounds(max_term=4, max_log=2, max_issued=1)
+    result = explore(bounds, start=STARTS["figure_8"](bounds), engine=Engine.COMPILED)
+    assert (result.distinct, result.generated, result.depth) == (87_220, 582_321, 30)
+
+
+def test_states_that_do_not_fit_a_word_are_an_error_and_never_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "HISTORY_BITS", 2)
+    with pytest.raises(OverflowError, match="interpreted search"):
+        explore(Bounds(servers=2, max_term=2, max_restarts=1), engine=Engine.COMPILED)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +121,12 @@ def test_mutant_that_forgets_live_messages_is_seen_to_lose_states(monkeypatch: p
     assert seen_without_messages(bounds, reduced=True) < everything
 
 
-@pytest.mark.parametrize("plain", [True, False])
-def test_reaching_a_limit_is_unknown_and_says_which(plain: bool) -> None:
-    result = explore(Bounds(max_term=1), limits=Limits(states=100), plain=plain)
+@pytest.mark.parametrize("engine", list(Engine))
+def test_reaching_a_limit_is_unknown_and_says_which(engine: Engine) -> None:
+    result = explore(Bounds(max_term=1), limits=Limits(states=100), engine=engine)
     assert result.verdict is Verdict.UNKNOWN
     assert "states" in result.incomplete
-    result = explore(Bounds(max_term=1), limits=Limits(seconds=0), plain=plain)
+    result = explore(Bounds(max_term=1), limits=Limits(seconds=0), engine=engine)
     assert result.verdict is Verdict.UNKNOWN
     assert "seconds" in result.incomplete
 
@@ -143,8 +159,11 @@ def test_a_property_must_exist_to_be_watched() -> None:
         explore(Bounds(), properties=["Liveness"])
 
 
-@pytest.mark.parametrize("name", ["elected_without_quorum", "no_prev_check", "votes_survive_election"])
-def test_both_searches_find_shortest_counterexamples_of_one_length(name: str) -> None:
+SHORTEST = {"elected_without_quorum": 6, "no_prev_check": 3, "votes_survive_election": 8}
+
+
+@pytest.mark.parametrize("name", SHORTEST)
+def test_all_searches_find_shortest_counterexamples_of_one_length(name: str) -> None:
     mutant = MUTANTS[name]
     found = [
         explore(
@@ -152,14 +171,11 @@ def test_both_searches_find_shortest_counterexamples_of_one_length(name: str) ->
             protocol=mutant.protocol,
             start=STARTS[mutant.start](mutant.bounds),
             properties=[mutant.breaks],
-            plain=plain,
+            engine=engine,
         ).counterexample
-        for plain in (False, True)
+        for engine in Engine
     ]
-    assert found[0] is not None
-    assert found[1] is not None
-    assert len(found[0].steps) == len(found[1].steps)
-    assert found[0].broken == found[1].broken == mutant.breaks
+    assert {each and (each.broken, len(each.steps)) for each in found} == {(mutant.breaks, SHORTEST[name])}
 
 
 def test_a_start_that_is_itself_broken_is_a_counterexample_without_steps() -> None:
@@ -167,8 +183,8 @@ def test_a_start_that_is_itself_broken_is_a_counterexample_without_steps() -> No
     world = initial_world(bounds.constants())
     first = replace(world.servers[0], commit_index=1)
     broken = World((first, *world.servers[1:]), world.messages, world.history)
-    for plain in (False, True):
-        counterexample = explore(bounds, start=broken, plain=plain).counterexample
+    for engine in Engine:
+        counterexample = explore(bounds, start=broken, engine=engine).counterexample
         assert counterexample is not None
         assert (counterexample.broken, counterexample.steps) == ("Type Invariant", ())
 
