@@ -180,7 +180,7 @@ class Driver:
         if self._tracer is not None:
             self._requests += 1
             self._trace_read(f"q{self._requests}", consistency, query, answer)
-            self._tracer.flush()
+            self._flush(self._tracer)
         return answer
 
     def receive(self, source: str, incarnation: int, message: Message, frame: int) -> None:
@@ -269,7 +269,7 @@ class Driver:
             self._tracer.events(ready.events, [self._checksum(frame) for frame in frames])
             self._tracer.proposals(self._proposed)
             self._proposed.clear()
-            self._tracer.flush()
+            self._flush(self._tracer)
         if ready.write is not None:
             self._writes.append(ready.write)
             self._write()
@@ -283,7 +283,7 @@ class Driver:
             if self._tracer is not None:
                 self._trace_read(confirmed.id, Consistency.CONSISTENT, read.query, answer, confirmed.id)
         if self._tracer is not None:
-            self._tracer.flush()
+            self._flush(self._tracer)
         for future, result in answers:
             if not future.done():
                 future.set_result(result)
@@ -319,6 +319,12 @@ class Driver:
                 query = describe_write(proposal.command)
                 self._tracer.answer(proposal.request, "write", query, self.applied, result, index=entry.index)
         return answers
+
+    def _flush(self, tracer: Tracer) -> None:
+        try:
+            tracer.flush()
+        except OSError as error:
+            self._die(f"the trace cannot be written: {error.strerror}: make space, or start without -trace")
 
     def _lose(self, lost: LostProposals) -> None:
         for index in range(lost.first_index, lost.last_index + 1):

@@ -6,14 +6,15 @@ Everything that can be wrong at the start is one line that says what to do, befo
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable
 from errno import EADDRINUSE
-from typing import Any
+from functools import partial
 from uuid import UUID
 
 from impl.agent.api import Agent
 from impl.agent.client import Client
 from impl.agent.config import Config
-from impl.agent.logs import Log
+from impl.agent.logs import Log, Value
 from impl.agent.server import Server
 from impl.http.app import Application
 from impl.rpc.bind import InsecureBind, check_bind
@@ -56,7 +57,7 @@ async def _agent(runtime: Runtime, config: Config) -> int:
             stopped.set_exception(StartError(text))
 
     for name in SIGNALS:
-        runtime.host.on_signal(name, lambda name=name: stop(name))  # type: ignore[misc]
+        runtime.host.on_signal(name, partial(stop, name))
     agent, stop_agent, facts = await _start(runtime, config, log, fail)
 
     def unexpected(what: str, error: Exception) -> None:
@@ -77,7 +78,9 @@ async def _agent(runtime: Runtime, config: Config) -> int:
     return 0
 
 
-async def _start(runtime: Runtime, config: Config, log: Log, fail: Any) -> tuple[Agent, Any, dict[str, Any]]:
+async def _start(
+    runtime: Runtime, config: Config, log: Log, fail: Callable[[str], None]
+) -> tuple[Agent, Callable[[str], Awaitable[None]], dict[str, Value]]:
     """The agent, what stops it, and what to log of it."""
     if not config.server:
         node_id = config.node_id or str(UUID(bytes=runtime.random.randbytes(16), version=4))
@@ -93,7 +96,7 @@ async def _start(runtime: Runtime, config: Config, log: Log, fail: Any) -> tuple
     except OSError as error:
         data.close()
         raise StartError(_explain(error, f"{config.bind_addr}:{config.server_port}", "-server-port")) from error
-    facts: dict[str, Any] = {
+    facts: dict[str, Value] = {
         "mode": "server",
         "rpc": server.address,
         "id": data.node_id,
@@ -141,8 +144,6 @@ def _listen_http(config: Config, app: Application) -> HttpServer:
 
 
 def _explain(error: OSError, address: str, flag: str) -> str:
-    if error.filename is not None:
-        return f"{error.filename}: {error.strerror}: choose another -trace directory"
     why = "address already in use" if error.errno == EADDRINUSE else error.strerror or str(error)
     return f"cannot listen on {address}: {why}: stop what uses it, or choose another {flag}"
 

@@ -87,7 +87,7 @@ class Server:
             fail: ends the agent with an error text when it turns out that it cannot be part of this cluster.
 
         Raises:
-            OSError: the RPC address is not available, or the trace cannot be written.
+            OSError: the RPC address is not available.
         """
         server = cls(runtime, config, data, log, fail)
         address = (config.bind_addr, config.server_port)
@@ -230,10 +230,16 @@ class Server:
             trace=bool(config.trace_dir),
         )
         if config.trace_dir:
-            self._tracer = Tracer(
-                self._runtime.disk, self._runtime.clock, config.trace_dir, config.node_name, data.incarnation
-            )
-            self._tracer.header(genesis.cluster_id, voters, core.trace_state())
+            try:
+                self._tracer = Tracer(
+                    self._runtime.disk, self._runtime.clock, config.trace_dir, config.node_name, data.incarnation
+                )
+                self._tracer.header(genesis.cluster_id, voters, core.trace_state())
+            except OSError as error:
+                self._fail(
+                    f"cannot write a trace in {config.trace_dir}: {error.strerror}: choose another -trace directory"
+                )
+                return
         self._driver = Driver(
             self._runtime,
             core,

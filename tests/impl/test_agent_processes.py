@@ -313,6 +313,10 @@ def test_a_mistaken_start_is_one_line_and_exit_code_1(cluster: Cluster, tmp_path
         (("-dev", "-node", "t", "-server-port", "0", "-http-port", str(s1.http_port)), "choose another -http-port"),
         (("-server", "-node", "t", "-data-dir", "/proc/nowhere"), "choose another -data-dir"),
         ((*server, "-bind", "0.0.0.0", "-advertise", "127.0.0.1"), "-allow-insecure-rpc"),
+        (
+            ("-dev", "-node", "s1", "-server-port", "0", "-trace", str(cluster.directory / "trace")),
+            "choose another -trace directory",
+        ),
         (("-dev", "-sever"), "flag provided but not defined"),
     ):
         code, line = run_to_end(*flags)
