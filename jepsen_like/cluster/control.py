@@ -94,9 +94,16 @@ class ControlConnection:
         *lines, rest = self._bytes.split(b"\n")
         self._bytes = bytearray(rest)
         for line in lines:
-            self._deliver(self._decoder.decode(line))
+            try:
+                self._deliver(self._decoder.decode(line))
+            except (msgspec.MsgspecError, ValueError) as error:
+                self._lose(f"the supervisor speaks another language ({error}): was it started by another version?")
+                return
 
     def _deliver(self, reply: protocol.Reply) -> None:
+        if len(self._descriptors) < reply.descriptors:  # the kernel drops those that the process has no room for
+            self._lose("descriptors were lost on their way: too many open files in this process (ulimit -n)")
+            return
         descriptors = [self._descriptors.popleft() for _ in range(reply.descriptors)]
         future = self._waiting.get(reply.id)
         if future is not None and not future.done():

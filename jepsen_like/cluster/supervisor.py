@@ -245,7 +245,7 @@ def fork_switch(plan: plans.WorldPlan, ports: tuple[switch.Port, ...], link_head
     ours, its = socket.socketpair()
     pid = os.fork()
     if pid == 0:
-        with _child():
+        with _Child():
             ours.close()
             try:
                 os.setpriority(os.PRIO_PROCESS, 0, -10)  # every packet waits for it
@@ -266,13 +266,13 @@ def fork_relay(plan: plans.WorldPlan, nets: dict[str, int]) -> None:
         if node.listener is not None
     )
     if publications and os.fork() == 0:
-        with _child():
+        with _Child():
             relay.run(publications)
     for each in publications:
         os.close(each.listener)
 
 
-class _child:
+class _Child:
     """The body of a forked child: it never returns into the parent's code."""
 
     def __enter__(self) -> None:
@@ -321,7 +321,7 @@ def main(path: str) -> None:
         sys.exit(1)
     pid = os.fork()
     if pid == 0:
-        with _child():
+        with _Child():
             be_pid_1(plan)
     report(plan, plans.Report(supervisor_pid=pid))
     for descriptor in inherited:

@@ -125,3 +125,24 @@ def test_nonsense_ends_that_connection_only(tmp_path: Path, nonsense: bytes) -> 
         good.close()
 
     with_server(tmp_path, act)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"id": 1, "descriptors": 1}', "too many open files"),  # the kernel drops those that do not fit
+        (b'{"id": "one"}', "another language"),
+        (b"\xff", "another language"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_fails_whoever_waits(line: bytes, reason: str) -> None:
+    async def main() -> None:
+        ours, its = socket.socketpair()
+        connection = ControlConnection(ours)
+        asking = asyncio.ensure_future(connection.ask(Describe()))
+        with its:
+            its.sendall(line + b"\n")
+            with pytest.raises(ClusterFailure, match=reason):
+                await asyncio.wait_for(asking, 5)
+
+    asyncio.run(main())
