@@ -49,6 +49,23 @@ def _client_events(events: tuple[Event, ...]) -> list[Event]:
     return [event for event in events if event.process != "nemesis"]
 
 
+def _met_by_faults(params: ChaosParams, events: list[Event], spans: dict[str, list[tuple[int, int]]]) -> dict[str, int]:
+    """Operations invoked while their agent was cut off or paused, and how many of them were acknowledged."""
+    agents = params.agents
+    impaired: set[int | str] = set()  # processes whose open operation was invoked so
+    invoked = acknowledged = 0
+    for event in events:
+        if event.type is EventType.INVOKE:
+            agent = agents[int(event.process) % params.concurrency % len(agents)]
+            if impairment.within(spans[agent], event.time):
+                impaired.add(event.process)
+                invoked += 1
+        else:
+            acknowledged += event.type is EventType.OK and event.process in impaired
+            impaired.discard(event.process)
+    return {"invoked_while_impaired": invoked, "acknowledged_while_impaired": acknowledged}
+
+
 def run_figures(
     params: ChaosParams, history: History, faults: list[Fault], leaders: list[Leadership]
 ) -> dict[str, Any]:
@@ -65,12 +82,7 @@ def run_figures(
             ("unknown", EventType.INFO),
         )
     }
-    invoked = [event for event in events if event.type is EventType.INVOKE]
-    figures["invoked_while_impaired"] = sum(
-        1
-        for event in invoked
-        if impairment.within(spans[agents[int(event.process) % params.concurrency % len(agents)]], event.time)
-    )
+    figures |= _met_by_faults(params, events, spans)
     figures["faults"] = sum(fault.breaks for fault in faults)
     for name in params.nemesis:
         figures[f"faults_{name}"] = sum(fault.breaks for fault in faults if fault.package == name)

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
 from jepsen_like.client.http import HttpConnection
 from jepsen_like.client.kv import KvClient, Unanswered
 from jepsen_like.cluster.api import Cluster, ClusterFailure, ClusterSpec, ClusterStatus
-from jepsen_like.generator.combinators import OnThreads, Stagger, TimeLimit, reserve
+from jepsen_like.generator.combinators import Any, OnThreads, Stagger, TimeLimit
 from jepsen_like.generator.interpreter import Interpreter, Worker
 from jepsen_like.generator.values import Draws, Generator, Thread
 from jepsen_like.nemesis import package
@@ -59,7 +59,7 @@ class Counts:
         self.by_type = dict.fromkeys(EventType, 0)
         self.faults = 0
         self.leader: str | None = None
-        self.keys: dict[Any, None] = {}
+        self.keys: dict[object, None] = {}
 
     def event(self, event: Event) -> None:
         """Count an event of the history; nemesis events are counted as faults when they are executed."""
@@ -100,7 +100,7 @@ class ChaosRun:
         place = thread % len(self.params.agents)
         agent, origin = self.params.agents[place], f"t{place + 1}"
 
-        async def dial() -> Any:
+        async def dial() -> socket.socket:
             return await self.cluster.connect(origin, agent)
 
         return KvClient(HttpConnection(dial, self.cluster.address(agent)))
@@ -123,12 +123,8 @@ class ChaosRun:
         )
         tracks = package.generator(self.params.nemesis, draws.fork("nemesis"))
         end_ns = self.interpreter.now_ns + int(self.params.time_limit_s * SECOND_NS)
-        side_by_side = reserve((range(self.params.concurrency), clients), *((p, t) for p, t in self._shares(tracks)))
-        return TimeLimit(end_ns, side_by_side)
-
-    def _shares(self, tracks: tuple[Generator, ...]) -> Iterator[tuple[list[Thread], Generator]]:
-        for name, track in zip(self.params.nemesis, tracks, strict=True):
-            yield [name], track
+        threads: frozenset[Thread] = frozenset(range(self.params.concurrency))
+        return TimeLimit(end_ns, Any((*tracks, OnThreads(threads, clients))))
 
     async def sample_leaders(self) -> None:
         """Write down who leads, now and then, for the report; and show how far the run is."""
@@ -196,7 +192,7 @@ class ChaosRun:
     async def read_for_the_last_time(self) -> None:
         """The workload's final reads, through every agent."""
         threads: list[Thread] = list(range(min(len(self.params.agents), self.params.concurrency)))
-        keys = sorted(self.counts.keys)
+        keys = sorted(self.counts.keys, key=str)
         await self.interpreter.run(OnThreads(frozenset(threads), self.workload.final_reads(keys, threads)))
 
     def close(self) -> None:

@@ -28,13 +28,24 @@ def command() -> None:
 
 def _table(measured: list[Measured]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("system", "operation", "clients", "per second", "p50 ms", "p99 ms", "errors", "generator", "servers"):
+    for title in (
+        "system",
+        "operation",
+        "clients",
+        "per second",
+        "p50 ms",
+        "p99 ms",
+        "errors",
+        "elections",
+        "generator",
+        "servers",
+    ):
         table.add_column(title, justify="left" if title in ("system", "operation") else "right", no_wrap=True)
     for each in measured:
         shares = " ".join(f"{share:.0%}" for share in each.generator_cpu_shares)
         table.add_row(
             *(each.system, each.operation, str(each.clients), f"{each.per_second:,.0f}", f"{each.p50_ms:.2f}"),
-            *(f"{each.p99_ms:.2f}", str(each.errors), shares, f"{each.server_cpu_share:.0%}"),
+            *(f"{each.p99_ms:.2f}", str(each.errors), str(each.elections), shares, f"{each.server_cpu_share:.0%}"),
         )
     return table
 

@@ -35,6 +35,8 @@ class Measured(msgspec.Struct, kw_only=True):
     p50_ms: float
     p99_ms: float
     errors: int
+    elections: int
+    """How many terms went by meanwhile: 0, or leaders were lost under load."""
     generator_cpu_shares: list[float]
     """Of one core, each process."""
     server_cpu_share: float
@@ -66,6 +68,7 @@ def measure(
 ) -> Measured:
     """Load the leader with `clients` outstanding requests for `seconds`, after a warm-up. Raises SetupFailed."""
     leader = servers.wait_for_leader()
+    term = servers.term(leader)
     since_ns = time.monotonic_ns() + int(WARM_UP_S * 1e9)
     shares = [clients // processes + (number < clients % processes) for number in range(processes)]
     started: list[subprocess.Popen[bytes]] = []
@@ -96,6 +99,7 @@ def measure(
         per_second=round(len(latencies) / seconds, 1),
         p50_ms=quantile(latencies, 0.5) / 1000,
         p99_ms=quantile(latencies, 0.99) / 1000,
+        elections=servers.term(leader) - term,
         errors=sum(report.errors for report in reports),
         generator_cpu_shares=[report.cpu_share for report in reports],
         server_cpu_share=round(cpu_used / seconds, 3),

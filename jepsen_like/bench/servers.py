@@ -72,6 +72,10 @@ class Servers:
         """The number of the server that `number` believes leads; None if it says nothing."""
         raise NotImplementedError
 
+    def term(self, number: int) -> int:
+        """The Raft term that the server is in. Raises OSError."""
+        raise NotImplementedError
+
     def start(self, number: int) -> None:
         """Start, or start again, one server on its data."""
         with (self.directory / f"{number}.log").open("ab") as log:
@@ -150,6 +154,9 @@ class ComitiaServers(Servers):
         port = address.rpartition(":")[2]
         return self.peer_ports.index(int(port)) if port.isdigit() and int(port) in self.peer_ports else None
 
+    def term(self, number: int) -> int:
+        return int(get_json(self.client_ports[number], "/v1/agent/self")["Stats"]["raft"]["term"])
+
 
 class EtcdServers(Servers):
     """`etcd` with default settings; gRPC on the client port."""
@@ -173,7 +180,7 @@ class EtcdServers(Servers):
             *("--initial-cluster", cluster, "--initial-cluster-state", "new"),
         ]
 
-    def leader_seen_by(self, number: int) -> int | None:
+    def _status(self, number: int) -> dict[str, Any]:
         endpoint = f"127.0.0.1:{self.client_ports[number]}"
         done = subprocess.run(
             ["etcdctl", "--endpoints", endpoint, "--command-timeout", "1s", "endpoint", "status", "-w", "json"],
@@ -182,10 +189,20 @@ class EtcdServers(Servers):
             check=False,
         )
         if done.returncode != 0:
+            raise OSError(f"etcdctl: {done.stderr.decode(errors='replace')[-200:]}")
+        status: dict[str, Any] = json.loads(done.stdout)[0]["Status"]
+        return status
+
+    def term(self, number: int) -> int:
+        return int(self._status(number)["raftTerm"])
+
+    def leader_seen_by(self, number: int) -> int | None:
+        try:
+            status = self._status(number)
+        except OSError:
             return None
-        status = json.loads(done.stdout)[0]["Status"]
         self._members[status["header"]["member_id"]] = number
-        return self._members.get(status.get("leader"))
+        return self._members.get(status.get("leader", 0))
 
 
 @contextlib.contextmanager

@@ -178,11 +178,8 @@ class OnThreads(msgspec.Struct, frozen=True):
     of: Generator
 
     def _restrict(self, context: Context) -> Context:
-        return Context(
-            context.now_ns,
-            tuple(thread for thread in context.threads if thread in self.threads),
-            tuple(thread for thread in context.free if thread in self.threads),
-        )
+        mine = self.threads.__contains__
+        return Context(context.now_ns, tuple(filter(mine, context.threads)), tuple(filter(mine, context.free)))
 
     def ask(self, context: Context) -> Answer:
         answer = self.of.ask(self._restrict(context))

@@ -9,6 +9,7 @@ gets info is over; its thread goes on under a new process number.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -81,7 +82,7 @@ class Interpreter:
             await self._abandon()
 
     def _context(self) -> Context:
-        free = tuple(thread for thread in self._threads if thread not in self._busy)
+        free = tuple(itertools.filterfalse(self._busy.__contains__, self._threads))
         return Context(self.now_ns, self._threads, free)
 
     async def _step(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jepsen_like.generator.combinators import Each, OnThreads
+from jepsen_like.generator.combinators import Each
 from jepsen_like.generator.values import (
     PENDING,
     Answer,
@@ -39,40 +39,50 @@ COLOURS = {"partition": "#ffd27f", "kill": "#ff9f9f", "pause": "#b9c7ff"}
 
 
 class Track(msgspec.Struct, frozen=True):
-    """Break, hold, mend, pause, for ever, on the package's thread."""
+    """Break, hold, mend, pause, for ever, on the package's thread. `step` is next, at `at_ns`; `hold_ns` follows it."""
 
     package: str
+    step: Invocation
+    at_ns: int
+    hold_ns: int
     draws: Draws
-    broken: bool = False
-    next_ns: int | None = None
 
     def ask(self, context: Context) -> Answer:
         if self.package not in context.free:
             return PENDING
-        draws, next_ns = self.draws, self.next_ns
-        if next_ns is None:
-            next_ns, draws = _within(FIRST_NS, draws)
-        do, undo = PACKAGES[self.package]
-        if self.broken:
-            pause_ns, draws = _within(PAUSE_NS, draws)
-            after = Track(self.package, draws, False, max(next_ns, context.now_ns) + pause_ns)
-            return Emit(Invocation(undo, thread=self.package, at_ns=max(next_ns, context.now_ns)), after)
-        if self.package == "partition":
-            target, draws = partition.pick_shape(draws)
-        else:
-            target, draws = processes.pick_target(self.package, draws)
-        seed, draws = draws.bits()
-        kind, draws = draws.below(10)
-        short = kind < SHORT_IN_TEN and self.package != "partition"
-        hold_ns, draws = _within(SHORT_HOLD_NS if short else HOLD_NS, draws)
-        at_ns = max(next_ns, context.now_ns)
-        return Emit(
-            Invocation(do, value=target, thread=self.package, at_ns=at_ns, note=seed),
-            Track(self.package, draws, True, at_ns + hold_ns),
-        )
+        at_ns = max(self.at_ns, context.now_ns)
+        return Emit(msgspec.structs.replace(self.step, at_ns=at_ns), self._after(at_ns + self.hold_ns))
+
+    def _after(self, at_ns: int) -> Track:
+        _, undo = PACKAGES[self.package]
+        if self.step.f == undo:
+            return _breaking(self.package, at_ns, self.draws)
+        pause_ns, draws = _within(PAUSE_NS, self.draws)
+        return Track(self.package, Invocation(undo, thread=self.package), at_ns, pause_ns, draws)
 
     def update(self, context: Context, event: Completed) -> Generator:
         return self
+
+
+def _breaking(package: str, at_ns: int, draws: Draws) -> Track:
+    """The track of `package` when it is about to break something at `at_ns`."""
+    if package == "partition":
+        target, draws = partition.pick_shape(draws)
+    else:
+        target, draws = processes.pick_target(package, draws)
+    seed, draws = draws.bits()
+    kind, draws = draws.below(10)
+    short = kind < SHORT_IN_TEN and package != "partition"
+    hold_ns, draws = _within(SHORT_HOLD_NS if short else HOLD_NS, draws)
+    return Track(
+        package, Invocation(PACKAGES[package][0], value=target, thread=package, note=seed), at_ns, hold_ns, draws
+    )
+
+
+def track(package: str, draws: Draws) -> Track:
+    """The faults of one package."""
+    first_ns, draws = _within(FIRST_NS, draws)
+    return _breaking(package, first_ns, draws)
 
 
 def _within(bounds: tuple[int, int], draws: Draws) -> tuple[int, Draws]:
@@ -116,8 +126,8 @@ class NemesisWorker:
 
 
 def generator(packages: tuple[str, ...], draws: Draws) -> tuple[Generator, ...]:
-    """The tracks of `packages`, to run side by side."""
-    return tuple(OnThreads(frozenset({name}), Track(name, draws.fork(name))) for name in packages)
+    """The tracks of `packages`, to run side by side; each uses the thread of its own name."""
+    return tuple(track(name, draws.fork(name)) for name in packages)
 
 
 def final_generator(packages: tuple[str, ...]) -> Generator:

@@ -8,7 +8,7 @@ from jepsen_like.generator.values import Draws
 from jepsen_like.nemesis.partition import shuffled
 
 TARGETS = ("leader", "one", "minority", "client agent", "all servers")
-WEIGHTS = {"kill": (6, 3, 2, 1, 1), "pause": (6, 3, 2, 1, 0)}
+WEIGHTS = {"kill": (4, 4, 2, 1, 1), "pause": (4, 4, 2, 1, 0)}
 
 
 def pick_target(package: str, draws: Draws) -> tuple[str, Draws]:

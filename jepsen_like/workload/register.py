@@ -61,11 +61,10 @@ class Registers(msgspec.Struct, frozen=True):
     follow_ups: tuple[FollowUp, ...] = ()
 
     def ask(self, context: Context) -> Answer:
-        reserved = {follow_up.thread for follow_up in self.follow_ups}
         for place, follow_up in enumerate(self.follow_ups):
             if follow_up.thread in context.free:
                 return self._check_and_set(context, place, follow_up)
-        free = [thread for thread in context.free if thread not in reserved]
+        free = context.free
         if not free:
             return PENDING
         choice, draws = self.draws.below(len(free))

@@ -31,7 +31,7 @@ from model_checks.histories.operations import FOREVER
 from model_checks.histories.register import NULL, READ, WRITE, Action
 
 DEFAULT_LIMIT = 1_000_000
-"""Configurations to remember a key (about 250 bytes each)."""
+"""Configurations to remember a key (about 350 bytes each)."""
 
 
 class Searched(msgspec.Struct, frozen=True):

@@ -186,7 +186,7 @@ def test_protobuf_and_hpack_by_hand() -> None:
 
 def measured(system: str, operation: str, rate: float) -> Measured:
     return Measured(
-        system=system, operation=operation, clients=1, per_second=rate, p50_ms=1, p99_ms=2, errors=0,
+        system=system, operation=operation, clients=1, per_second=rate, p50_ms=1, p99_ms=2, errors=0, elections=0,
         generator_cpu_shares=[0.1], server_cpu_share=0.5,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import pytest
 from jepsen_like.generator.values import Completed, Completion, Context, Draws, Emit, Ending, Generator
 from jepsen_like.nemesis import impairment, package, partition, processes
 from jepsen_like.nemesis.book import Fault, FaultBook, Link
-from jepsen_like.nemesis.package import NemesisWorker, Track
+from jepsen_like.nemesis.package import NemesisWorker
 
 SERVERS = ("s1", "s2", "s3", "s4", "s5")
 CLIENTS = ("c1", "c2")
@@ -136,7 +136,7 @@ def drive(seed: int, steps: int) -> tuple[FakeCluster, list[Fault]]:
     workers = {name: NemesisWorker(name, book, 7) for name in names}
 
     async def run() -> None:
-        generators: dict[str, Generator] = {name: Track(name, Draws(seed).fork(name)) for name in names}
+        generators: dict[str, Generator] = dict(zip(names, package.generator(names, Draws(seed)), strict=True))
         now = 0
         for _ in range(steps):
             context = Context(now, names, names)

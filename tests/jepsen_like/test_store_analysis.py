@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
@@ -101,9 +103,11 @@ def test_a_good_run_is_valid_with_its_figures(tmp_path: Path) -> None:
         1,
     )
     assert figures["invoked_while_impaired"] == 3, "s1's clients invoked at 1.2, 1.5 and 1.8 s"
+    assert figures["acknowledged_while_impaired"] == 3
     assert msgspec.json.decode((directory.path / "results.json").read_bytes())["verdict"] == "VALID"
     page = directory.report.read_text()
-    assert page.count("<svg") == 2
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len([ElementTree.fromstring(drawing) for drawing in drawings]) == 2, "both well-formed"
     assert "partition: cut s1 | s2 s3" in page
     assert "s2 leads in term 2" in page
     assert "<script" not in page
