@@ -139,6 +139,8 @@ def claim(name: str, user: Identity | None) -> tuple[Path, int]:
         raise ClusterFailure(
             f"cluster {name!r} is running already; `comitia cluster down {name}` ends it, or take another --name"
         )
+    if user is not None:
+        os.fchown(lock, user.uid, user.gid)  # so that `status` and `down` need no sudo
     for entry in directory.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

@@ -375,7 +375,8 @@ def test_agents_run_as_the_user_who_called_sudo(readable_to_all: Path, monkeypat
 
     async def act(cluster: Cluster) -> None:
         assert b'"uid": 65534' in await whoami(cluster, "s1")
-        assert (cluster.directory / "data" / "s1").stat().st_uid == 65534
+        for theirs in ("data/s1", "logs/s1.log", "lock", "control.sock", "."):
+            assert (cluster.directory / theirs).stat().st_uid == 65534, theirs
 
     run_with(ClusterSpec(servers=1, agent_command=f"{python} stub_agent.py"), act)
 
