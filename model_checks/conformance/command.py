@@ -76,6 +76,8 @@ def text_of(results: list[CheckResult], verdict: Verdict) -> list[str]:
     lines = [f"{result.checker:<26}{result.verdict:<9}{result.property or result.reason}" for result in results]
     steps = results[0].figures["steps"]
     lines += ["", *(f"  {name:<34}{number:>9}" for name, number in steps.items()), ""]
+    never = results[0].figures["never"]
+    lines += [f"never taken: {', '.join(never)}"] if never else []
     lines += [f"cut off: {cut}" for cut in results[0].figures["cut"]]
     lines += [result.details for result in results if result.details]
     return [*lines, summary_of(results), f"{verdict}"]

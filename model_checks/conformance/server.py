@@ -110,6 +110,8 @@ class ServerReplay:
         self.counts: Counter[str] = Counter()
         """Steps by action, and lines of other kinds."""
         self.restarts = 0
+        self.survived = self.lost = 0
+        """Restarts that found writes that were never confirmed; restarts that found fewer than were issued."""
         self.proposed: dict[Index, Value] = {}
         """Entries that this incarnation appended as a leader, and for which no client was answered yet."""
         self._reader, self._at, self._ns = readers[0], 0, 0
@@ -210,6 +212,8 @@ class ServerReplay:
         for k in range(len(self.spec.issued), -1, -1):
             outcome = self.actions["crash_restart"](self.constants, self.node, self.spec, k)
             if outcome is not None and described_point(outcome.server.durable) == found:
+                self.survived += k > 0
+                self.lost += k < len(self.spec.issued)
                 return outcome.server
         before = max(
             (r for r in self.readers if r.file.incarnation < header.incarnation), key=lambda r: r.file.incarnation
