@@ -23,7 +23,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.verify-installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[checks,chaos]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[checks]'
 	touch $@
 
 $(VENV)/.test-installed: pyproject.toml | $(BIN)/python
