@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from spec.raft.actions import ACTIONS
 from spec.raft.bounds import Bounds
 from spec.raft.messages import Message
-from spec.raft.network import World, handler, initial_world, settled, take, transition
-from spec.raft.types import Index, Server, ServerId, Term
+from spec.raft.network import Transition, World, handler, initial_world, sends, settled, take, transition
+from spec.raft.types import Constants, Index, Server, ServerId, Term
 
 UNBOUNDED = Bounds(max_term=99, max_log=99, max_issued=99, max_restarts=99)
 
@@ -29,6 +29,8 @@ class Script:
     def __init__(self, servers: int) -> None:
         self.c = Bounds(servers=servers).constants()
         self.world = initial_world(self.c)
+        self.steps: list[Transition] = []
+        """Every step taken, in order, with the sends that each state allowed: all that led to `world`."""
 
     def server(self, i: ServerId) -> Server:
         """The state of server `i`."""
@@ -41,6 +43,7 @@ class Script:
         if found is None or after is None:
             raise ValueError(f"{action}{arguments} is not enabled in server {i}: {self.server(i)}")
         self.world = settled(ACTIONS, self.c, after, i)
+        self.steps += [found, *sends(ACTIONS, self.c, i, found.after)]
         return found.outcome.sent
 
     def persist(self, i: ServerId) -> None:
@@ -77,19 +80,14 @@ class Script:
         self.receive(i, self.step(to, "append_entries_response", i, True, last))
 
 
-def initial(bounds: Bounds) -> World:
-    """The initial world."""
-    return initial_world(bounds.constants())
-
-
-def elected(bounds: Bounds) -> World:
+def elected() -> Script:
     """s1 leads term 1 by the vote of s2; its log is empty."""
     script = Script(3)
     script.elect("s1", 1, "s2")
-    return script.world
+    return script
 
 
-def figure_8(bounds: Bounds) -> World:
+def figure_8() -> Script:
     """Ongaro 2014, figure 3.7 (figure 8 of the paper), before its step (c), with three servers.
 
     s1 led term 1 and appended an entry that nobody else has; s3 led term 2 and did the same; s1 leads term 3.
@@ -102,10 +100,10 @@ def figure_8(bounds: Bounds) -> World:
     script.append("s3")
     script.receive("s1", script.step("s3", "vote_response", "s1", False))
     script.elect("s1", 3, "s2")
-    return script.world
+    return script
 
 
-def deposed_leader(bounds: Bounds) -> World:
+def deposed_leader() -> Script:
     """s1 led term 1 and committed an entry; s2 leads term 2, which s1 has not heard of (section 6.4: stale reads)."""
     script = Script(3)
     script.elect("s1", 1, "s2")
@@ -113,10 +111,10 @@ def deposed_leader(bounds: Bounds) -> World:
     script.replicate("s1", "s2", 0, 1)
     script.step("s1", "advance_commit_index", 1)
     script.elect("s2", 2, "s3")
-    return script.world
+    return script
 
 
-def replicated(bounds: Bounds) -> World:
+def replicated() -> Script:
     """s1 leads term 1; s2 holds its two entries, of which the first is committed; s3 has heard of nothing."""
     script = Script(3)
     script.elect("s1", 1, "s2")
@@ -125,20 +123,20 @@ def replicated(bounds: Bounds) -> World:
     script.step("s1", "advance_commit_index", 1)
     script.append("s1")
     script.replicate("s1", "s2", 1, 2)
-    return script.world
+    return script
 
 
-def diverged(bounds: Bounds) -> World:
+def diverged() -> Script:
     """s1 led term 1 and has an entry that nobody else has; s2 leads term 2 and has another, not on its disk yet."""
     script = Script(3)
     script.elect("s1", 1, "s2")
     script.append("s1")
     script.elect("s2", 2, "s3")
     script.step("s2", "client_request", "x")
-    return script.world
+    return script
 
 
-def orphaned(bounds: Bounds) -> World:
+def orphaned() -> Script:
     """s1 led term 1, sent s2 an entry before its own disk held it, and crashed; s3 leads term 2 by the vote of s1."""
     script = Script(3)
     script.elect("s1", 1, "s2")
@@ -146,10 +144,36 @@ def orphaned(bounds: Bounds) -> World:
     script.receive("s2", script.step("s1", "append_entries", "s2", 0, 1))
     script.step("s1", "crash_restart", 0)
     script.elect("s3", 2, "s1")
-    return replace(script.world, history=replace(script.world.history, restarts=0))
+    script.world = replace(script.world, history=replace(script.world.history, restarts=0))
+    return script
+
+
+SCRIPTS: Final[Mapping[str, Callable[[], Script]]] = {
+    script.__name__: script for script in (elected, figure_8, deposed_leader, replicated, diverged, orphaned)
+}
+"""The scripted starts by name. All have three servers."""
+
+
+def initial(bounds: Bounds) -> World:
+    """The initial world."""
+    return initial_world(bounds.constants())
+
+
+def seeded(script: Callable[[], Script]) -> Callable[[Bounds], World]:
+    """The start at the end of a script, whatever the bounds."""
+    return lambda bounds: script().world
 
 
 STARTS: Final[Mapping[str, Callable[[Bounds], World]]] = {
-    start.__name__: start for start in (initial, elected, figure_8, deposed_leader, replicated, diverged, orphaned)
+    "initial": initial,
+    **{name: seeded(script) for name, script in SCRIPTS.items()},
 }
-"""Starts by name. All but `initial` have three servers."""
+"""Starts by name, each a function of the bounds: the worlds in which exploration begins."""
+
+
+def scripted_steps(name: str) -> tuple[Constants, tuple[Transition, ...]]:
+    """The steps that lead to start `name`, sends included, and the constants that they are steps of: for linking."""
+    if name == "initial":
+        return Bounds().constants(), ()
+    script = SCRIPTS[name]()
+    return script.c, tuple(dict.fromkeys(script.steps))

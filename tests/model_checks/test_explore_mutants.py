@@ -10,7 +10,7 @@ from model_checks.explore.judge import PROPERTIES, Judge
 from model_checks.explore.mutants import MUTANTS, Mutant
 from model_checks.explore.paths import describe, with_sends
 from model_checks.explore.results import Counterexample, Limits
-from model_checks.explore.search import Engine, explore
+from model_checks.explore.search import explore
 from model_checks.explore.starts import STARTS
 from model_checks.verdicts import Verdict
 from spec.raft.actions import ACTIONS

@@ -12,13 +12,14 @@ from model_checks.explore.plain import PlainSearch
 from model_checks.explore.profiles import PROFILES, local_transitions, never_seen, never_taken, run_legs
 from model_checks.explore.results import Exploration, Limits
 from model_checks.explore.search import Engine, explore
-from model_checks.explore.starts import STARTS
+from model_checks.explore.starts import SCRIPTS, STARTS, Script, scripted_steps
 from model_checks.verdicts import Verdict
 from spec.raft import network
-from spec.raft.actions import ACTIONS
+from spec.raft.actions import ACTIONS, initial_server
 from spec.raft.bounds import Bounds
 from spec.raft.messages import Message
-from spec.raft.network import World, initial_world
+from spec.raft.network import World, initial_world, transition
+from spec.raft.properties import is_message
 from spec.raft.types import Server
 
 COMPARED = [
@@ -191,3 +192,24 @@ def test_a_start_that_is_itself_broken_is_a_counterexample_without_steps() -> No
 
 def test_every_property_is_named_once() -> None:
     assert len(set(PROPERTIES)) == len(PROPERTIES) >= 13
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_scripted_start_is_reached_by_steps_of_the_spec(name: str) -> None:
+    """Its steps, replayed from the initial world, lead to it; each message received was sent before."""
+    c, taken = scripted_steps(name)
+    states, sent = dict.fromkeys(c.servers, initial_server()), set[Message]()
+    for step in taken:
+        assert states[step.server] == step.before
+        assert sent.issuperset(m for m in step.arguments if is_message(m))
+        assert transition(ACTIONS, c, step.server, step.before, step.action, *step.arguments) == step
+        states[step.server] = step.after
+        sent.update(step.outcome.sent)
+    world = STARTS[name](Bounds())
+    assert tuple(states.values()) == world.servers
+    assert world.messages <= sent
+
+
+def test_a_script_refuses_a_step_that_is_not_enabled() -> None:
+    with pytest.raises(ValueError, match=r"become_leader\(\) is not enabled in server s1"):
+        Script(3).step("s1", "become_leader")
