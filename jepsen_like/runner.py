@@ -144,7 +144,12 @@ class ChaosRun:
         return None
 
     async def mend(self) -> int:
-        """Undo every fault; the time at which all was mended."""
+        """The nemeses' final generator: undo every fault; the time at which all was mended."""
+        await self.interpreter.run(package.final_generator(self.params.nemesis))
+        return time.monotonic_ns()
+
+    async def mend_at_once(self) -> int:
+        """The same without the interpreter, which may have been cancelled."""
         await self.book.heal("final")
         await self.book.resume("final")
         await self.book.restart("final")
@@ -241,7 +246,7 @@ async def run(params: ChaosParams, directory: RunDirectory, progress: Progress) 
         finally:
             if interrupted:
                 with contextlib.suppress(ClusterFailure):
-                    healed_ns = await chaos.mend()
+                    healed_ns = await chaos.mend_at_once()
             chaos.close()
             with contextlib.suppress(ClusterFailure):
                 exits = tuple(f"{e.node} (exit status {e.status})" for e in await cluster.unexpected_exits())

@@ -19,6 +19,8 @@ from jepsen_like.bench.servers import ComitiaServers, EtcdServers, running
 from model_checks.verdicts import EXIT_INTERNAL, SetupFailed
 
 SATURATED = 0.9
+WIDTH = 110
+"""Of tables that do not go to a terminal."""
 
 
 @click.group("bench", context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,7 +95,7 @@ def kv_command(
         }
         click.echo(json.dumps(report))
         return 0
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     console.print(
         f"{servers} servers, values of {value_bytes} B, fdatasync of 4 KiB here: {floor_ms} ms", highlight=False
     )

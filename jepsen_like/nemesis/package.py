@@ -8,6 +8,8 @@ then it is mended, and after a pause the next one comes.
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from jepsen_like.generator.combinators import Each
@@ -64,8 +66,9 @@ class Track(msgspec.Struct, frozen=True):
         return self
 
 
-def _breaking(package: str, at_ns: int, draws: Draws) -> Track:
-    """The track of `package` when it is about to break something at `at_ns`."""
+@functools.lru_cache(maxsize=16)
+def _plan(package: str, draws: Draws) -> tuple[Invocation, int, Draws]:
+    """What `package` breaks next, how long that holds, and the draws that follow. Remembered: asked at every turn."""
     if package == "partition":
         target, draws = partition.pick_shape(draws)
     else:
@@ -74,9 +77,12 @@ def _breaking(package: str, at_ns: int, draws: Draws) -> Track:
     kind, draws = draws.below(10)
     short = kind < SHORT_IN_TEN and package != "partition"
     hold_ns, draws = _within(SHORT_HOLD_NS if short else HOLD_NS, draws)
-    return Track(
-        package, Invocation(PACKAGES[package][0], value=target, thread=package, note=seed), at_ns, hold_ns, draws
-    )
+    return Invocation(PACKAGES[package][0], value=target, thread=package, note=seed), hold_ns, draws
+
+
+def _breaking(package: str, at_ns: int, draws: Draws) -> Track:
+    step, hold_ns, draws = _plan(package, draws)
+    return Track(package, step, at_ns, hold_ns, draws)
 
 
 def track(package: str, draws: Draws) -> Track:
