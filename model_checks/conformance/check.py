@@ -28,7 +28,7 @@ from model_checks.conformance.divergence import (
 )
 from model_checks.conformance.invariants import CUT_EVERY, Invariants
 from model_checks.conformance.proposals import Proposals
-from model_checks.conformance.replay import Replayed, prepare, replay
+from model_checks.conformance.replay import Replayed, open_traces, prepare, replay
 from model_checks.conformance.server import ServerReplay
 from model_checks.conformance.trace import AnswerLine, Propose
 from model_checks.verdicts import CheckResult, Verdict
@@ -39,20 +39,16 @@ from spec.raft.types import Constants, Elected, Fact, ReadAnswered
 class Judges:
     """Hands facts and answers to their judges, and keeps the first divergence that each property shows."""
 
-    def __init__(self) -> None:
+    def __init__(self, constants: Constants) -> None:
         self.answers = Answers()
         self.proposals = Proposals()
-        self.invariants = Invariants(Constants(()))
+        self.invariants = Invariants(constants)
         self.servers: dict[str, ServerReplay] = {}
+        """All servers of the replay: a cut is the state of each."""
         self.found: dict[str, Divergence] = {}
         """By property."""
         self._steps = 0
         self._cut_due = False
-
-    def watch(self, replayed: Replayed) -> None:
-        """Judge the servers of this replay."""
-        self.invariants = Invariants(replayed.constants)
-        self.servers = replayed.servers
 
     def fact(self, server: ServerReplay, fact: Fact) -> None:
         """A fact became true by a step of `server`."""
@@ -106,9 +102,7 @@ def check_traces(directory: Path | str) -> list[CheckResult]:
     Raises UnreadableTrace (a SetupFailed) if there are no traces, or a file is not one.
     """
     started = time.monotonic()
-    judges = Judges()
-    replayed = prepare(Path(directory), judges)
-    judges.watch(replayed)
+    replayed, judges = prepare_judged(directory)
     replay(replayed)
     judges.cut(max(replayed.servers.values(), key=lambda server: server.here().ns))
     wrong_answer = judges.answers.judge(judges.invariants.applied, replayed.payloads)
@@ -118,6 +112,15 @@ def check_traces(directory: Path | str) -> list[CheckResult]:
     seconds = time.monotonic() - started
     figures = figures_of(replayed, judges)
     return [result_of(checker, found, replayed, figures[checker], seconds) for checker in CHECKERS]
+
+
+def prepare_judged(directory: Path | str) -> tuple[Replayed, Judges]:
+    """A replay of the traces in `directory` that has not begun, and who will judge it. Raises UnreadableTrace."""
+    opened = open_traces(Path(directory))
+    judges = Judges(opened.constants)
+    replayed = prepare(opened, judges)
+    judges.servers = replayed.servers
+    return replayed, judges
 
 
 def result_of(

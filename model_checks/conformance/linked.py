@@ -12,8 +12,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from model_checks.conformance.check import Judges
-from model_checks.conformance.replay import Replayed, prepare, replay
+from model_checks.conformance.check import prepare_judged
+from model_checks.conformance.replay import Replayed, replay
 from model_checks.linking.link import link_transitions
 from model_checks.verdicts import CheckResult
 from spec.raft.actions import Action
@@ -69,9 +69,7 @@ def link_traces(directory: Path | str, steps_max: int = STEPS_MAX) -> CheckResul
 
     Raises UnreadableTrace.
     """
-    judges = Judges()
-    replayed = prepare(Path(directory), judges)
-    judges.watch(replayed)
+    replayed, _ = prepare_judged(directory)
     recorder = Recorder(steps_max)
     record(replayed, recorder)
     replay(replayed)

@@ -27,17 +27,15 @@ class Sent:
     def __init__(self) -> None:
         self._messages: dict[str, tuple[Message, int]] = {}
         self._woken: list[str] = []
-        self.awaited: dict[str, str] = {}
-        """Message id -> the server that waits for it."""
+        self.awaited: dict[str, list[str]] = {}
+        """Message id -> the servers that wait for it (more than one: only one can be its destination)."""
 
     def send(self, id: str, message: Message, frame: int) -> None:
         """Add a message; whoever waits for it may go on."""
         if id in self._messages:
             raise Divergence(PROVENANCE, "message ids are unique", f"{id} was sent twice")
         self._messages[id] = (message, frame)
-        waiting = self.awaited.pop(id, None)
-        if waiting is not None:
-            self._woken.append(waiting)
+        self._woken += self.awaited.pop(id, ())
 
     def sent(self, id: str) -> tuple[Message, int] | None:
         """The message with this id, with its frame's checksum."""
@@ -66,7 +64,14 @@ class Replayed(msgspec.Struct):
     """Why the verdict cannot be VALID, whatever else was found."""
 
 
-def prepare(directory: Path, observer: Observer) -> Replayed:
+class Opened(msgspec.Struct, frozen=True):
+    """The traces of one cluster, each server's in the order of its incarnations."""
+
+    constants: Constants
+    readers: dict[str, list[Reader]]
+
+
+def open_traces(directory: Path) -> Opened:
     """Open the traces in `directory`. Raises UnreadableTrace if there are none, or if they are not of one cluster."""
     files = trace_files(directory)
     readers = {node: [Reader(file) for file in of_node] for node, of_node in files.items()}
@@ -82,10 +87,18 @@ def prepare(directory: Path, observer: Observer) -> Replayed:
     if strangers:
         voters = ", ".join(constants.servers)
         raise UnreadableTrace(f"{directory}: {', '.join(strangers)} is not one of the voters {voters}")
+    return Opened(constants, readers)
+
+
+def prepare(opened: Opened, observer: Observer) -> Replayed:
+    """A replay that has not begun: every server in the spec's initial state."""
     sent, payloads = Sent(), Payloads()
-    servers = {node: ServerReplay(constants, node, readers[node], sent, payloads, observer) for node in sorted(readers)}
-    opened = [reader for of_node in readers.values() for reader in of_node]
-    return Replayed(constants, servers, payloads, sent, opened)
+    servers = {
+        node: ServerReplay(opened.constants, node, readers, sent, payloads, observer)
+        for node, readers in sorted(opened.readers.items())
+    }
+    readers = [reader for of_node in opened.readers.values() for reader in of_node]
+    return Replayed(opened.constants, servers, payloads, sent, readers)
 
 
 def first_line(reader: Reader) -> Header | None:
@@ -102,9 +115,9 @@ def replay(replayed: Replayed) -> None:
         node = ready.pop()
         awaited = advance(replayed, running, node)
         if awaited is not None:
-            replayed.sent.awaited[awaited] = node
+            replayed.sent.awaited.setdefault(awaited, []).append(node)
         ready += replayed.sent.woken()
-    blocked = {node: id for id, node in replayed.sent.awaited.items()}
+    blocked = {node: id for id, nodes in replayed.sent.awaited.items() for node in nodes}
     if blocked and not replayed.divergences and not replayed.incomplete:
         if any(reader.file.grew() for reader in replayed.readers):
             replayed.incomplete.append("the traces are still being written: stop the servers first, or check again")

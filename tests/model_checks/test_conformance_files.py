@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from model_checks.conformance import UnreadableTrace, check_traces
-from model_checks.conformance.check import Judges
+from model_checks.conformance.check import prepare_judged
 from model_checks.conformance.command import command
 from model_checks.conformance.entries import GENESIS_DIGEST, chained_digest
 from model_checks.conformance.payloads import Malformed, decoded_command, decoded_request, described_command
-from model_checks.conformance.replay import prepare, replay
+from model_checks.conformance.replay import replay
 from model_checks.conformance.spec_runs import Lines, SpecCluster, written
 from model_checks.verdicts import Verdict, merge
 from spec.catalog.commands import CheckAndSet, Delete, DeleteCheckAndSet, DeleteTree, Get, Keys, List, Noop, Set
@@ -97,9 +97,7 @@ def test_traces_that_are_still_being_written_accuse_nobody(run: Lines, tmp_path:
     """A server was read to its end, wrote on, and then another that had received what it wrote was read."""
     lines = {name: of_file for name, of_file in run.items() if name.endswith("-000001.ndjson")}
     traces = written(lines, tmp_path)
-    judges = Judges()
-    replayed = prepare(traces, judges)
-    judges.watch(replayed)
+    replayed, _ = prepare_judged(traces)
     last = replayed.readers[-1].file.path
     last.write_bytes(b"".join(last.read_bytes().splitlines(keepends=True)[:40]))
     replay(replayed)

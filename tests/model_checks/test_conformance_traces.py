@@ -148,6 +148,12 @@ def deliver_to_another_server(lines: Lines) -> None:
     line["message"] = max((each["ns"], each["id"]) for each in others if each["ns"] < line["ns"])[1]
 
 
+def two_servers_receive_what_nobody_sent(lines: Lines) -> None:
+    name, _, first = next(every(lines, "step", "handle_append_entries_request"))
+    second = next(x for n, _, x in every(lines, "step", "handle_append_entries_request") if n[:2] != name[:2])
+    first["message"] = second["message"] = "s3/1/999999"
+
+
 def send_twice_under_one_id(lines: Lines) -> None:
     name, _, first = next(every(lines, "send", "request_vote"))
     _, _, second = [each for each in every(lines, "send", "request_vote") if each[0] == name][1]
@@ -313,6 +319,7 @@ TAMPERED: dict[Callable[[Lines], None], tuple[str, str]] = {
     alter_a_round: ("raft", "append_entries sends the spec's message"),
     alter_a_frame_on_arrival: ("provenance", "a message arrives as it was sent"),
     deliver_to_another_server: ("provenance", "a message reaches its destination only"),
+    two_servers_receive_what_nobody_sent: ("provenance", "what is received was sent"),
     send_twice_under_one_id: ("provenance", "message ids are unique"),
     receive_before_sending: ("provenance", "program order and send -> receive are acyclic"),
     lose_a_durable_write: ("durability", "the disk keeps what it confirmed, and nothing that was not written"),
