@@ -13,13 +13,14 @@ from model_checks.explore.judge import PROPERTIES
 from model_checks.explore.mutants import MUTANTS
 from model_checks.explore.profiles import PROFILES, Leg, run_legs
 from model_checks.explore.search import Progress
+from model_checks.explore.starts import scripted_steps
 from model_checks.linking.link import link_transitions
 from model_checks.linking.polarity import negative_mentions
 from model_checks.proofs.reads import RAFT
 from model_checks.verdicts import CheckResult, Verdict
-from spec.raft.actions import ACTIONS
+from spec.raft.actions import ACTIONS, initial_server
 from spec.raft.network import Protocol, Transition
-from spec.raft.types import Constants
+from spec.raft.types import Constants, Server
 
 Groups = list[tuple[Constants, list[Transition]]]
 
@@ -41,16 +42,43 @@ def explored(profile: str, mutant: str | None) -> Groups:
     steps: dict[Constants, dict[Transition, None]] = {}
     for result in results:
         steps.setdefault(result.bounds.constants(), {}).update(dict.fromkeys(result.local_transitions))
+    for start in sorted({leg.start for leg in legs}):
+        constants, script = scripted_steps(start)
+        steps.setdefault(constants, {}).update(dict.fromkeys(script))
     return [(constants, list(found)) for constants, found in steps.items()]
 
 
+def unestablished(groups: Groups) -> int:
+    """How many states steps were taken from that no linked step leads to: their claims would be assumed, not shown."""
+    assumed = 0
+    for constants, steps in groups:
+        for i in constants.servers:
+            leads_to: dict[Server, list[Server]] = {}
+            for step in steps:
+                if step.server == i:
+                    leads_to.setdefault(step.before, []).append(step.after)
+            reached, frontier = {initial_server()}, [initial_server()]
+            while frontier:
+                found = {after for before in frontier for after in leads_to.get(before, ())} - reached
+                reached |= found
+                frontier = list(found)
+            assumed += len(leads_to.keys() - reached)
+    return assumed
+
+
 def judged(checked: CheckResult, whole: bool) -> CheckResult:
-    """The result, with what would make it worthless: guards that are not positive, model steps that never happened."""
+    """The result, with what would make it worthless.
+
+    Guards that are not positive; states that nothing leads to; if all of the spec was explored, steps of the model that
+    never happened.
+    """
     negative = negative_mentions(RAFT)
     never = [name for name, count in checked.figures.get("by_model_action", {}).items() if count == 0]
     reason = ""
     if negative:
         reason = f"guards mention the network negatively: {', '.join(sorted(negative))}"
+    elif checked.figures.get("unestablished"):
+        reason = f"{checked.figures['unestablished']} states that no linked step leads to"
     elif whole and never:
         reason = f"no step of the model was ever linked: {', '.join(never)}"
     if reason and checked.verdict is Verdict.VALID:
@@ -97,7 +125,9 @@ def command(profile: str, mutant: str | None, json_wanted: bool) -> int:
     start = time.perf_counter()
     groups = explored(profile, mutant)
     click.echo(f"linking {sum(len(steps) for _, steps in groups):,} steps", err=True)
-    checked = judged(link_transitions(groups), whole=mutant is None)
+    checked = link_transitions(groups)
+    checked.figures["unestablished"] = unestablished(groups)
+    checked = judged(checked, whole=mutant is None)
     checked = msgspec.structs.replace(checked, seconds=round(time.perf_counter() - start, 2))
     if json_wanted:
         fields = {**msgspec.to_builtins(checked), "summary": summary(checked)}

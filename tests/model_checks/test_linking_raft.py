@@ -7,21 +7,22 @@ from collections.abc import Iterator
 from dataclasses import replace as dataclass_replace
 
 import pytest
+import z3
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from model_checks.explore import starts
 from model_checks.explore.mutants import MUTANTS
 from model_checks.explore.profiles import PROFILES, Leg, run_legs
-from model_checks.explore.starts import STARTS
-from model_checks.linking.command import command, judged
+from model_checks.explore.starts import STARTS, scripted_steps
+from model_checks.linking.command import command, judged, unestablished
 from model_checks.linking.concrete import Slice
 from model_checks.linking.link import Linked, Rejected, link, link_transitions
 from model_checks.linking.polarity import negative_mentions
 from model_checks.linking.projection import claims
-from model_checks.proofs.algebra import Algebra, Symbols, Value, action
+from model_checks.proofs import unbounded
+from model_checks.proofs.algebra import Algebra, Sort, Symbols, Value, action
 from model_checks.proofs.algebra import Transition as ModelTransition
-from model_checks.proofs.model import NODE
+from model_checks.proofs.model import NODE, inside
 from model_checks.proofs.reads import RAFT
 from model_checks.verdicts import CheckResult, Verdict
 from spec.raft.actions import ACTIONS, initial_server
@@ -53,21 +54,22 @@ def test_every_local_step_that_exploration_meets_is_a_step_of_the_model() -> Non
     assert judged(checked, whole=True).verdict is Verdict.VALID
 
 
-def test_the_scripted_starts_of_exploration_are_linked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scripted_starts_of_exploration_are_linked_too() -> None:
     """Claims hold by induction from the initial state: so the steps that lead to a seeded start count, too."""
-    taken: list[Transition] = []
+    for start in STARTS:
+        constants, steps = scripted_steps(start)
+        checked = link_transitions([(constants, steps)])
+        assert checked.verdict is (Verdict.VALID if steps else Verdict.UNKNOWN)
+        assert start == "initial" or len(steps) > 20
 
-    def recording(*arguments: object) -> Transition | None:
-        found = transition(*arguments)  # type: ignore[arg-type]
-        if found is not None:
-            taken.append(found)
-        return found
 
-    monkeypatch.setattr(starts, "transition", recording)
-    for start in STARTS.values():
-        start(Bounds())
-    assert len(taken) > 100
-    assert link_transitions([(THREE, taken)]).verdict is Verdict.VALID
+def test_a_state_that_no_linked_step_leads_to_makes_the_result_unknown() -> None:
+    constants, steps = scripted_steps("elected")
+    assert unestablished([(constants, list(steps))]) == 0
+    beheaded = [step for step in steps if step.action != "become_leader"]
+    assert unestablished([(constants, beheaded)]) > 0
+    assumed = CheckResult(checker="link", verdict=Verdict.VALID, figures={"unestablished": 1, "by_model_action": {}})
+    assert judged(assumed, whole=False).verdict is Verdict.UNKNOWN
 
 
 def test_the_initial_state_claims_nothing() -> None:
@@ -202,6 +204,38 @@ def test_what_a_leader_could_send_it_could_send_in_part() -> None:
     assert not whole.covers(Slice(3, 1, 1, (Entry(2, "b"),), 3)), "a higher commit index"
     assert not whole.covers(Slice(4, 1, 1, (Entry(2, "b"),), 1)), "another term's leader"
     assert not whole.covers(Slice(3, 3, 3, (Entry(3, "d"),), 1)), "beyond its end"
+
+
+def test_a_part_of_a_slice_can_be_sent_wherever_the_slice_can() -> None:
+    """For any log and any term, by Z3: `Slice.covers` is no more than the guard of `send_append` allows."""
+    a = unbounded.UnboundedAlgebra(RAFT.rigid)
+    s = unbounded.functions(RAFT.signature)
+    n = z3.Const("n", unbounded.SORTS[Sort.NODE])
+    whole, part = (z3.Const(name, unbounded.SORTS[Sort.MESSAGE]) for name in ("whole", "part"))
+    r, j = a.rigid, z3.Const("j", unbounded.SORTS[Sort.INDEX])
+    first = a.ite(
+        r.prev_index(part) == r.prev_index(whole), r.prev_term(whole), r.entry_term(whole, r.prev_index(part))
+    )
+    same = a.conj(r.entry_term(part, j) == r.entry_term(whole, j), r.entry_value(part, j) == r.entry_value(whole, j))
+    within = [
+        r.term(part) == r.term(whole),
+        r.prev_term(part) == first,
+        z3.ForAll([j], a.implies(inside(a, part, j, r.last_index(part)), same)),
+        a.le(r.prev_index(whole), r.prev_index(part)),
+        a.le(r.prev_index(part), r.last_index(part)),
+        a.le(r.last_index(part), r.last_index(whole)),
+        a.le(r.commit(part), r.commit(whole)),
+        r.certificate_term(part) == r.certificate_term(whole),
+        r.certificate_index(part) == r.certificate_index(whole),
+    ]
+    rule = RAFT.action("send_append").rule
+    solver = z3.Solver()
+    solver.add(*a.axioms(), *within, rule(a, s, n, whole).guard, z3.Not(rule(a, s, n, part).guard))
+    assert solver.check() == z3.unsat
+    solver = z3.Solver()
+    solver.set("rlimit", 1_000_000)
+    solver.add(*a.axioms(), *within[:-3], rule(a, s, n, whole).guard, z3.Not(rule(a, s, n, part).guard))
+    assert solver.check() != z3.unsat, "a higher commit index cannot be sent"
 
 
 # -------------------------------------------------------------------------------------- the smallest network is enough
