@@ -4,6 +4,7 @@ verdict.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable
@@ -108,7 +109,7 @@ def explore_forwarding(mutant: str | None, profile: str) -> CheckResult:
 @click.option("--spec", type=click.Choice(["raft", "forwarding"]), default="raft", show_default=True)
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="verify", show_default=True)
 @click.option("--start", type=click.Choice(list(STARTS)), help="Explore once, from this world.")
-@click.option("--servers", type=click.IntRange(1, 5), help="Explore once, within these bounds (the next five too).")
+@click.option("--servers", type=click.IntRange(1, 5), help="Explore once, within such bounds (so do the next five).")
 @click.option("--max-term", type=click.IntRange(min=0), help="No term beyond this.")
 @click.option("--max-log", type=click.IntRange(min=0), help="No log longer than this.")
 @click.option("--max-issued", type=click.IntRange(min=1), help="Writes that one disk may have under way.")
@@ -154,7 +155,12 @@ def command(
             chosen["reads"] = tuple(f"r{number}" for number in range(1, reads + 1))
         options = Options(profile, start, chosen, mutant, properties)
         limits = Limits(states_max, float("inf") if time_limit is None else time_limit)
+        if compiled and importlib.util.find_spec("numba") is None:
+            raise click.UsageError("--compiled needs numba: install comitia[checks], or leave the option away")
         engine = Engine.PLAIN if oracle else Engine.COMPILED if compiled else Engine.INTERNED
-        result = explore_raft(options, limits, engine)
+        try:
+            result = explore_raft(options, limits, engine)
+        except OverflowError as error:
+            raise click.UsageError(str(error)) from error
     report.show(result, as_json=as_json)
     return result.verdict.exit_code

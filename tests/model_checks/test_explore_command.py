@@ -45,6 +45,21 @@ def test_a_mutant_is_invalid_and_its_counterexample_is_shown(capsys: pytest.Capt
     assert report["details"].endswith("broken: Leader Completeness")
 
 
+def test_the_compiled_search_is_one_option_away(capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = reported(capsys, "--max-term", "1", "--compiled")
+    assert (code, report["figures"]["distinct"], report["figures"]["generated"]) == (0, 10_311, 45_210)
+
+
+def test_without_numba_the_compiled_search_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stop:
+        comitia.main(["check", "explore", "--compiled"])
+    assert stop.value.code == 254
+    assert "comitia[checks]" in capsys.readouterr().err
+
+
 def test_a_limit_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     code, report = reported(capsys, "--max-term", "1", "--states-max", "50")
     assert (code, report["verdict"]) == (2, "UNKNOWN")
