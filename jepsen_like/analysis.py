@@ -21,6 +21,7 @@ from jepsen_like.report.page import report_page
 from jepsen_like.store.run_directory import ChaosParams, Leadership, RunDirectory, RunSummary
 from jepsen_like.workload.catalog import WORKLOADS
 from model_checks.conformance.check import check_traces
+from model_checks.conformance.linked import link_traces
 from model_checks.histories.check import check_history
 from model_checks.histories.events import Event, EventType, History
 from model_checks.histories.timeline import page
@@ -174,6 +175,7 @@ def analyze(directory: RunDirectory, progress: Callable[[str], None] = lambda li
     checks = _guarded("histories", lambda: _history_check(params, history, directory))
     progress("checking the traces")
     checks += _guarded("conformance", lambda: check_traces(directory.traces))
+    checks += _guarded("conformance/linking", lambda: [link_traces(directory.traces)])
     checks += [liveness(summary), processes(summary, directory), effort(params, figures, interrupted)]
     verdict = merge(check.verdict for check in checks)
     guilty = [check for check in checks if check.verdict is verdict and verdict is not Verdict.VALID]

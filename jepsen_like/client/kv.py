@@ -56,8 +56,9 @@ class KvClient:
     async def get(
         self, key: str, timeout_s: float, consistency: str = "consistent"
     ) -> Answered[Row | None] | Unanswered:
-        """The key, or None if there is none."""
-        response = await self._ask("GET", f"/v1/kv/{key}?{consistency}", b"", timeout_s, changes=False)
+        """The key, or None if there is none. `consistency`: consistent, stale or default."""
+        mode = "" if consistency == "default" else f"?{consistency}"
+        response = await self._ask("GET", f"/v1/kv/{key}{mode}", b"", timeout_s, changes=False)
         if isinstance(response, Unanswered):
             return response
         if response.status == 404:
@@ -67,11 +68,9 @@ class KvClient:
         except (msgspec.DecodeError, IndexError) as error:
             return Unanswered(Ending.FAIL, f"not what Consul answers: {error}")
 
-    async def keys(
-        self, prefix: str, timeout_s: float, consistency: str = "consistent"
-    ) -> Answered[list[str]] | Unanswered:
+    async def keys(self, prefix: str, timeout_s: float) -> Answered[list[str]] | Unanswered:
         """The names of all keys under `prefix`."""
-        response = await self._ask("GET", f"/v1/kv/{prefix}?keys&{consistency}", b"", timeout_s, changes=False)
+        response = await self._ask("GET", f"/v1/kv/{prefix}?keys&consistent", b"", timeout_s, changes=False)
         if isinstance(response, Unanswered):
             return response
         if response.status == 404:

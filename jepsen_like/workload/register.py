@@ -36,7 +36,10 @@ LIVING_KEYS = 24
 ROTATING_KEYS = 8
 OPERATIONS_PER_ROTATING_KEY = 1_000
 CAS_AFTER_READ_PERCENT = 45
-READ_PERCENT = 68
+READ_PERCENT = 62
+STALE_PERCENT = 8
+"""Reads that ask for `stale`, and half as many for `default`: any answer to them is judged by conformance alone."""
+CONSISTENCY = {"read": "consistent", "stale-read": "stale", "default-read": "default"}
 
 
 class FollowUp(msgspec.Struct, frozen=True):
@@ -73,6 +76,10 @@ class Registers(msgspec.Struct, frozen=True):
         if percent < READ_PERCENT:
             read = Invocation("read", key=key, thread=free[choice], at_ns=context.now_ns)
             return Emit(read, msgspec.structs.replace(after, draws=draws))
+        if percent < READ_PERCENT + STALE_PERCENT * 3 // 2:
+            f = "stale-read" if percent < READ_PERCENT + STALE_PERCENT else "default-read"
+            weak = Invocation(f, key=key, thread=free[choice], at_ns=context.now_ns)
+            return Emit(weak, msgspec.structs.replace(after, draws=draws))
         write = Invocation("write", key=key, value=self.next_value, thread=free[choice], at_ns=context.now_ns)
         return Emit(write, msgspec.structs.replace(after, draws=draws, next_value=self.next_value + 1))
 
@@ -123,8 +130,8 @@ class RegisterWorker:
     async def invoke(self, invocation: Invocation) -> Completion:
         """One operation; a read's note is the ModifyIndex, 0 for an absent key, as ?cas wants it."""
         name, value = f"r/{invocation.key}", invocation.value
-        if invocation.f == "read":
-            row = await self._kv.get(name, self._timeout_s)
+        if invocation.f in CONSISTENCY:
+            row = await self._kv.get(name, self._timeout_s, CONSISTENCY[invocation.f])
             if isinstance(row, Unanswered):
                 return unanswered(row, None)
             if row.result is None:

@@ -21,6 +21,11 @@ READ, WRITE, CAS = 0, 1, 2
 NULL = 0
 """The number of the value null, which a register holds at first."""
 
+UNJUDGED = frozenset({"stale-read", "default-read"})
+"""Reads that asked for a consistency that promises nothing about the present (Consul's `stale` and `default`). They
+stand
+in a history, and only conformance can judge them: is the answer that of a prefix of the log?"""
+
 
 class Model(enum.StrEnum):
     """What `check history --model` knows. A cas-register is a register whose clients also check-and-set."""
@@ -72,7 +77,7 @@ def actions(operations: Iterable[Operation], model: Model) -> list[Action]:
     values = _Values()
     found: list[Action] = []
     for operation in operations:
-        if operation.outcome is Outcome.FAIL:
+        if operation.outcome is Outcome.FAIL or operation.f in UNJUDGED:
             continue
         match operation.f:
             case "read":

@@ -97,6 +97,21 @@ def test_a_key_is_read_with_its_index_and_an_absent_one_is_none() -> None:
     talk(lambda method, target, body: (200, row(7, 42)) if target == "/v1/kv/r/1?consistent" else (404, b""), scenario)
 
 
+def test_each_consistency_is_asked_for_as_consul_wants_it() -> None:
+    targets: list[str] = []
+
+    def handler(method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        targets.append(target)
+        return 404, b""
+
+    async def scenario(client: KvClient, server: Server) -> None:
+        for consistency in ("consistent", "stale", "default"):
+            await client.get("r/1", 1.0, consistency)
+
+    talk(handler, scenario)
+    assert targets == ["/v1/kv/r/1?consistent", "/v1/kv/r/1?stale", "/v1/kv/r/1"]
+
+
 def test_check_and_set_sends_the_index_and_tells_false_from_true() -> None:
     async def scenario(client: KvClient, server: Server) -> None:
         assert await client.put("r/1", 8, 1.0, cas=42) == Answered(True)

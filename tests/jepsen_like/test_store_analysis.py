@@ -85,6 +85,7 @@ def a_run(
 def _traces_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     valid = [CheckResult(checker="conformance/raft", verdict=Verdict.VALID)]
     monkeypatch.setattr(analysis, "check_traces", lambda directory: valid)
+    monkeypatch.setattr(analysis, "link_traces", lambda directory: valid[0])
 
 
 def verdicts(directory: RunDirectory) -> dict[str, Verdict]:

@@ -256,6 +256,12 @@ def test_an_info_read_says_nothing() -> None:
     assert judge((0, "invoke", "read", None), (0, "info", "read", None)) is True
 
 
+def test_a_read_that_asked_for_less_than_consistent_may_be_old() -> None:
+    written = [(0, "invoke", "write", 1), (0, "ok", "write", 1)]
+    for f, expected in (("stale-read", True), ("default-read", True), ("read", False)):
+        assert judge(*written, (1, "invoke", f, None), (1, "ok", f, None)) is expected
+
+
 def test_two_cas_cannot_both_take_the_same_value() -> None:
     events = [(0, "invoke", "write", 1), (0, "ok", "write", 1)]
     for process, new in ((1, 2), (2, 3)):
