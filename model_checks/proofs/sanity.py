@@ -22,6 +22,10 @@ from model_checks.proofs.selection import Selection, fails_without
 SIZES: Final = Sizes(terms=3, indexes=3, values=1, messages=1, reads=1)
 
 
+NEED_SIZES: Final = Sizes(messages=1, reads=1)
+"""Enough for a counterexample to every obligation that lacks its lemma."""
+
+
 def eventful(a: FiniteAlgebra, s: Symbols) -> Value:
     """A commit, and a leader elected after it."""
 
@@ -57,4 +61,4 @@ def still_needed(system: System, selection: Selection, lemma: str) -> bool:
     """Whether the obligation that is said to need a lemma has a finite counterexample without it."""
     known = {obligation.key: obligation for obligation in obligations(system)}
     obligation = known[selection.needed_by[lemma]]
-    return obligation.goal != lemma and fails_without(system, obligation, lemma)
+    return obligation.goal != lemma and fails_without(system, obligation, lemma, NEED_SIZES)

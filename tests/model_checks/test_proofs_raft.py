@@ -26,7 +26,7 @@ BY_KEY = {obligation.key: obligation for obligation in obligations(RAFT)}
 BROKEN = {
     "no_quorum": "lemmas/commit_later",
     "two_votes": "grant_vote/vote_unique",
-    "no_up_to_date_check": "grant_vote/voter",
+    "no_up_to_date_check": "grant_vote/candidate_holds",
     "no_prev_check": "recv_append_noconflict/log_prefix",
     "old_term_commit": "advance_commit/commit_acknowledged",
     "ack_before_durable": "append_own/acker",
