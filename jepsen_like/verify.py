@@ -68,7 +68,7 @@ class Requirement(msgspec.Struct, frozen=True):
 
 REQUIREMENTS = (
     Requirement("acknowledged", 20_000, "acknowledged operations"),
-    Requirement("invoked_while_impaired", 1_000, "operations invoked while their server was cut off or paused"),
+    Requirement("acknowledged_while_impaired", 1_000, "of them invoked while their server was cut off or paused"),
     Requirement("faults", 15, "faults"),
     Requirement("leader_faults", 3, "faults that hit the leader"),
 )
@@ -159,7 +159,7 @@ def judge(stage: Stage, exit_code: int, output: str, errors: str, seconds: float
 def too_little(figures: Mapping[str, Any]) -> str:
     """Why a live run with these figures says too little; empty if it tried enough."""
     missing = [
-        f"{figures.get(need.figure, 0)} {need.meaning} of at least {need.at_least}"
+        f"{figures.get(need.figure, 0)} {need.meaning} (at least {need.at_least})"
         for need in REQUIREMENTS
         if not isinstance(figures.get(need.figure, 0), int) or figures.get(need.figure, 0) < need.at_least
     ]
