@@ -293,7 +293,7 @@ def finish(plan: Sequence[Stage], progress: Progress) -> list[StageResult]:
 
 
 @click.command("verify")
-@click.option("--time-limit", type=click.FloatRange(min=1), default=90.0, show_default=True, metavar="SECONDS")
+@click.option("--time-limit", type=click.FloatRange(min=1), default=110.0, show_default=True, metavar="SECONDS")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes to use side by side.")
 @click.option("--seed", type=int, default=None, help="Seed of all random choices (default: a fresh one, printed).")
 @click.option("--only", multiple=True, metavar="STAGE", help="Run only this stage (repeatable).")

@@ -30,6 +30,8 @@ from jepsen_like.nemesis.book import Fault, FaultBook
 
 SECOND_NS = 1_000_000_000
 HOLD_NS = (SECOND_NS, 3 * SECOND_NS)
+CUT_HOLD_NS = (2 * SECOND_NS, 6 * SECOND_NS)
+"""A cut holds longer than other faults: both sides go on, and what each then says is what a cut is for."""
 SHORT_HOLD_NS = (SECOND_NS // 20, SECOND_NS // 2)
 SHORT_IN_TEN = 3
 PAUSE_NS = (SECOND_NS, 7 * SECOND_NS // 3)
@@ -81,8 +83,11 @@ def _plan(package: str, draws: Draws) -> tuple[Invocation, int, Draws]:
         target, draws = processes.pick_target(package, draws)
     seed, draws = draws.bits()
     kind, draws = draws.below(10)
-    short = kind < SHORT_IN_TEN and package != "partition"
-    hold_ns, draws = _within(SHORT_HOLD_NS if short else HOLD_NS, draws)
+    if package == "partition":
+        bounds = CUT_HOLD_NS
+    else:
+        bounds = SHORT_HOLD_NS if kind < SHORT_IN_TEN else HOLD_NS
+    hold_ns, draws = _within(bounds, draws)
     return Invocation(PACKAGES[package][0], value=target, thread=package, note=seed), hold_ns, draws
 
 

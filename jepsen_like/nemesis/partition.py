@@ -25,7 +25,7 @@ SHAPES = (
 leader. leader in minority: the leader keeps too few servers. ring: every server sees a majority, no two the same
 (five servers or more). deaf, mute
 leader: one-way, it cannot hear, cannot be heard. lost answers: one-way, an agent's test clients get no answers."""
-WEIGHTS = (4, 3, 2, 2, 1, 1, 1, 1)
+WEIGHTS = (4, 2, 2, 3, 1, 1, 1, 1)
 
 
 class Cut(msgspec.Struct, frozen=True):

@@ -40,7 +40,7 @@ READ_PERCENT = 70
 OBSERVERS_ONE_IN = 10
 """One client thread of so many, the last ones, only observes: reads that ask for `stale` or `default`, which only
 conformance judges. They never wait for long, so an agent that is cut off is asked all the time, and answers."""
-OBSERVE_PERCENT = 50
+OBSERVE_PERCENT = 60
 DEFAULT_OF_OBSERVED_PERCENT = 15
 CONSISTENCY = {"read": "consistent", "stale-read": "stale", "default-read": "default"}
 
