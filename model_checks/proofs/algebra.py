@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 Value = Any
 """A term of some backend: a Z3 expression, or a Python value."""
@@ -27,13 +27,16 @@ Patterns = Callable[..., list[list[Value]]]
 
 
 class Sort(StrEnum):
-    """The sorts of the model. Terms and indexes are ordered and have a least element."""
+    """The sorts of the model. Terms and indexes are ordered and have a least element; times are ordered."""
 
     NODE = "Node"
     QUORUM = "Quorum"
     VALUE = "Value"
     MESSAGE = "Message"
     READ = "Read"
+    CONFIGURATION = "Configuration"
+    ROUND = "Round"
+    TIME = "Time"
     TERM = "Term"
     INDEX = "Index"
     BOOL = "Bool"
@@ -115,6 +118,20 @@ class Action:
     rule: Callable[..., Transition]
 
 
+def refined(base: Action, rule: Callable[..., Transition], **parameters: Sort) -> Action:
+    """An action with further parameters, conditions and effects, or, with the same symbol, another effect.
+
+    `rule(algebra, state, *arguments)` is given all arguments, the further ones last.
+    """
+
+    def whole(a: Algebra, s: Symbols, *arguments: Value) -> Transition:
+        given = base.rule(a, s, *arguments[: len(base.parameters)])
+        more = rule(a, s, *arguments)
+        return Transition(a.conj(given.guard, more.guard), {**given.updates, **more.updates})
+
+    return replace(base, parameters={**base.parameters, **parameters}, rule=whole)
+
+
 def action(**parameters: Sort) -> Callable[[Callable[..., Transition]], Action]:
     """Make an action of a function over an algebra, a state and these parameters."""
 
@@ -165,6 +182,22 @@ class Statement:
         return a.forall(self.sorts, self.body, self.patterns) if self.sorts else self.body()
 
 
+Instances = Callable[..., Sequence[tuple[str, tuple[Value, ...]]]]
+"""For a proof without quantifiers: which hypotheses, by name, at which terms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A fact on the way to a step's statement, proved and then used for its unknowns only ("have ... by ...").
+
+    `formula(algebra, state, *arguments, *unknowns)`. The statement's negation may be assumed, as everywhere in a
+    proof by contradiction.
+    """
+
+    name: str
+    formula: Callable[..., Value]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A consequence of the lemmas, proved first and then used: in any state, or where an action's guard holds.
@@ -179,6 +212,20 @@ class Step:
     """The action whose guard it assumes and whose obligations may use it; None: any state, all obligations."""
     statement: Callable[..., Statement]
     before: Callable[[Algebra, Sequence[Value], Sequence[Value]], Value] | None = None
+    cuts: tuple[Cut, ...] = ()
+    hints: Callable[..., Sequence[Value]] | None = None
+    """Terms that the solver should see, from (algebra, state, *arguments, *unknowns)."""
+    instances: Instances | None = None
+    """Instances of hypotheses from which the step follows without quantifiers, from the same."""
+
+
+MAJORITIES: Final = ("base", "step", "conclusion")
+"""Cases of the proof that quorums intersect, if there is one configuration."""
+
+
+def no_axioms(a: Algebra) -> Sequence[Value]:
+    """Nothing is assumed of rigid symbols."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +240,10 @@ class System:
     theorems: tuple[Property, ...]
     changes: tuple[Change, ...]
     steps: tuple[Step, ...]
+    axioms: Callable[[Algebra], Sequence[Value]] = no_axioms
+    """What is assumed of rigid symbols."""
+    majorities: tuple[str, ...] = MAJORITIES
+    """The cases of `majority` that justify what is assumed of quorums."""
 
     def action(self, name: str) -> Action:
         """The action of that name. Raises KeyError."""
