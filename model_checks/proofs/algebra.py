@@ -157,11 +157,13 @@ def state_property(formula: Callable[[Algebra, Symbols], Value]) -> Property:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A named formula over a state and its successor, which every action must make true."""
+    """A named formula over a state and its successor, which every action but the excepted must make true."""
 
     name: str
     text: str
     formula: Callable[[Algebra, Symbols, Symbols], Value]
+    excepted: frozenset[str] = frozenset()
+    """Actions that may break it: a restart forgets."""
 
 
 def change_property(formula: Callable[[Algebra, Symbols, Symbols], Value]) -> Change:

@@ -25,6 +25,9 @@ PREFIXES: Final[Mapping[Sort, str]] = {
     Sort.VALUE: "v",
     Sort.MESSAGE: "m",
     Sort.READ: "r",
+    Sort.CONFIGURATION: "c",
+    Sort.ROUND: "h",
+    Sort.TIME: "at ",
     Sort.TERM: "t",
     Sort.INDEX: "",
     Sort.BOOL: "",
@@ -182,7 +185,7 @@ def describe(system: System, obligation: Obligation, finite: FiniteProblem, mode
         f"    {'':<44} {'before':<8} after",
     ]
     sent = {m for (m,), true in after["sent"].items() if true}
-    fields = {name: arity for name, arity in system.rigid.items() if name != "member"}
+    fields = {name: arity for name, arity in system.rigid.items() if arity.arguments[:1] == (Sort.MESSAGE,)}
     content = {
         name: {key: evaluate(model, cell) for key, cell in algebra.rigid_tables[name].items() if key[0] in sent}
         for name in fields

@@ -55,7 +55,12 @@ def obligations(system: System) -> tuple[Obligation, ...]:
         for lemma in reversed(system.lemmas)
         for act in system.actions
     ]
-    changes = [Obligation(Kind.CHANGE, act.name, change.name) for change in system.changes for act in system.actions]
+    changes = [
+        Obligation(Kind.CHANGE, act.name, change.name)
+        for change in system.changes
+        for act in system.actions
+        if act.name not in change.excepted
+    ]
     initial = [Obligation(Kind.INITIAL, "initial", lemma.name) for lemma in system.lemmas]
     majority = [Obligation(Kind.MAJORITY, "majority", case) for case in system.majorities]
     return (*steps, *theorems, *consecution, *changes, *initial, *majority)

@@ -1,25 +1,26 @@
-"""The rest of Raft, composed: membership changes on top of static Raft with reads."""
+"""The rest of Raft, composed: membership changes and snapshots on top of static Raft with reads."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from model_checks.proofs import membership, membership_lemmas
+from model_checks.proofs import membership, membership_lemmas, snapshot_lemmas, snapshots
 from model_checks.proofs.algebra import System
 from model_checks.proofs.reads import RAFT
 
 WHOLE: Final = System(
-    signature={**RAFT.signature, **membership.SIGNATURE},
+    signature={**RAFT.signature, **membership.SIGNATURE, **snapshots.SIGNATURE},
     rigid={**RAFT.rigid, **membership.RIGID},
-    initial=membership.initial,
-    actions=membership.ACTIONS,
+    initial=snapshots.initial,
+    actions=snapshots.ACTIONS,
     lemmas=(
         *(lemma for lemma in RAFT.lemmas if lemma.name not in membership_lemmas.REPLACED),
         *membership_lemmas.LEMMAS,
+        *snapshot_lemmas.LEMMAS,
     ),
-    theorems=RAFT.theorems,
-    changes=RAFT.changes,
-    steps=membership_lemmas.STEPS,
+    theorems=(*RAFT.theorems, *snapshot_lemmas.THEOREMS),
+    changes=(*RAFT.changes, *snapshot_lemmas.CHANGES),
+    steps=snapshot_lemmas.STEPS,
     axioms=membership.axioms,
     majorities=("base", "step", "conclusion", "adjacent_base", "adjacent_step", "adjacent_conclusion"),
 )
