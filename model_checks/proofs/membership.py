@@ -167,6 +167,8 @@ REFINED: Final = {
     "confirm_read": _confirm_read,
 }
 
+begin_read: Final = refined(reads.begin_read, _begin_read)
+
 ACTIONS: Final[tuple[Action, ...]] = (
     *(refined(act, REFINED[act.name]) if act.name in REFINED else act for act in reads.RAFT.actions),
     change_configuration,
