@@ -1,5 +1,7 @@
 """Any two majorities of the same servers have a common member: what the proof assumes of quorums, itself proved.
 
+(And what it assumes of clocks: case "clocks", `drift`.)
+
 By induction over the servers. Go through them one by one, and count those seen (all), those in q, in p, and in both.
 The claim "in q + in p <= all + in both" (inclusion and exclusion) holds of none (base); one more server, in whatever
 sets, keeps it (step). At the end 2*q > all and 2*p > all give in both > 0 (conclusion). Z3 proves the three for all
@@ -18,6 +20,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import z3
+
+from model_checks.proofs import drift
 
 Counts = tuple[Any, Any, Any, Any]
 
@@ -73,6 +77,8 @@ def adjacent(case: str, mutant: str | None) -> list[Any]:
 
 def formulas(case: str, mutant: str | None = None) -> list[Any]:
     """Unsatisfiable iff the case is proved. Mutant "no_quorum": any non-empty set will do."""
+    if case == "clocks":
+        return drift.formulas(mutant)
     if case.startswith("adjacent_"):
         return adjacent(case.removeprefix("adjacent_"), mutant)
     counts: Counts = tuple(z3.Ints("everybody in_q in_p in_both"))

@@ -1,18 +1,48 @@
-"""The rest of Raft, composed: membership changes and snapshots on top of static Raft with reads."""
+"""The rest of Raft, composed: static Raft with reads, membership changes, snapshots, leases with transfer, pre-vote.
+
+Each part refines the actions of the parts before it (`membership`, `snapshots`, `leases`, `prevote`), adds its own, and
+adds the lemmas that it needs. Static Raft is the special case in which the configuration never changes.
+
+The server is the durable point, as in `model`. The readable spec is linked to the static system only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from model_checks.proofs import lease_lemmas, leases, membership, membership_lemmas, snapshot_lemmas, snapshots
-from model_checks.proofs.algebra import System
+from model_checks.proofs import (
+    lease_lemmas,
+    leases,
+    membership,
+    membership_lemmas,
+    model,
+    prevote,
+    snapshot_lemmas,
+    snapshots,
+)
+from model_checks.proofs.algebra import MAJORITIES, System
 from model_checks.proofs.reads import RAFT
 
+MUTANTS: Final[Mapping[str, str]] = {
+    **{name: text for name, text in model.MUTANTS.items() if name != "no_quorum"},
+    **membership.MUTANTS,
+    **snapshots.MUTANTS,
+    **leases.MUTANTS,
+}
+"""Weakened protocols that the proof must reject; "no_quorum" is a matter of `any_change` here."""
+
 WHOLE: Final = System(
-    signature={**RAFT.signature, **membership.SIGNATURE, **snapshots.SIGNATURE, **leases.SIGNATURE},
+    signature={
+        **RAFT.signature,
+        **membership.SIGNATURE,
+        **snapshots.SIGNATURE,
+        **leases.SIGNATURE,
+        **prevote.SIGNATURE,
+    },
     rigid={**RAFT.rigid, **membership.RIGID, **leases.RIGID},
-    initial=leases.initial,
-    actions=leases.ACTIONS,
+    initial=prevote.initial,
+    actions=prevote.ACTIONS,
     lemmas=(
         *(lemma for lemma in RAFT.lemmas if lemma.name not in membership_lemmas.REPLACED),
         *membership_lemmas.LEMMAS,
@@ -23,5 +53,5 @@ WHOLE: Final = System(
     changes=(*RAFT.changes, *snapshot_lemmas.CHANGES),
     steps=lease_lemmas.STEPS,
     axioms=leases.axioms,
-    majorities=("base", "step", "conclusion", "adjacent_base", "adjacent_step", "adjacent_conclusion"),
+    majorities=(*MAJORITIES, *(f"adjacent_{case}" for case in MAJORITIES), "clocks"),
 )
