@@ -6,7 +6,8 @@ call fails. Source: Consul, client agents and `agent/router` (a failed server go
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,6 @@ from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
 from impl.rpc.timings import Timings
 from impl.runtime.interfaces import NANOSECONDS, Runtime, Task
 
-T = TypeVar("T")
 encode = msgspec.msgpack.Encoder().encode
 _bool: msgspec.msgpack.Decoder[bool] = msgspec.msgpack.Decoder(bool)
 _read_reply: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(ReadReply)
@@ -80,12 +80,16 @@ class Client:
         """As `Agent.write`."""
         self._writes += 1
         body = encode(KvWrite(command, f"{self._origin}{self._writes}", forwarded=False))
-        return decode_answer(_bool, await self._ask_somebody(KV_WRITE, body, is_write=True))
+        return decode_answer(_bool, await self._ask_somebody(KV_WRITE, lambda: body, is_write=True))
 
     async def read(self, query: Query, options: ReadOptions) -> ReadReply:
         """As `Agent.read`."""
+        started, now = self._runtime.clock.monotonic_ns(), self._runtime.clock.monotonic_ns
+
+        def body() -> bytes:
+            return encode(KvRead(query, forwarding.still_blocked(options, now() - started), forwarded=False))
+
         blocked_ns = forwarding.blocked_ns_max(options)
-        body = encode(KvRead(query, options, forwarded=False))
         return decode_answer(
             _read_reply, await self._ask_somebody(KV_READ, body, is_write=False, blocked_ns=blocked_ns)
         )
@@ -99,7 +103,7 @@ class Client:
         return list((await self._status()).peers)
 
     async def _status(self) -> Status:
-        return decode_answer(_status, await self._ask_somebody(STATUS, b"", is_write=False))
+        return decode_answer(_status, await self._ask_somebody(STATUS, bytes, is_write=False))
 
     def describe(self) -> dict[str, Any]:
         """As `Agent.describe`."""
@@ -114,14 +118,19 @@ class Client:
         }
         return document
 
-    async def _ask_somebody(self, method: str, body: bytes, *, is_write: bool, blocked_ns: int = 0) -> bytes:
-        """Hold and retry as a server does; each attempt goes through the servers until one takes the call."""
+    async def _ask_somebody(
+        self, method: str, body: Callable[[], bytes], *, is_write: bool, blocked_ns: int = 0
+    ) -> bytes:
+        """Hold and retry as a server does; each attempt goes through the servers until one takes the call.
+
+        `body` makes the request's body for each attempt.
+        """
         timeout_ns = forwarding.CALL_TIMEOUT_NS + blocked_ns
 
         async def attempt() -> bytes:
             for address in tuple(self._servers):
                 try:
-                    return await self._pool.call(address, method, body, timeout_ns)
+                    return await self._pool.call(address, method, body(), timeout_ns)
                 except RpcError as error:
                     if not isinstance(error, RemoteError) or str(error) == str(NoClusterLeader()):
                         # Deviation: Consul stays with a server that has no leader; another one may be better off.
@@ -131,7 +140,7 @@ class Client:
                     raise forwarding.judge(error, is_write=is_write) from error
             raise Retriable(NoKnownServers())
 
-        return await forwarding.hold(self._runtime, self._hold_ns, attempt, self._changes)
+        return await forwarding.hold(self._runtime, self._hold_ns, attempt, self._changes, blocked_ns)
 
     def _went_wrong(self, address: Address) -> None:
         """Ask this server last from now on."""

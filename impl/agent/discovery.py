@@ -64,6 +64,10 @@ class Discovery:
         candidates = tuple(self.candidates(now_ns)) if self.genesis is None else ()
         return Discovered(self.myself, self.bootstrap_expect, self.genesis, candidates, known)
 
+    def remember(self, servers: tuple[ServerInfo, ...]) -> None:
+        """Servers met before the last restart: where to look first."""
+        self._pass_on(servers)
+
     def hear(self, introduction: Discover) -> None:
         """Somebody introduced itself.
 
@@ -156,10 +160,13 @@ class Discovery:
         return any(voter.name == server.name and voter.node_id != server.node_id for voter in voters)
 
     def _pass_on(self, servers: tuple[ServerInfo, ...]) -> None:
-        """Hearsay: fills gaps, never replaces what a server said of itself, never accuses anybody."""
+        """Hearsay: fills gaps, and says where a server that was started again is now; it accuses nobody."""
         for server in servers:
-            if (self.myself is None or server.name != self.myself.name) and not self._is_impostor(server):
-                self.known.setdefault(server.name, server)
+            if (self.myself is not None and server.name == self.myself.name) or self._is_impostor(server):
+                continue
+            known = self.known.setdefault(server.name, server)
+            if known.node_id == server.node_id and known.incarnation < server.incarnation:
+                self.known[server.name] = server
 
     def _adopt(self, genesis: Genesis, source: ServerInfo) -> Genesis:
         assert self.myself is not None, "a client agent adopts nothing"

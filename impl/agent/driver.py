@@ -103,6 +103,8 @@ class Driver:
         """Index of the last entry that the state machine has applied."""
         self.last_contact_ns = 0
         """When a leader of the current term was last heard; 0: never in this incarnation."""
+        self.stepped_down: Callable[[], None] = _unheard
+        """Called when this server stops leading: blocking queries that it holds must find the new leader."""
         self._runtime = runtime
         self._clock = runtime.clock
         self._disk_log = disk_log
@@ -348,6 +350,8 @@ class Driver:
         stepped_down = self._role is Role.LEADER and change.role is Role.FOLLOWER
         message = "stepping down" if stepped_down else names[change.role]
         self._role = change.role
+        if stepped_down:
+            self.stepped_down()
         self._log.info(message, term=change.term, leader=change.leader_id, why=change.why)
 
     # --- disk ---------------------------------------------------------------------------------------------------------
@@ -400,6 +404,10 @@ class Driver:
         self._log.error("fatal", error=reason)
         self._runtime.host.exit_now(1)
         raise SystemExit(1)
+
+
+def _unheard() -> None:
+    """Nobody listens."""
 
 
 def _fail(future: Future[Any], error: Exception) -> None:

@@ -1,7 +1,8 @@
 """A client's request on its way to whoever can serve it: holds, retries, and what may not be retried.
 
 Source: Consul, `ForwardRPC` and `canRetry`: while no leader is known, or what is known proves wrong, a request is held
-and tried again after random pauses of 0 to hold/16, until `rpc_hold_timeout`. What is tried again:
+and tried again after random pauses of 0 to hold/16, until `rpc_hold_timeout` has passed (and a blocking query's wait).
+What is tried again:
 
 - always, what certainly had no effect: no leader, not the leader, not sent;
 - a read whose connection was lost;
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+import msgspec
 
 from impl.agent.api import AgentError, DefiniteError, IndefiniteError, NoClusterLeader, ReadOptions
 from impl.agent.changes import Changes
@@ -34,6 +37,13 @@ CALL_TIMEOUT_NS = 60_000 * MILLISECONDS
 def blocked_ns_max(options: ReadOptions) -> int:
     """How long a blocking query may stay at the server that answers it, beyond any other request."""
     return int(options.wait * (1 + 1 / JITTER_FRACTION) * NANOSECONDS) if options.min_index else 0
+
+
+def still_blocked(options: ReadOptions, waited_ns: int) -> ReadOptions:
+    """The options of another attempt of a blocking query that has waited so long already."""
+    if not options.min_index:
+        return options
+    return msgspec.structs.replace(options, wait=max(options.wait - waited_ns / NANOSECONDS, 0.0))
 
 
 class Retriable(Exception):
@@ -59,16 +69,19 @@ def judge(error: RpcError, *, is_write: bool) -> Retriable | AgentError:
     return IndefiniteError(text) if is_write else Retriable(DefiniteError(text))
 
 
-async def hold(runtime: Runtime, hold_ns: int, attempt: Callable[[], Awaitable[T]], changes: Changes) -> T:
+async def hold(
+    runtime: Runtime, hold_ns: int, attempt: Callable[[], Awaitable[T]], changes: Changes, blocked_ns: int = 0
+) -> T:
     """Run `attempt` until it does not raise Retriable or the hold timeout has passed.
 
     Args:
+        blocked_ns: how much longer a blocking query may take.
         changes: notified when an attempt may end differently; that ends a pause.
 
     Raises:
         AgentError: from the attempt, or the `final` of the last one.
     """
-    deadline = runtime.clock.monotonic_ns() + hold_ns
+    deadline = runtime.clock.monotonic_ns() + hold_ns + blocked_ns
     while True:
         try:
             return await attempt()

@@ -51,6 +51,8 @@ class ServerInfo(msgspec.Struct, frozen=True, array_like=True, order=True):
     node_id: str
     host: str
     port: int
+    incarnation: int = 0
+    """Of the process that said so: of two accounts of one server, the one of the later process is true."""
 
     @property
     def identity(self) -> tuple[str, str]:

@@ -71,6 +71,7 @@ class Requests:
     def formed(self, driver: Driver) -> None:
         """The cluster has formed: serve."""
         self.driver = driver
+        driver.stepped_down = self._watches.wake_all
         self.changes.notify()
 
     def stop(self) -> None:
@@ -93,7 +94,12 @@ class Requests:
         """As `Agent.read`."""
         if options.consistency is Consistency.STALE and self._may_serve_stale():
             return await self._blocking(query, options, self._read_stale)
-        return await self._hold(lambda: self._read_once(query, options))
+        started, now = self._runtime.clock.monotonic_ns(), self._runtime.clock.monotonic_ns
+
+        async def attempt() -> ReadReply:
+            return await self._read_once(query, forwarding.still_blocked(options, now() - started))
+
+        return await self._hold(attempt, forwarding.blocked_ns_max(options))
 
     # --- as asked by other agents -------------------------------------------------------------------------------------
 
@@ -135,8 +141,8 @@ class Requests:
 
     # --- one attempt --------------------------------------------------------------------------------------------------
 
-    async def _hold(self, attempt: Callable[[], Awaitable[forwarding.T]]) -> forwarding.T:
-        return await forwarding.hold(self._runtime, self._hold_ns, attempt, self.changes)
+    async def _hold(self, attempt: Callable[[], Awaitable[forwarding.T]], blocked_ns: int = 0) -> forwarding.T:
+        return await forwarding.hold(self._runtime, self._hold_ns, attempt, self.changes, blocked_ns)
 
     async def _write_once(self, request: KvWrite) -> bool:
         self._refuse_if_stopped()

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from impl.agent.address_book import load_addresses, save_addresses
 from impl.agent.changes import Watches
 from impl.agent.config import Config
 from impl.agent.describe import describe_config, describe_raft
@@ -57,10 +58,12 @@ class Server:
         self._driver: Driver | None = None
         self._tasks: list[Task] = []
         self._told: set[str] = set()
+        self._noted: tuple[ServerInfo, ...] = ()
+        """The servers that the address book names."""
         self._rpc: RpcServer | None = None
         timings = Timings()
         timings = replace(timings, link_unanswered_ns=timings.link_unanswered_ns * config.raft_multiplier)
-        myself = ServerInfo(config.node_name, data.node_id, config.advertise_addr, config.server_port)
+        myself = ServerInfo(config.node_name, data.node_id, config.advertise_addr, config.server_port, data.incarnation)
         self._discovery = Discovery(myself, config.bootstrap_expect, data.recovered.genesis)
         self._watches = Watches(runtime)
         self._pool = Pool(runtime, self.hello, timings)
@@ -97,6 +100,8 @@ class Server:
         myself = server._discovery.myself
         assert myself is not None, "a server knows itself"
         server._discovery.myself = msgspec.structs.replace(myself, port=server._rpc.address[1])
+        server._noted = load_addresses(runtime.disk, config.data_dir)
+        server._discovery.remember(server._noted)
         if data.recovered.genesis is not None:
             server._run(data.recovered.genesis)
         introductions = Introductions(
@@ -176,6 +181,18 @@ class Server:
             info = self._discovery.known.get(voter.name)
             if info is not None and info.node_id == voter.node_id:
                 self._peers.dial(voter.name, info.address)
+        self._note_addresses()
+
+    def _note_addresses(self) -> None:
+        met = tuple(sorted(self._discovery.known.values()))
+        if met == self._noted:
+            return
+        self._noted = met
+        self._runtime.executor.submit(
+            lambda: save_addresses(self._runtime.disk, self._config.data_dir, met),
+            lambda _: None,
+            lambda error: self._log.warn("cannot note where the servers are", error=str(error)),
+        )
 
     def _conflict(self, conflict: Conflict) -> None:
         """A formed server goes on and says so; one that is not part of anything yet gives way."""

@@ -76,7 +76,7 @@ class Answers:
         if value is None:
             why = f"the write at index {line.index} is not one that this process appended and has not answered yet"
             raise Divergence(READS, "a write is answered once, by the leader that appended it", why)
-        if line.index > server.spec.last_applied or server.spec.log.entry(line.index).value != value:
+        if line.index > line.applied or server.spec.log.entry(line.index).value != value:
             why = f"the write at index {line.index} was acknowledged, but its entry is not applied there"
             raise Divergence(READS, "an acknowledged write is committed and applied", why)
 

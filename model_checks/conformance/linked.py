@@ -53,6 +53,7 @@ class Recorder:
         log_max = ELECTION_LOG_MAX if name in ELECTIONS else LOG_MAX
 
         def recorded(c: Constants, i: ServerId, s: Server, *args: object) -> Outcome | None:
+            """The action itself, unchanged."""
             outcome = action(c, i, s, *args)
             if outcome is not None:
                 self.taken += 1

@@ -145,7 +145,7 @@ def explain_blocked(replayed: Replayed, blocked: dict[str, str]) -> None:
         if id in unsent:
             continue  # it waits for a server that waits
         sender = id.rpartition("/")[0]
-        if sender not in traced:
+        if sender not in traced and sender.partition("/")[0] in replayed.constants.servers:
             replayed.incomplete.append(
                 f"no trace of {sender.replace('/', ', incarnation ')}, whose message {node} received"
             )

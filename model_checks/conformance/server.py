@@ -131,11 +131,13 @@ class ServerReplay:
         for number, reader in enumerate(self.readers):
             self._reader = reader
             for self._at, line in reader:
-                self._ns = line.ns
+                earlier, self._ns = self._ns, line.ns
                 if type(line) is Step and line.message:
                     while self.network.sent(line.message) is None:
                         yield line.message
                 try:
+                    if line.ns < earlier:
+                        raise Divergence(RAFT, "time does not go back", f"{line.ns} ns follows {earlier} ns")
                     self._replay(line, first=number == 0)
                 except Divergence as divergence:
                     divergence.place = self.here()
@@ -329,7 +331,10 @@ class ServerReplay:
     def _received(self, line: Step) -> Message:
         """The message that a step handles: as it was sent, to this server, in the same frame."""
         found = self.network.sent(line.message)
-        assert found is not None, "lines() waits for it"
+        if found is None:  # `lines` waits for every message that is named
+            raise Divergence(
+                PROVENANCE, "what is received was sent", f"{line.action} does not say which message it handles"
+            )
         message, frame = found
         if message.dest != self.node:
             why = f"{line.message} was sent to {message.dest} and received by {self.node}"

@@ -120,6 +120,7 @@ def steps(bounds: Bounds, world: World) -> Iterator[Step]:
 
 
 def all_steps(bounds: Bounds, world: World) -> Iterator[Step]:
+    """Every step that is enabled, those that change nothing included."""
     for place, name in enumerate(bounds.servers + bounds.clients):
         yield from own_steps(bounds, world, place, name)
     for call in sorted(world.calls, key=number_of):
@@ -210,6 +211,7 @@ def losses(bounds: Bounds, world: World) -> Iterator[Step]:
 
 
 def lost_at_caller(bounds: Bounds, world: World, link: Link) -> World:
+    """The caller's end closes: replies on their way are gone, and whoever waits for one learns it at once."""
     place = place_of(bounds, link.caller)
     after = with_link(world, replace(link, caller_open=False))
     replies = frozenset(reply for reply in world.replies if not on_link(reply.call, link))
@@ -218,6 +220,7 @@ def lost_at_caller(bounds: Bounds, world: World, link: Link) -> World:
 
 
 def lost_at_callee(world: World, link: Link) -> World:
+    """The callee's end closes: calls on their way are gone; those that were consumed go on."""
     after = with_link(world, replace(link, callee_open=False))
     return replace(after, calls=frozenset(call for call in world.calls if not on_link(call, link)))
 
@@ -301,10 +304,12 @@ def number_of(call: Call) -> tuple[AgentName, int]:
 
 
 def on_link(call: Call, link: Link) -> bool:
+    """Whether a call belongs to this connection, in its epoch."""
     return (call.caller, call.callee, call.epoch) == (link.caller, link.callee, link.epoch)
 
 
 def link_of(world: World, caller: AgentName, callee: AgentName) -> Link:
+    """The newest connection from `caller` to `callee`."""
     return next(link for link in world.links if (link.caller, link.callee) == (caller, callee))
 
 
@@ -315,4 +320,5 @@ def with_link(world: World, link: Link) -> World:
 
 
 def place_of(bounds: Bounds, name: AgentName) -> int:
+    """Where an agent stands in `World.agents`."""
     return (bounds.servers + bounds.clients).index(name)

@@ -31,7 +31,7 @@ from model_checks.histories.operations import FOREVER
 from model_checks.histories.register import NULL, READ, WRITE, Action
 
 DEFAULT_LIMIT = 1_000_000
-"""Configurations to remember a key (about 350 bytes each)."""
+"""Configurations to remember a key (about 200 bytes each)."""
 
 
 class Searched(msgspec.Struct, frozen=True):
@@ -212,25 +212,26 @@ class _Search:
                 choices.append(~forced)
             if not must_stay or self.produced[forced] == self.state:
                 choices.append(forced)
-        choices += [index for index in swaps if self._may_swap(index)]
+        choices += [index for index in self._most_urgent(swaps) if self._may_swap(index)]
         if not must_stay and (waiting or swaps):
             if swaps:
                 waiting.add(self.state)  # the value may have to be left, or written again, before a cas takes it
             if self.swaps_to:
                 choices += self._optional_swaps(waiting)
             choices += self._optional_writers(waiting)
-            first: dict[int, int] = {}
-            for index in writes:
-                value = self.produced[index]
-                # Of two open writes of one value, the one that must end first will do.
-                if (
-                    value in waiting
-                    and index != forced
-                    and (value not in first or self.ret[index] < self.ret[first[value]])
-                ):
-                    first[value] = index
-            choices += first.values()
+            wanted = [index for index in writes if self.produced[index] in waiting and index != forced]
+            choices += self._most_urgent(wanted)
         return choices
+
+    def _most_urgent(self, alike: list[int]) -> list[int]:
+        """Of actions in the window that write one value and need the same, the one that must end first will do: any
+        order that takes another may exchange the two."""
+        first: dict[int, int] = {}
+        for index in alike:
+            value = self.produced[index]
+            if value not in first or self.ret[index] < self.ret[first[value]]:
+                first[value] = index
+        return list(first.values())
 
     def _irreplaceable(self, value: int) -> bool:
         return self.needs[value] > 0 and self.producers[value] == 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from model_checks.proofs.algebra import Arity, Patterns, Signature, Sort, Symbols, System, Value
-from model_checks.proofs.model import NETWORK
+from model_checks.proofs.signature import NETWORK
 
 GROWING: Final = frozenset({*NETWORK, "heard", "read_begun"})
 """The symbols that other servers and the network make true, and that nothing makes false."""

@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from model_checks.proofs import bounded, model, sanity
+from model_checks.proofs import bounded, sanity, signature
 from model_checks.proofs import selection as selections
 from model_checks.proofs.prover import Portfolio
 from model_checks.proofs.reads import RAFT
 from model_checks.proofs.report import Findings, result, status, summary
-from model_checks.proofs.rewrite import rewrite_selection
+from model_checks.proofs.rewrite import NotInductive, rewrite_selection
 from model_checks.proofs.run import prove_raft
-from model_checks.verdicts import CheckResult, SetupFailed, Verdict
+from model_checks.verdicts import CheckResult, Verdict
 
 SECONDS_BETWEEN_LINES = 2.0
 
@@ -87,7 +87,7 @@ def check_bounded() -> int:
     for mutant, scenario in bounded.VIOLATIONS.items():
         run = bounded.search(RAFT, scenario, mutant)
         failed |= run is None
-        click.echo(f"{mutant}: {model.MUTANTS[mutant]}; {scenario.theorem} fails")
+        click.echo(f"{mutant}: {signature.MUTANTS[mutant]}; {scenario.theorem} fails")
         click.echo(str(run) if run else "  no such run: the scenario does not fit the model")
     run = bounded.search(RAFT, bounded.WITNESS)
     failed |= run is None
@@ -108,7 +108,7 @@ def check_needs(selection: selections.Selection) -> int:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the solver.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes.")
 @click.option("--only", default="", metavar="TEXT", help="Only obligations whose name (action/lemma) contains TEXT.")
-@click.option("--mutant", type=click.Choice(sorted(model.MUTANTS)), help="Examine a weakened protocol: it must fail.")
+@click.option("--mutant", type=click.Choice(sorted(signature.MUTANTS)), help="A weakened protocol: must fail.")
 @click.option(
     "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for an obligation."
 )
@@ -140,13 +140,16 @@ def command(
         return check_bounded()
     if rewrite:
         with shown_progress() as progress:
-            idle = rewrite_selection(jobs, progress)
+            try:
+                idle = rewrite_selection(jobs, progress)
+            except NotInductive as error:
+                raise click.ClickException(str(error)) from error
         click.echo(f"selection.json is rewritten; idle lemmas: {', '.join(idle) or 'none'}")
         return (Verdict.UNKNOWN if idle else Verdict.VALID).exit_code
     try:
         selection = selections.load(RAFT)
     except selections.StaleSelection as error:
-        raise SetupFailed(str(error)) from error
+        raise click.ClickException(str(error)) from error
     if needs:
         return check_needs(selection)
     with shown_progress() as progress:

@@ -1,4 +1,4 @@
-"""Theorems, the lemmas that make them inductive, and the steps that need an induction of their own.
+"""The lemmas that make the theorems inductive.
 
 The formulation is *quorum-free*: but for two lemmas that say which quorum elected a leader or committed an entry, no
 lemma speaks of quorums. Instead of "an entry that some quorum may still acknowledge", `later` says that every elected
@@ -8,36 +8,23 @@ candidate that it voted for holds it (`voter`), a leader that has such a voter i
 
 Each lemma is proved to be preserved by each action under some of the others; each theorem follows from the lemmas.
 That later leaders hold what was committed is no lemma but a consequence of them, by induction on terms
-(`commit_later`).
+(`steps.commit_later`).
 Must not: hold a formula that no obligation needs (`sanity` looks for idle lemmas).
 
-Sources: Ongaro 2014, section 3.6.3 and appendix B; figure 3.2 for the theorems.
+Source: Ongaro 2014, section 3.6.3 and appendix B.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-from model_checks.proofs.algebra import (
-    Algebra,
-    Sort,
-    Statement,
-    Step,
-    Symbols,
-    Value,
-    change_property,
-    state_property,
-)
+from model_checks.proofs.algebra import Algebra, Sort, Symbols, Value, state_property
 from model_checks.proofs.model import inside
+from model_checks.proofs.theorems import upto
 
-NODE, QUORUM, VALUE, MESSAGE = Sort.NODE, Sort.QUORUM, Sort.VALUE, Sort.MESSAGE
+NODE, VALUE, MESSAGE = Sort.NODE, Sort.VALUE, Sort.MESSAGE
 TERM, INDEX = Sort.TERM, Sort.INDEX
-
-
-def upto(a: Algebra, i: Value, last: Value) -> Value:
-    """Entry i exists in a log of length `last`."""
-    return a.conj(a.lt(a.genesis, i), a.le(i, last))
 
 
 def holds(a: Algebra, s: Symbols, u: Value, t: Value, i: Value) -> Value:
@@ -57,90 +44,6 @@ def later(a: Algebra, s: Symbols, t: Value, i: Value, u: Value, until: Callable[
         lambda w: a.implies(a.conj(s.elected(w), a.lt(t, w), until(w, u)), holds(a, s, w, t, i)),
         lambda w: [[s.elected(w)]],
     )
-
-
-# ----------------------------------------------------------------------------------------------------------- theorems
-
-
-@state_property
-def election_safety(a: Algebra, s: Symbols) -> Value:
-    """At most one leader was ever elected in a term."""
-    return a.forall((NODE, NODE, TERM), lambda x, y, t: a.implies(a.conj(s.won(x, t), s.won(y, t)), x == y))
-
-
-@state_property
-def log_matching(a: Algebra, s: Symbols) -> Value:
-    """If two disks hold an entry of the same index and term, they are the same up to it."""
-
-    def body(x: Value, y: Value, i: Value, j: Value) -> Value:
-        both = a.conj(a.le(i, s.log_length(x)), a.le(i, s.log_length(y)), s.log_term(x, i) == s.log_term(y, i))
-        same = a.conj(s.log_term(x, j) == s.log_term(y, j), s.log_value(x, j) == s.log_value(y, j))
-        return a.implies(a.conj(upto(a, j, i), both), same)
-
-    return a.forall((NODE, NODE, INDEX, INDEX), body)
-
-
-@state_property
-def leader_completeness(a: Algebra, s: Symbols) -> Value:
-    """What the leader of a term has committed is in the log of every leader of a later term, with all before it."""
-
-    def body(t: Value, i: Value, u: Value, j: Value) -> Value:
-        same = a.conj(s.tlog_term(u, j) == s.tlog_term(t, j), s.tlog_value(u, j) == s.tlog_value(t, j))
-        premise = a.conj(s.committed(t, i), s.elected(u), a.lt(t, u), upto(a, j, i))
-        return a.implies(premise, a.conj(a.le(i, s.tlog_length(u)), same))
-
-    return a.forall((TERM, INDEX, TERM, INDEX), body)
-
-
-@state_property
-def state_machine_safety(a: Algebra, s: Symbols) -> Value:
-    """No two servers have ever applied different values at an index, nor one server before and after a crash."""
-
-    def body(x: Value, y: Value, i: Value, w: Value, z: Value) -> Value:
-        return a.implies(a.conj(s.applied(x, i, w), s.applied(y, i, z)), w == z)
-
-    return a.forall((NODE, NODE, INDEX, VALUE, VALUE), body)
-
-
-@state_property
-def durability(a: Algebra, s: Symbols) -> Value:
-    """A committed entry is on the disk of every member of the quorum that committed it, now and later."""
-
-    def body(t: Value, i: Value, v: Value) -> Value:
-        held = a.conj(a.le(i, s.log_length(v)), s.log_term(v, i) == t, s.log_value(v, i) == s.tlog_value(t, i))
-        return a.implies(a.conj(s.committed(t, i), a.rigid.member(v, s.commit_quorum(t, i))), held)
-
-    return a.forall((TERM, INDEX, NODE), body)
-
-
-THEOREMS: Final = (election_safety, log_matching, leader_completeness, state_machine_safety, durability)
-
-
-@change_property
-def leader_append_only(a: Algebra, s: Symbols, after: Symbols) -> Value:
-    """The log of an elected leader's term only grows."""
-
-    def body(t: Value, j: Value) -> Value:
-        same = a.conj(after.tlog_term(t, j) == s.tlog_term(t, j), after.tlog_value(t, j) == s.tlog_value(t, j))
-        return a.implies(
-            a.conj(s.elected(t), a.le(j, s.tlog_length(t))), a.conj(a.le(s.tlog_length(t), after.tlog_length(t)), same)
-        )
-
-    return a.forall((TERM, INDEX), body)
-
-
-@change_property
-def promises_kept(a: Algebra, s: Symbols, after: Symbols) -> Value:
-    """A disk's term never goes back, and within a term its vote never changes."""
-
-    def body(n: Value, c: Value) -> Value:
-        kept = a.implies(a.conj(s.voted_for(n, c), after.current_term(n) == s.current_term(n)), after.voted_for(n, c))
-        return a.conj(a.le(s.current_term(n), after.current_term(n)), kept)
-
-    return a.forall((NODE, NODE), body)
-
-
-CHANGES: Final = (leader_append_only, promises_kept)
 
 
 # -------------------------------------------------------------------------------------------------------------- votes
@@ -498,101 +401,4 @@ LEMMAS: Final = (
     commit_acknowledged,
     leader_certificate,
     applied_certificate,
-)
-
-
-# -------------------------------------------------------------------------------------------------------------- steps
-
-
-def term_without_leader(a: Algebra, s: Symbols, n: Value, q: Value) -> Statement:
-    """Nobody has been elected in the winner's term yet."""
-    return Statement((), lambda: a.neg(s.elected(s.current_term(n))))
-
-
-def commit_later(a: Algebra, s: Symbols) -> Statement:
-    """Every later leader holds a committed entry: by induction on the leader's term, over common voters."""
-
-    def body(u: Value, t: Value, i: Value) -> Value:
-        return a.implies(a.conj(s.committed(t, i), s.elected(u), a.lt(t, u)), holds(a, s, u, t, i))
-
-    return Statement((TERM, TERM, INDEX), body, lambda u, t, i: [[s.committed(t, i), s.elected(u)]])
-
-
-def earlier(a: Algebra, xs: Sequence[Value], ys: Sequence[Value]) -> Value:
-    """The order of the induction: the same entry, an earlier leader."""
-    return a.conj(a.lt(xs[0], ys[0]), *(x == y for x, y in zip(xs[1:], ys[1:], strict=True)))
-
-
-def log_ordered(a: Algebra, s: Symbols) -> Statement:
-    """Terms do not fall along a disk."""
-
-    def body(n: Value, i: Value, j: Value) -> Value:
-        return a.implies(a.conj(upto(a, j, i), a.le(i, s.log_length(n))), a.le(s.log_term(n, j), s.log_term(n, i)))
-
-    return Statement((NODE, INDEX, INDEX), body, lambda n, i, j: [[s.log_term(n, i), s.log_term(n, j)]])
-
-
-def tlog_ordered(a: Algebra, s: Symbols) -> Statement:
-    """Terms do not fall along a term's log."""
-
-    def body(u: Value, i: Value, j: Value) -> Value:
-        premise = a.conj(s.elected(u), upto(a, j, i), a.le(i, s.tlog_length(u)))
-        return a.implies(premise, a.le(s.tlog_term(u, j), s.tlog_term(u, i)))
-
-    return Statement((TERM, INDEX, INDEX), body, lambda u, i, j: [[s.tlog_term(u, i), s.tlog_term(u, j)]])
-
-
-def voter_holds(a: Algebra, s: Symbols, v: Value, c: Value, t: Value, last_index: Value, last_term: Value) -> Statement:
-    """Who grants a vote still holds what it acknowledged, if all leaders up to its term do."""
-
-    def body(u: Value, i: Value) -> Value:
-        premise = a.conj(s.acknowledged(v, u, i), own(a, s, u, i), later(a, s, u, i, t, a.le))
-        return a.implies(premise, a.conj(a.le(i, s.log_length(v)), s.log_term(v, i) == u))
-
-    return Statement((TERM, INDEX), body, lambda u, i: [[s.acknowledged(v, u, i)]])
-
-
-def candidate_holds(
-    a: Algebra, s: Symbols, v: Value, c: Value, t: Value, last_index: Value, last_term: Value
-) -> Statement:
-    """A candidate whose log is at least as up-to-date as the voter's holds what the voter acknowledged."""
-
-    def body(u: Value, i: Value) -> Value:
-        held = a.conj(s.acknowledged(v, u, i), own(a, s, u, i), later(a, s, u, i, t, a.le))
-        current = a.conj(s.candidate(c), s.current_term(c) == t, a.lt(u, t))
-        return a.implies(a.conj(held, current), a.conj(a.le(i, s.log_length(c)), s.log_term(c, i) == u))
-
-    return Statement((TERM, INDEX), body, lambda u, i: [[s.acknowledged(v, u, i)]])
-
-
-def agreed_before(a: Algebra, s: Symbols, n: Value, m: Value, i: Value, k: Value) -> Statement:
-    """Up to the message's previous entry, the disk and the log of the message's term are the same."""
-
-    def body(j: Value) -> Value:
-        same = s.log_term(n, j) == s.tlog_term(a.rigid.term(m), j)
-        return a.implies(upto(a, j, a.rigid.prev_index(m)), same)
-
-    return Statement((INDEX,), body, lambda j: [[s.log_term(n, j)]])
-
-
-def conflict_after(a: Algebra, s: Symbols, n: Value, m: Value, i: Value, k: Value) -> Statement:
-    """A conflict comes after all that was acknowledged and that all leaders hold, which stays the message's, too."""
-
-    def body(t: Value, j: Value) -> Value:
-        u = s.current_term(n)
-        premise = a.conj(s.acknowledged(n, t, j), own(a, s, t, j), later(a, s, t, j, u, a.le))
-        return a.implies(premise, a.conj(a.lt(j, i), s.log_term(n, j) == t, holds(a, s, u, t, j)))
-
-    return Statement((TERM, INDEX), body, lambda t, j: [[s.acknowledged(n, t, j)]])
-
-
-STEPS: Final = (
-    Step("log_ordered", log_ordered.__doc__ or "", None, log_ordered),
-    Step("tlog_ordered", tlog_ordered.__doc__ or "", None, tlog_ordered),
-    Step("commit_later", commit_later.__doc__ or "", None, commit_later, earlier),
-    Step("term_without_leader", term_without_leader.__doc__ or "", "become_leader", term_without_leader),
-    Step("voter_holds", voter_holds.__doc__ or "", "grant_vote", voter_holds),
-    Step("candidate_holds", candidate_holds.__doc__ or "", "grant_vote", candidate_holds),
-    Step("agreed_before", agreed_before.__doc__ or "", "recv_append_conflict", agreed_before),
-    Step("conflict_after", conflict_after.__doc__ or "", "recv_append_conflict", conflict_after),
 )

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from model_checks.proofs import lemmas
+from model_checks.proofs import lemmas, steps
 from model_checks.proofs.algebra import (
     Algebra,
     Cut,
@@ -28,8 +28,8 @@ from model_checks.proofs.algebra import (
     Value,
     state_property,
 )
-from model_checks.proofs.lemmas import upto
 from model_checks.proofs.membership import adjacent, on_disk
+from model_checks.proofs.theorems import upto
 
 NODE, INDEX, TERM, READ = Sort.NODE, Sort.INDEX, Sort.TERM, Sort.READ
 
@@ -159,7 +159,7 @@ def commit_configuration(a: Algebra, s: Symbols) -> Value:
 @state_property
 def commit_later(a: Algebra, s: Symbols) -> Value:
     """Every later leader holds a committed entry."""
-    return lemmas.commit_later(a, s).quantified(a)
+    return steps.commit_later(a, s).quantified(a)
 
 
 @state_property
@@ -523,7 +523,7 @@ def step(
 
 
 STEPS: Final = (
-    *(known for known in lemmas.STEPS if known.name not in ("commit_later", "term_without_leader")),
+    *(known for known in steps.STEPS if known.name not in ("commit_later", "term_without_leader")),
     step(tlogs_agree, instances=tlogs_agree_by),
     step(disk_chain, instances=disk_chain_by),
     step(adjacent_logs, instances=adjacent_logs_by),
@@ -540,7 +540,7 @@ STEPS: Final = (
         hints=winner_places,
     ),
     step(
-        lemmas.term_without_leader,
+        steps.term_without_leader,
         "become_leader",
         cuts=(
             Cut("first_allowed", term_first_allowed),

@@ -15,6 +15,7 @@ Must not: keep solver state between obligations.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -115,9 +116,10 @@ _work: tuple[System, Portfolio] | None = None
 
 def _begin(portfolio: Portfolio) -> None:
     global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends its workers
     from model_checks.proofs.systems import named
 
-    _work = named(portfolio.system), portfolio
+    _work = named(portfolio.system).system, portfolio
 
 
 def _prove_one(obligation: Obligation) -> Proof:

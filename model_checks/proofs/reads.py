@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from model_checks.proofs import lemmas, model
+from model_checks.proofs import lemmas, model, signature, steps, theorems
 from model_checks.proofs.algebra import (
     Algebra,
     Arity,
@@ -40,7 +40,7 @@ SIGNATURE: Final[Signature] = {
 def initial(a: Algebra, s: Symbols) -> Value:
     """No read has begun."""
     return a.conj(
-        model.initial(a, s),
+        signature.initial(a, s),
         a.forall((READ,), lambda r: a.conj(a.neg(s.read_begun(r)), a.neg(s.read_confirmed(r)))),
         a.forall((NODE, READ), lambda v, r: a.neg(s.heard(v, r))),
     )
@@ -175,13 +175,13 @@ LEMMAS: Final = (
 )
 
 RAFT: Final = System(
-    signature={**model.SIGNATURE, **SIGNATURE},
-    rigid=model.RIGID,
+    signature={**signature.SIGNATURE, **SIGNATURE},
+    rigid=signature.RIGID,
     initial=initial,
     actions=(*model.ACTIONS, *ACTIONS),
     lemmas=(*lemmas.LEMMAS, *LEMMAS),
-    theorems=(*lemmas.THEOREMS, read_linearizable),
-    changes=lemmas.CHANGES,
-    steps=lemmas.STEPS,
+    theorems=(*theorems.THEOREMS, read_linearizable),
+    changes=theorems.CHANGES,
+    steps=steps.STEPS,
 )
 """The whole system: Raft with read-index reads, and its proof."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from model_checks.proofs import lemmas, membership_lemmas
+from model_checks.proofs import lemmas, membership_lemmas, steps
 from model_checks.proofs.algebra import (
     Algebra,
     Change,
@@ -22,8 +22,8 @@ from model_checks.proofs.algebra import (
     change_property,
     state_property,
 )
-from model_checks.proofs.lemmas import upto
 from model_checks.proofs.membership_lemmas import step
+from model_checks.proofs.theorems import upto
 
 NODE, MESSAGE, VALUE, INDEX, TERM = Sort.NODE, Sort.MESSAGE, Sort.VALUE, Sort.INDEX, Sort.TERM
 
@@ -175,7 +175,7 @@ def snapshot_covers(a: Algebra, s: Symbols, n: Value, m: Value) -> Statement:
 STEPS: Final = (
     *(known for known in membership_lemmas.STEPS if known.name not in ("agreed_before", "conflict_after")),
     Step("agreed_below", AGREED, "recv_append_conflict", _conflict_agreed, instances=_conflict_agreed_by),
-    step(lemmas.conflict_after, "recv_append_conflict"),
+    step(steps.conflict_after, "recv_append_conflict"),
     Step("agreed_below", AGREED, "recv_append_noconflict", _noconflict_agreed, instances=_noconflict_agreed_by),
     step(snapshot_covers, "recv_snapshot"),
 )

@@ -16,8 +16,8 @@ from model_checks.proofs import (
     leases,
     membership,
     membership_lemmas,
-    model,
     prevote,
+    signature,
     snapshot_lemmas,
     snapshots,
 )
@@ -25,7 +25,7 @@ from model_checks.proofs.algebra import MAJORITIES, System
 from model_checks.proofs.reads import RAFT
 
 MUTANTS: Final[Mapping[str, str]] = {
-    **{name: text for name, text in model.MUTANTS.items() if name != "no_quorum"},
+    **{name: text for name, text in signature.MUTANTS.items() if name != "no_quorum"},
     **membership.MUTANTS,
     **snapshots.MUTANTS,
     **leases.MUTANTS,

@@ -194,6 +194,14 @@ def test_an_impostor_is_not_sent_what_is_meant_for_a_voter() -> None:
     assert s1.known["s2"].node_id == "id-s2"
 
 
+def test_hearsay_says_where_a_server_is_that_was_started_again() -> None:
+    client, s1 = Discovery(None, 0, None), server("s1")
+    for incarnation, port in ((1, 21), (2, 22), (1, 21)):
+        s1.known["s2"] = ServerInfo("s2", "id-s2", "127.0.0.1", port, incarnation)
+        ask(client, s1)
+    assert client.known["s2"].port == 22
+
+
 def test_servers_that_were_told_of_one_another_by_a_third_meet() -> None:
     s1, s2, s3 = server("s1"), server("s2"), server("s3")
     ask(s2, s1)

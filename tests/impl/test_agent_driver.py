@@ -447,7 +447,10 @@ def test_a_leader_that_loses_its_term_says_that_the_outcome_is_unknown() -> None
     bench = Bench(voters=3).lead()
     put = bench.put("k")
     bench.world.settle()
+    told: list[str] = []
+    bench.driver.stepped_down = lambda: told.append("blocking queries are woken")
     bench.receive("s3", AppendEntriesRequest(1, 9, 0, 0, 0, 0, []))
+    assert len(told) == 1
     with pytest.raises(IndefiniteError, match="leadership lost while committing log"):
         put.result()
     assert any("stepping down" in line and "term=9" in line for line in bench.lines)

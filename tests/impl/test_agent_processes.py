@@ -126,7 +126,6 @@ class Cluster:
         self.agents: dict[str, AgentProcess] = {}
         self.flags: dict[str, list[str]] = {}
         first = self.start("s1", "-server-port", "0")
-        self.flags["s1"][-1] = first.rpc.rpartition(":")[2]  # it keeps its port when it is started again
         for number in range(2, servers + 1):
             self.start(f"s{number}", "-server-port", "0", "-retry-join", first.rpc)
         last = self.agents[f"s{servers}"].rpc
@@ -137,8 +136,10 @@ class Cluster:
         if flags:
             self.flags[name] = ["-server", "-bootstrap-expect", str(self.servers), "-node", name, *flags]
         directories = ["-data-dir", str(self.directory / name), "-trace", str(self.directory / "trace")]
-        self.agents[name] = AgentProcess(*directories, *self.flags[name]).started()
-        return self.agents[name]
+        agent = self.agents[name] = AgentProcess(*directories, *self.flags[name]).started()
+        flags = self.flags[name]
+        flags[flags.index("-server-port") + 1] = agent.rpc.rpartition(":")[2]  # it keeps its port when started again
+        return agent
 
     def leader(self) -> str:
         def find() -> str | None:
@@ -254,6 +255,7 @@ def test_a_killed_leader_is_replaced_and_comes_back_with_its_data(cluster: Clust
 
 def test_a_majority_that_is_killed_and_started_again_forgets_nothing(cluster: Cluster) -> None:
     cluster.agents["c1"].put("kept", "1")
+    assert "-retry-join" not in cluster.flags["s1"], "s1 finds the others again by its address book"
     for name in ("s1", "s2", "s3"):
         cluster.agents[name].kill()
     for name in ("s1", "s2", "s3"):
@@ -381,3 +383,22 @@ def test_kv_prints_what_consuls_command_prints(cluster: Cluster) -> None:
     assert kv("get", "-recurse", "cli/") == (0, "cli/a:-5\n", "")
     assert json.loads(kv("export", "cli/")[1]) == [{"key": "cli/a", "flags": 0, "value": "LTU="}]
     assert kv("delete", "-recurse", "cli/") == (0, "Success! Deleted keys with prefix: cli/\n", "")
+
+
+def test_a_blocking_query_survives_the_leader_that_held_it(cluster: Cluster) -> None:
+    client = cluster.agents["c1"]
+    client.put("held", "1")
+    client.request("GET", "/v1/kv/held")
+    index = client.headers["x-consul-index"]
+    answers: list[tuple[int, bytes]] = []
+    waiter = threading.Thread(
+        target=lambda: answers.append(client.request("GET", f"/v1/kv/held?raw&index={index}&wait=60s", timeout=40))
+    )
+    waiter.start()
+    killed = cluster.leader()
+    cluster.agents[killed].kill()
+    survivor = cluster.agents[cluster.leader()]
+    survivor.put("held", "2")
+    waiter.join(PATIENCE_SECONDS)
+    cluster.start(killed)
+    assert answers == [(200, b"2")]

@@ -214,6 +214,34 @@ def test_broken_forwarding_is_noticed(
         sentence()
 
 
+def test_a_blocking_query_that_loses_its_leader_waits_on_for_what_is_left_of_its_wait() -> None:
+    remote = Remote(ConnectionLost("EOF"))
+    options = ReadOptions(Consistency.DEFAULT, 5, 30.0)
+    outcome_of(lambda requests: requests.read(KvGet("k"), options), remote)
+    first, second = (attempt.options.wait for attempt in remote.reads)
+    assert 29.0 < second < first <= 30.0
+
+
+def test_a_blocking_query_may_be_held_for_its_wait_too() -> None:
+    async def main(runtime: Runtime) -> int:
+        started, attempts = runtime.clock.monotonic_ns(), 0
+
+        async def attempt() -> str:
+            nonlocal attempts
+            attempts += 1
+            if runtime.clock.monotonic_ns() - started < 60 * MILLISECONDS:
+                raise Retriable(NoClusterLeader())
+            return "done"
+
+        hold = 10 * MILLISECONDS
+        answer = await forwarding.hold(runtime, hold, attempt, Changes(runtime), blocked_ns=3_600_000 * MILLISECONDS)
+        assert answer == "done"
+        assert attempts > 10
+        return 0
+
+    assert run(main) == 0
+
+
 class TestJudge:
     """The table of Consul's canRetry."""
 

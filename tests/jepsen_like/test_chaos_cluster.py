@@ -1,5 +1,4 @@
-"""`comitia chaos test` against real processes in network namespaces: a short run each, an honest one and a lying one.
-"""
+"""`comitia chaos test` against real processes: short runs, honest, lying, interrupted, and one that cannot start."""
 
 from __future__ import annotations
 
