@@ -118,7 +118,11 @@ class Action:
     rule: Callable[..., Transition]
 
 
-def refined(base: Action, rule: Callable[..., Transition], **parameters: Sort) -> Action:
+Rule = Callable[..., Transition]
+"""What an action does: from an algebra, a state and arguments."""
+
+
+def refined(base: Action, rule: Rule, **parameters: Sort) -> Action:
     """An action with further parameters, conditions and effects, or, with the same symbol, another effect.
 
     `rule(algebra, state, *arguments)` is given all arguments, the further ones last.
@@ -185,7 +189,14 @@ class Statement:
 
 
 Instances = Callable[..., Sequence[tuple[str, tuple[Value, ...]]]]
-"""For a proof without quantifiers: which hypotheses, by name, at which terms."""
+"""For a proof without quantifiers: which hypotheses, by name, at which terms; from the same as `Hints`."""
+
+
+Hints = Callable[..., Sequence[Value]]
+"""Terms that the solver should see, from (algebra, state, *arguments, *unknowns)."""
+
+Order = Callable[[Algebra, Sequence[Value], Sequence[Value]], Value]
+"""Whether unknowns come before others in an induction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +224,11 @@ class Step:
     action: str | None
     """The action whose guard it assumes and whose obligations may use it; None: any state, all obligations."""
     statement: Callable[..., Statement]
-    before: Callable[[Algebra, Sequence[Value], Sequence[Value]], Value] | None = None
+    before: Order | None = None
     cuts: tuple[Cut, ...] = ()
-    hints: Callable[..., Sequence[Value]] | None = None
-    """Terms that the solver should see, from (algebra, state, *arguments, *unknowns)."""
+    hints: Hints | None = None
     instances: Instances | None = None
-    """Instances of hypotheses from which the step follows without quantifiers, from the same."""
+    """Instances of hypotheses from which the step follows without quantifiers."""
 
 
 MAJORITIES: Final = ("base", "step", "conclusion")

@@ -2,7 +2,7 @@
 
 Who confirmed a round votes in a later term only when the round's lease has ended (`vote_after`), unless the leader of
 the round, or one in between, transfers its leadership. So while a lease runs nobody was elected in a later term
-(`lease_current`), by the induction and the cuts of `membership_lemmas`; and a read by the lease is linearizable.
+(`lease_current`), by the induction and the cuts of `membership_steps`; and a read by the lease is linearizable.
 
 Source: Ongaro 2014, sections 4.2.3 and 6.4.1.
 """
@@ -13,7 +13,7 @@ from typing import Final
 
 from model_checks.proofs import snapshot_lemmas
 from model_checks.proofs.algebra import Algebra, Property, Sort, Statement, Symbols, Value, state_property
-from model_checks.proofs.membership_lemmas import earlier_term, meeting, seen_places, step
+from model_checks.proofs.membership_steps import earlier_term, meeting, seen_places, step
 
 NODE, ROUND, TERM = Sort.NODE, Sort.ROUND, Sort.TERM
 
@@ -26,12 +26,6 @@ def round_sane(a: Algebra, s: Symbols) -> Value:
         return a.implies(s.round_begun(h), a.conj(a.le(s.round_start(h), s.now()), s.elected(s.round_term(h))))
 
     return a.forall((ROUND,), body, lambda h: [[s.round_begun(h)]])
-
-
-@state_property
-def heard_past(a: Algebra, s: Symbols) -> Value:
-    """Whatever was heard was heard in the past."""
-    return a.forall((NODE,), lambda v: a.le(s.heard_at(v), s.now()))
 
 
 @state_property
@@ -52,7 +46,7 @@ def transfer_elected(a: Algebra, s: Symbols) -> Value:
 
 
 def released(a: Algebra, s: Symbols, v: Value, h: Value, u: Value) -> Value:
-    """The lease of a round binds a server no longer in term u: it has ended, or a leader since then has ended its own."""
+    """A round binds a server no longer in term u: its lease has ended, or a leader since then has ended its own."""
     by = s.urged_by(v, u)
     return a.disj(
         a.le(a.rigid.vote_from(s.round_start(h)), s.now()),
@@ -84,7 +78,6 @@ def vote_after(a: Algebra, s: Symbols) -> Value:
 
 LEMMAS: Final[tuple[Property, ...]] = (
     round_sane,
-    heard_past,
     confirmed_heard,
     transfer_elected,
     decided_after,
@@ -109,4 +102,3 @@ STEPS: Final = (
     *snapshot_lemmas.STEPS,
     step(lease_current, "lease_read", earlier_term, cuts=meeting(lease_pair), hints=seen_places(lease_pair)),
 )
-

@@ -23,6 +23,7 @@ from model_checks.proofs.algebra import (
     Action,
     Algebra,
     Arity,
+    Rule,
     Signature,
     Sort,
     Symbols,
@@ -244,7 +245,7 @@ def lease_read(a: Algebra, s: Symbols, n: Value, r: Value, j: Value, h: Value, q
     )
 
 
-REFINED: Final = {"timeout": _timeout, "grant_vote": _grant_vote, "restart": _restart}
+REFINED: Final[Mapping[str, Rule]] = {"timeout": _timeout, "grant_vote": _grant_vote, "restart": _restart}
 
 ACTIONS: Final[tuple[Action, ...]] = (
     *(refined(act, REFINED[act.name]) if act.name in REFINED else act for act in snapshots.ACTIONS),

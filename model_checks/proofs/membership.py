@@ -11,7 +11,7 @@ without the latter rule two majorities need not meet (Ongaro, "bug in single-ser
 Of quorums only this is assumed: a quorum of a configuration and one of the same or an adjacent configuration have a
 common member; `majority` proves that. A configuration and the one before it are adjacent: they differ by one server.
 
-What has to be proved for it is in `membership_lemmas`. Must not: know of snapshots and leases.
+What has to be proved for it is in `membership_lemmas` and `membership_steps`. Must not: know of snapshots and leases.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from model_checks.proofs.algebra import (
     Action,
     Algebra,
     Arity,
+    Rule,
     Signature,
     Sort,
     Symbols,
@@ -159,7 +160,7 @@ def _confirm_read(a: Algebra, s: Symbols, r: Value, q: Value) -> Transition:
     return Transition(a.rigid.quorum_of(q, of_term(a, s, s.read_term(r))), {})
 
 
-REFINED: Final = {
+REFINED: Final[Mapping[str, Rule]] = {
     "become_leader": _become_leader,
     "client_request": _client_request,
     "advance_commit": _advance_commit,

@@ -78,9 +78,7 @@ def grant_prevote(
         up_to_date(a, s, v, last_index, last_term),
         a.le(a.rigid.vote_from(s.heard_at(v)), s.now()),
     )
-    return Transition(
-        guard, {"prevote": lambda x, u, y: a.disj(s.prevote(x, u, y), a.conj(x == v, u == t, y == c))}
-    )
+    return Transition(guard, {"prevote": lambda x, u, y: a.disj(s.prevote(x, u, y), a.conj(x == v, u == t, y == c))})
 
 
 ACTIONS: Final[tuple[Action, ...]] = (

@@ -129,7 +129,7 @@ def _prove_one(obligation: Obligation) -> Proof:
 
 
 def prove_all(wanted: Sequence[Obligation], portfolio: Portfolio, jobs: int) -> Iterator[Proof]:
-    """Prove obligations of the portfolio's system in worker processes; yields each result as it comes, in no particular order."""
+    """Prove obligations of the portfolio's system in worker processes; yields results as they come, in no order."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs, initializer=_begin, initargs=(portfolio,)) as pool:
         yield from pool.imap_unordered(_prove_one, wanted, chunksize=2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from model_checks.proofs import lemmas, membership_lemmas, steps
+from model_checks.proofs import lemmas, membership_steps, steps
 from model_checks.proofs.algebra import (
     Algebra,
     Change,
@@ -22,7 +22,7 @@ from model_checks.proofs.algebra import (
     change_property,
     state_property,
 )
-from model_checks.proofs.membership_lemmas import step
+from model_checks.proofs.membership_steps import step
 from model_checks.proofs.theorems import upto
 
 NODE, MESSAGE, VALUE, INDEX, TERM = Sort.NODE, Sort.MESSAGE, Sort.VALUE, Sort.INDEX, Sort.TERM
@@ -97,9 +97,7 @@ def snapshot_sane(a: Algebra, s: Symbols) -> Value:
     r = a.rigid
 
     def body(m: Value) -> Value:
-        covers = a.conj(
-            r.prev_index(m) == a.genesis, a.lt(a.genesis, r.last_index(m)), r.commit(m) == r.last_index(m)
-        )
+        covers = a.conj(r.prev_index(m) == a.genesis, a.lt(a.genesis, r.last_index(m)), r.commit(m) == r.last_index(m))
         return a.implies(s.snapshot(m), a.conj(s.sent(m), covers))
 
     return a.forall((MESSAGE,), body, lambda m: [[s.snapshot(m)]])
@@ -135,7 +133,9 @@ def _agreed_below_by(a: Algebra, s: Symbols, n: Value, m: Value, j: Value) -> li
     ]
 
 
-AGREED: Final = "Up to the request's previous entry, and up to the base, the disk and the log of the request's term agree."
+AGREED: Final = (
+    "Up to the request's previous entry, and up to the base, the disk and the log of the request's term agree."
+)
 
 
 def _conflict_agreed(a: Algebra, s: Symbols, n: Value, m: Value, i: Value, k: Value) -> Statement:
@@ -159,21 +159,19 @@ def _noconflict_agreed_by(
 
 
 def snapshot_covers(a: Algebra, s: Symbols, n: Value, m: Value) -> Statement:
-    """What the disk acknowledged and all leaders hold is in the snapshot, or the disk holds the snapshot's last entry."""
+    """What was acknowledged and all leaders hold is in the snapshot, or the disk holds the snapshot's last entry."""
     u, last = s.current_term(n), a.rigid.last_index(m)
     keeps = a.conj(a.le(last, s.log_length(n)), s.log_term(n, last) == a.rigid.entry_term(m, last))
 
     def body(t: Value, j: Value) -> Value:
-        premise = a.conj(
-            s.acknowledged(n, t, j), lemmas.own(a, s, t, j), lemmas.later(a, s, t, j, u, a.le)
-        )
+        premise = a.conj(s.acknowledged(n, t, j), lemmas.own(a, s, t, j), lemmas.later(a, s, t, j, u, a.le))
         return a.implies(premise, a.conj(lemmas.holds(a, s, u, t, j), a.disj(keeps, a.le(j, last))))
 
     return Statement((TERM, INDEX), body, lambda t, j: [[s.acknowledged(n, t, j)]])
 
 
 STEPS: Final = (
-    *(known for known in membership_lemmas.STEPS if known.name not in ("agreed_before", "conflict_after")),
+    *(known for known in membership_steps.STEPS if known.name not in ("agreed_before", "conflict_after")),
     Step("agreed_below", AGREED, "recv_append_conflict", _conflict_agreed, instances=_conflict_agreed_by),
     step(steps.conflict_after, "recv_append_conflict"),
     Step("agreed_below", AGREED, "recv_append_noconflict", _noconflict_agreed, instances=_noconflict_agreed_by),

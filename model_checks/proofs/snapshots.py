@@ -23,6 +23,7 @@ from model_checks.proofs.algebra import (
     Action,
     Algebra,
     Arity,
+    Rule,
     Signature,
     Sort,
     Symbols,
@@ -277,7 +278,7 @@ def recv_snapshot(a: Algebra, s: Symbols, n: Value, m: Value) -> Transition:
     )
 
 
-REFINED: Final = {
+REFINED: Final[Mapping[str, Rule]] = {
     "send_append": _send_append,
     "advance_commit": _advance_commit,
     "begin_read": _begin_read,

@@ -30,10 +30,24 @@ class Examined:
     mutants: Mapping[str, str]
     violations: Mapping[str, tuple[System, bounded.Scenario]]
     """For mutants, runs from the initial state that break a theorem; of a part of the system, if that is enough."""
-    witnesses: tuple[tuple[System, bounded.Scenario], ...]
-    """Runs that must be possible."""
-    cti_sizes: Sizes
+    witness: tuple[bounded.Scenario, bounded.Ending]
+    """A run that must be possible."""
+    sizes: Sizes
+    """Where counterexamples to induction are looked for."""
     sanity_sizes: Sizes
+    need_sizes: Sizes
+
+    def violation(self, mutant: str) -> bounded.Run | None:
+        """The mutant's run from the initial state; None: there is none, or no scenario is known for it."""
+        if mutant not in self.violations:
+            return None
+        part, scenario = self.violations[mutant]
+        return bounded.search(part, scenario, mutant)
+
+    def possible(self) -> bounded.Run | None:
+        """The witness; None: the model is empty."""
+        scenario, ending = self.witness
+        return bounded.search(self.system, scenario, ending=ending)
 
 
 @cache
@@ -45,14 +59,15 @@ def named(name: str) -> Examined:
             from model_checks.proofs.signature import MUTANTS
 
             violations = {mutant: (RAFT, scenario) for mutant, scenario in bounded.VIOLATIONS.items()}
-            witnesses = ((RAFT, bounded.WITNESS),)
-            return Examined(name, RAFT, selection.FILE, MUTANTS, violations, witnesses, SIZES, sanity.SIZES)
+            witness = (bounded.WITNESS, bounded.witnessed)
+            sizes = (SIZES, sanity.SIZES, sanity.NEED_SIZES)
+            return Examined(name, RAFT, selection.FILE, MUTANTS, violations, witness, *sizes)
         case "whole":
-            from model_checks.proofs import whole
+            from model_checks.proofs import whole, whole_runs
 
             file = selection.FILE.with_name("selection_whole.json")
-            return Examined(
-                name, whole.WHOLE, file, whole.MUTANTS, whole.VIOLATIONS, whole.WITNESSES, whole.SIZES, whole.SIZES
-            )
+            witness = (whole_runs.WITNESS, whole_runs.witnessed)
+            sizes = (whole.SIZES,) * 3
+            return Examined(name, whole.WHOLE, file, whole.MUTANTS, whole_runs.VIOLATIONS, witness, *sizes)
         case _:
             raise ValueError(f"no system is called {name}; there are: {', '.join(NAMES)}")

@@ -22,6 +22,7 @@ from model_checks.proofs import (
     snapshots,
 )
 from model_checks.proofs.algebra import MAJORITIES, System
+from model_checks.proofs.finite import Sizes
 from model_checks.proofs.reads import RAFT
 
 MUTANTS: Final[Mapping[str, str]] = {
@@ -31,6 +32,11 @@ MUTANTS: Final[Mapping[str, str]] = {
     **leases.MUTANTS,
 }
 """Weakened protocols that the proof must reject; "no_quorum" is a matter of `any_change` here."""
+
+SIZES: Final = Sizes(
+    terms=4, indexes=4, values=3, messages=1, reads=1, rounds=1, configurations=((0, 1, 2), (0, 1), (0,))
+)
+"""Small sorts for counterexamples: the first and the last of three configurations have quorums that do not meet."""
 
 WHOLE: Final = System(
     signature={
