@@ -156,8 +156,11 @@ def _begin_read(a: Algebra, s: Symbols, n: Value, r: Value, j: Value) -> Transit
 
 
 def _confirm_read(a: Algebra, s: Symbols, r: Value, q: Value) -> Transition:
-    """Those who confirm are a quorum of the leader's latest configuration."""
-    return Transition(a.rigid.quorum_of(q, of_term(a, s, s.read_term(r))), {})
+    """Those who confirm are a quorum of the latest configuration of the read's leader, which still leads."""
+    t = s.read_term(r)
+    n = s.leader_of(t)
+    leads = a.conj(s.leader(n), s.current_term(n) == t)
+    return Transition(a.conj(leads, a.rigid.quorum_of(q, of_term(a, s, t))), {})
 
 
 REFINED: Final[Mapping[str, Rule]] = {
