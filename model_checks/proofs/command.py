@@ -101,10 +101,12 @@ def check_bounded(examined: Examined) -> int:
 def check_needs(examined: Examined, selection: selections.Selection) -> int:
     """Each lemma's need, shown again; prints what it finds."""
     system, sizes = examined.system, examined.need_sizes
-    idle = [lemma.name for lemma in system.lemmas if not sanity.still_needed(system, selection, lemma.name, sizes)]
-    for lemma in system.lemmas:
-        word = "IDLE" if lemma.name in idle else f"without it {selection.needed_by[lemma.name]} fails"
-        click.echo(f"{lemma.name}: {word}")
+    names = [lemma.name for lemma in system.lemmas if lemma.name not in examined.implied]
+    idle = [name for name in names if not sanity.still_needed(system, selection, name, sizes)]
+    for name, reason in examined.implied.items():
+        click.echo(f"{name}: {reason}")
+    for name in names:
+        click.echo(f"{name}: {'IDLE' if name in idle else f'without it {selection.needed_by[name]} fails'}")
     return (Verdict.UNKNOWN if idle else Verdict.VALID).exit_code
 
 

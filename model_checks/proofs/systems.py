@@ -36,6 +36,8 @@ class Examined:
     """Where counterexamples to induction are looked for."""
     sanity_sizes: Sizes
     need_sizes: Sizes
+    implied: Mapping[str, str]
+    """Lemmas that follow from the others over small sorts, with the reason why they are lemmas all the same."""
 
     def violation(self, mutant: str) -> bounded.Run | None:
         """The mutant's run from the initial state; None: there is none, or no scenario is known for it."""
@@ -61,13 +63,15 @@ def named(name: str) -> Examined:
             violations = {mutant: (RAFT, scenario) for mutant, scenario in bounded.VIOLATIONS.items()}
             witness = (bounded.WITNESS, bounded.witnessed)
             sizes = (SIZES, sanity.SIZES, sanity.NEED_SIZES)
-            return Examined(name, RAFT, selection.FILE, MUTANTS, violations, witness, *sizes)
+            return Examined(name, RAFT, selection.FILE, MUTANTS, violations, witness, *sizes, {})
         case "whole":
             from model_checks.proofs import whole, whole_runs
 
             file = selection.FILE.with_name("selection_whole.json")
             witness = (whole_runs.WITNESS, whole_runs.witnessed)
             sizes = (whole.SIZES,) * 3
-            return Examined(name, whole.WHOLE, file, whole.MUTANTS, whole_runs.VIOLATIONS, witness, *sizes)
+            return Examined(
+                name, whole.WHOLE, file, whole.MUTANTS, whole_runs.VIOLATIONS, witness, *sizes, whole.IMPLIED
+            )
         case _:
             raise ValueError(f"no system is called {name}; there are: {', '.join(NAMES)}")

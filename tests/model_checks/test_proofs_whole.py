@@ -149,6 +149,12 @@ def test_a_lemma_that_was_added_is_needed(lemma: str, portfolio: Portfolio) -> N
     assert sanity.still_needed(WHOLE, portfolio.selection, lemma, SIZES)
 
 
+def test_that_later_leaders_hold_commits_is_the_only_lemma_that_others_imply(portfolio: Portfolio) -> None:
+    """Its induction is the one of static Raft's step of that name; `check prove --needs` shows the need of all others."""
+    assert set(named("whole").implied) == {"commit_later"}
+    assert not sanity.still_needed(WHOLE, portfolio.selection, "commit_later", SIZES)
+
+
 def test_prevote_is_mentioned_by_no_lemma() -> None:
     algebra = unbounded.UnboundedAlgebra(WHOLE.rigid)
     state = unbounded.functions(WHOLE.signature)
