@@ -150,7 +150,7 @@ def test_a_lemma_that_was_added_is_needed(lemma: str, portfolio: Portfolio) -> N
 
 
 def test_that_later_leaders_hold_commits_is_the_only_lemma_that_others_imply(portfolio: Portfolio) -> None:
-    """Its induction is the one of static Raft's step of that name; `check prove --needs` shows the need of all others."""
+    """In static Raft it is a step. `check prove --needs` shows that all others are needed."""
     assert set(named("whole").implied) == {"commit_later"}
     assert not sanity.still_needed(WHOLE, portfolio.selection, "commit_later", SIZES)
 
