@@ -1,7 +1,8 @@
 """The `comitia` command: loads each folder's commands lazily; the only place that sets exit codes.
 
-Exit codes of verify, check, chaos and bench: 0 valid, 1 invalid, 2 unknown (Ctrl-C too), 254 bad arguments, 255 internal
-or set-up error. Click by itself would exit with 2 on bad usage and 1 on a traceback, hence `standalone_mode=False`.
+Exit codes of verify, check, chaos and bench: 0 valid, 1 invalid, 2 unknown (Ctrl-C too), 254 bad arguments, 255
+internal or set-up error. Click by itself would exit with 2 on bad usage and 1 on a traceback, hence
+`standalone_mode=False`.
 Commands that Consul has too (agent, kv) keep Consul's codes: 0, or 1 on any error.
 """
 

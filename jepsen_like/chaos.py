@@ -83,7 +83,7 @@ def command() -> None:
 @click.option("--nemesis", callback=_packages, default=",".join(PACKAGES), show_default=True, metavar="A,B,...")
 @click.option("--time-limit", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS")
 @click.option("--seed", type=int, default=None, help="Of all random choices (default: a fresh one, printed).")
-@click.option("--rate", type=click.FloatRange(min=1), default=800.0, show_default=True, help="Operations a second.")
+@click.option("--rate", type=click.FloatRange(min=1), default=1000.0, show_default=True, help="Operations a second.")
 @click.option("--concurrency", type=click.IntRange(min=1), default=None, help="Client threads (default: 20 an agent).")
 @click.option("--agent-command", metavar="COMMAND", help="Starts an agent; gets the arguments of `comitia agent`.")
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True)

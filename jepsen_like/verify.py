@@ -68,7 +68,7 @@ class Requirement(msgspec.Struct, frozen=True):
 
 REQUIREMENTS = (
     Requirement("acknowledged", 20_000, "acknowledged operations"),
-    Requirement("invoked_while_impaired", 1_000, "operations invoked while their server was cut off or paused"),
+    Requirement("acknowledged_while_impaired", 1_000, "of them invoked while their server was cut off or paused"),
     Requirement("faults", 15, "faults"),
     Requirement("leader_faults", 3, "faults that hit the leader"),
 )
@@ -159,7 +159,7 @@ def judge(stage: Stage, exit_code: int, output: str, errors: str, seconds: float
 def too_little(figures: Mapping[str, Any]) -> str:
     """Why a live run with these figures says too little; empty if it tried enough."""
     missing = [
-        f"{figures.get(need.figure, 0)} {need.meaning} of at least {need.at_least}"
+        f"{figures.get(need.figure, 0)} {need.meaning} (at least {need.at_least})"
         for need in REQUIREMENTS
         if not isinstance(figures.get(need.figure, 0), int) or figures.get(need.figure, 0) < need.at_least
     ]
@@ -293,7 +293,7 @@ def finish(plan: Sequence[Stage], progress: Progress) -> list[StageResult]:
 
 
 @click.command("verify")
-@click.option("--time-limit", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS")
+@click.option("--time-limit", type=click.FloatRange(min=1), default=90.0, show_default=True, metavar="SECONDS")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes to use side by side.")
 @click.option("--seed", type=int, default=None, help="Seed of all random choices (default: a fresh one, printed).")
 @click.option("--only", multiple=True, metavar="STAGE", help="Run only this stage (repeatable).")

@@ -92,15 +92,6 @@ class RealTasks:
             self._fail(error)
 
 
-def _ignore(data: bytes) -> None:
-    """Write to a connection that is gone."""
-
-
-def _nothing() -> int:
-    """Bytes that wait on a connection that is gone."""
-    return 0
-
-
 class RealConnection(asyncio.Protocol):
     """One TCP connection: asyncio's protocol on one side, our `Receiver` on the other; implements `Connection`."""
 
@@ -109,6 +100,8 @@ class RealConnection(asyncio.Protocol):
         self._receiver = receiver
         self._open_connections = open_connections
         self.made = False
+        self._open = False
+        """Whether writes may reach the transport: uvloop's raise once they are closed."""
         self.local: Address = ("", 0)
         self.remote: Address = ("", 0)
 
@@ -122,9 +115,7 @@ class RealConnection(asyncio.Protocol):
             endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
         self.local = _address(transport.get_extra_info("sockname"))
         self.remote = _address(transport.get_extra_info("peername"))
-        self.write: Callable[[bytes], None] = self._transport.write
-        self.buffered: Callable[[], int] = self._transport.get_write_buffer_size
-        self.made = True
+        self.made = self._open = True
         self._open_connections[self] = None
         self._receiver.connection_made(self)
 
@@ -134,24 +125,38 @@ class RealConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: gone."""
-        self._open_connections.pop(self, None)
-        self._mute()
-        self._receiver.connection_lost(exc)
+        self._open = False
+        if self in self._open_connections:
+            del self._open_connections[self]
+            self._receiver.connection_lost(exc)
+
+    def abandoned(self, error: OSError | None) -> None:
+        """Cancelled between `connection_made` and the return of `create_connection`, if it was made at all.
+
+        uvloop closes the transport then, and never calls `connection_lost`.
+        """
+        if self.made:
+            self._transport.abort()
+            self.connection_lost(error)
+
+    def write(self, data: bytes) -> None:
+        """As `Connection.write`."""
+        if self._open:
+            self._transport.write(data)
+
+    def buffered(self) -> int:
+        """As `Connection.buffered`."""
+        return self._transport.get_write_buffer_size() if self._open else 0
 
     def close(self) -> None:
         """As `Connection.close`."""
-        self._mute()
+        self._open = False
         self._transport.close()
 
     def abort(self) -> None:
         """As `Connection.abort`."""
-        self._mute()
+        self._open = False
         self._transport.abort()
-
-    def _mute(self) -> None:
-        """From now on writes do nothing: uvloop's transports raise once they are closed."""
-        self.write = _ignore
-        self.buffered = _nothing
 
 
 class _Dial:
@@ -208,9 +213,13 @@ class RealNetwork:
             async with asyncio.timeout(timeout_ns / NANOSECONDS):
                 await self._loop.create_connection(lambda: connection, host, port)
         except OSError as error:
-            # If time ran out between `connection_made` and here, the connection is closed and says so itself.
-            if not connection.made:
+            if connection.made:
+                connection.abandoned(error)
+            else:
                 failed(error)
+        except asyncio.CancelledError:
+            connection.abandoned(None)
+            raise
 
     async def listen(self, address: Address, accept: Callable[[], Receiver]) -> RealListener:
         """As `Network.listen`."""

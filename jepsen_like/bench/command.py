@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import sys
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jepsen_like.bench.failover import measure_failover
+from jepsen_like.bench.heal import measure_heal
 from jepsen_like.bench.kv import Measured, measure_both, ratios, sync_ms
 from jepsen_like.bench.servers import ComitiaServers, EtcdServers, running
 from model_checks.verdicts import EXIT_INTERNAL, SetupFailed
@@ -25,7 +27,7 @@ WIDTH = 110
 
 @click.group("bench", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Measure speed with plain processes on loopback, all clients at the leader, every write synced."""
+    """Measure: throughput and latency, fail-over, recovery after a cut. Every write is synced."""
 
 
 def _table(measured: list[Measured]) -> Table:
@@ -136,4 +138,28 @@ def failover_command(servers: int, trials: int, directory: Path | None, as_json:
         click.echo(json.dumps(report))
     else:
         click.echo(f"{trials} trials: median {median:.0f} ms, min {min(times):.0f} ms, max {max(times):.0f} ms")
+    return 0
+
+
+@command.command("heal")
+@click.option("--cut", "cut_s", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Seconds cut off.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, everything else to stderr.")
+def heal_command(cut_s: float, as_json: bool) -> int:
+    """Cut one of five servers off, write, heal: time until one leader serves and every server has caught up.
+
+    Once with the leader cut off, once with a follower. In network namespaces: needs what `comitia cluster` needs.
+    """
+    try:
+        found = asyncio.run(measure_heal(cut_s, lambda line: print(line, file=sys.stderr, flush=True)))
+    except SetupFailed as error:
+        click.echo(f"set-up failed: {error}", err=True)
+        return EXIT_INTERNAL
+    if as_json:
+        click.echo(json.dumps({"trials": msgspec.to_builtins(found)}))
+        return 0
+    for trial in found:
+        click.echo(
+            f"{trial.victim} cut off for {trial.cut_s:g} s, {trial.behind:,} entries behind: a leader served after "
+            f"{trial.leader_ms:.0f} ms, all caught up after {trial.replicated_ms:.0f} ms"
+        )
     return 0

@@ -32,7 +32,8 @@ SECOND_NS = 1_000_000_000
 HOLD_NS = (SECOND_NS, 3 * SECOND_NS)
 SHORT_HOLD_NS = (SECOND_NS // 20, SECOND_NS // 2)
 SHORT_IN_TEN = 3
-PAUSE_NS = (3 * SECOND_NS, 7 * SECOND_NS)
+PAUSE_NS = (SECOND_NS, 7 * SECOND_NS // 3)
+"""Between two faults of a package, for each package of the run: alone it breaks as often as three together do."""
 FIRST_NS = (SECOND_NS // 2, 2 * SECOND_NS)
 
 PACKAGES = {"partition": ("cut", "heal"), "kill": ("kill", "restart"), "pause": ("pause", "resume")}
@@ -41,13 +42,17 @@ COLOURS = {"partition": "#ffd27f", "kill": "#ff9f9f", "pause": "#b9c7ff"}
 
 
 class Track(msgspec.Struct, frozen=True):
-    """Break, hold, mend, pause, for ever, on the package's thread. `step` is next, at `at_ns`; `hold_ns` follows it."""
+    """Break, hold, mend, pause, for ever, on the package's thread. `step` is next, at `at_ns`; `hold_ns` follows it.
+
+    `tracks` is how many packages break things side by side.
+    """
 
     package: str
     step: Invocation
     at_ns: int
     hold_ns: int
     draws: Draws
+    tracks: int
 
     def ask(self, context: Context) -> Answer:
         if self.package not in context.free:
@@ -58,9 +63,10 @@ class Track(msgspec.Struct, frozen=True):
     def _after(self, at_ns: int) -> Track:
         _, undo = PACKAGES[self.package]
         if self.step.f == undo:
-            return _breaking(self.package, at_ns, self.draws)
+            return _breaking(self.package, at_ns, self.draws, self.tracks)
         pause_ns, draws = _within(PAUSE_NS, self.draws)
-        return Track(self.package, Invocation(undo, thread=self.package), at_ns, pause_ns, draws)
+        mending = Invocation(undo, thread=self.package)
+        return Track(self.package, mending, at_ns, pause_ns * self.tracks, draws, self.tracks)
 
     def update(self, context: Context, event: Completed) -> Generator:
         return self
@@ -80,15 +86,15 @@ def _plan(package: str, draws: Draws) -> tuple[Invocation, int, Draws]:
     return Invocation(PACKAGES[package][0], value=target, thread=package, note=seed), hold_ns, draws
 
 
-def _breaking(package: str, at_ns: int, draws: Draws) -> Track:
+def _breaking(package: str, at_ns: int, draws: Draws, tracks: int) -> Track:
     step, hold_ns, draws = _plan(package, draws)
-    return Track(package, step, at_ns, hold_ns, draws)
+    return Track(package, step, at_ns, hold_ns, draws, tracks)
 
 
-def track(package: str, draws: Draws) -> Track:
-    """The faults of one package."""
+def track(package: str, draws: Draws, tracks: int) -> Track:
+    """The faults of one package, beside those of `tracks` - 1 others."""
     first_ns, draws = _within(FIRST_NS, draws)
-    return _breaking(package, first_ns, draws)
+    return _breaking(package, first_ns, draws, tracks)
 
 
 def _within(bounds: tuple[int, int], draws: Draws) -> tuple[int, Draws]:
@@ -133,7 +139,7 @@ class NemesisWorker:
 
 def generator(packages: tuple[str, ...], draws: Draws) -> tuple[Generator, ...]:
     """The tracks of `packages`, to run side by side; each uses the thread of its own name."""
-    return tuple(track(name, draws.fork(name)) for name in packages)
+    return tuple(track(name, draws.fork(name), len(packages)) for name in packages)
 
 
 def final_generator(packages: tuple[str, ...]) -> Generator:

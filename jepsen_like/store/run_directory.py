@@ -32,7 +32,7 @@ class ChaosParams(msgspec.Struct, frozen=True, kw_only=True):
     nemesis: tuple[str, ...] = ("partition", "kill", "pause")
     time_limit_s: float = 60.0
     seed: int = 0
-    rate: float = 800.0
+    rate: float = 1000.0
     concurrency: int = 140
     agent_command: str | None = None
 

@@ -36,9 +36,12 @@ LIVING_KEYS = 24
 ROTATING_KEYS = 8
 OPERATIONS_PER_ROTATING_KEY = 1_000
 CAS_AFTER_READ_PERCENT = 45
-READ_PERCENT = 62
-STALE_PERCENT = 8
-"""Reads that ask for `stale`, and half as many for `default`: any answer to them is judged by conformance alone."""
+READ_PERCENT = 70
+OBSERVERS_ONE_IN = 10
+"""One client thread of so many, the last ones, only observes: reads that ask for `stale` or `default`, which only
+conformance judges. They never wait for long, so an agent that is cut off is asked all the time, and answers."""
+OBSERVE_PERCENT = 50
+DEFAULT_OF_OBSERVED_PERCENT = 15
 CONSISTENCY = {"read": "consistent", "stale-read": "stale", "default-read": "default"}
 
 
@@ -67,21 +70,28 @@ class Registers(msgspec.Struct, frozen=True):
         for place, follow_up in enumerate(self.follow_ups):
             if follow_up.thread in context.free:
                 return self._check_and_set(context, place, follow_up)
-        free = context.free
-        if not free:
+        clients, observers = _roles(context)
+        percent, draws = self.draws.below(100)
+        if observers and percent < OBSERVE_PERCENT:
+            return self._observe(context, observers, draws)
+        if not clients:
             return PENDING
-        choice, draws = self.draws.below(len(free))
+        choice, draws = draws.below(len(clients))
         key, draws, after = self._key(draws)
         percent, draws = draws.below(100)
         if percent < READ_PERCENT:
-            read = Invocation("read", key=key, thread=free[choice], at_ns=context.now_ns)
+            read = Invocation("read", key=key, thread=clients[choice], at_ns=context.now_ns)
             return Emit(read, msgspec.structs.replace(after, draws=draws))
-        if percent < READ_PERCENT + STALE_PERCENT * 3 // 2:
-            f = "stale-read" if percent < READ_PERCENT + STALE_PERCENT else "default-read"
-            weak = Invocation(f, key=key, thread=free[choice], at_ns=context.now_ns)
-            return Emit(weak, msgspec.structs.replace(after, draws=draws))
-        write = Invocation("write", key=key, value=self.next_value, thread=free[choice], at_ns=context.now_ns)
+        write = Invocation("write", key=key, value=self.next_value, thread=clients[choice], at_ns=context.now_ns)
         return Emit(write, msgspec.structs.replace(after, draws=draws, next_value=self.next_value + 1))
+
+    def _observe(self, context: Context, observers: Sequence[Thread], draws: Draws) -> Emit:
+        choice, draws = draws.below(len(observers))
+        key, draws, after = self._key(draws)
+        percent, draws = draws.below(100)
+        f = "default-read" if percent < DEFAULT_OF_OBSERVED_PERCENT else "stale-read"
+        look = Invocation(f, key=key, thread=observers[choice], at_ns=context.now_ns)
+        return Emit(look, msgspec.structs.replace(after, draws=draws))
 
     def _check_and_set(self, context: Context, place: int, follow_up: FollowUp) -> Emit:
         cas = Invocation(
@@ -118,6 +128,13 @@ class Registers(msgspec.Struct, frozen=True):
         assert invocation.thread is not None
         follow_up = FollowUp(invocation.thread, invocation.key, completion.value, completion.note)
         return msgspec.structs.replace(self, draws=draws, follow_ups=(*self.follow_ups, follow_up))
+
+
+def _roles(context: Context) -> tuple[Sequence[Thread], Sequence[Thread]]:
+    """The free threads that read and write, and the free ones that only observe."""
+    observing = set(context.threads[len(context.threads) - len(context.threads) // OBSERVERS_ONE_IN :])
+    clients = [thread for thread in context.free if thread not in observing]
+    return clients, [thread for thread in context.free if thread in observing]
 
 
 class RegisterWorker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -186,3 +187,34 @@ def test_signals_are_answered_on_the_loop() -> None:
         return len(arrived)
 
     assert in_the_real_world(main) == 1
+
+
+def test_a_connection_whose_time_ran_out_just_as_it_was_made_is_lost_and_says_so() -> None:
+    """Found by `chaos test` with seed 21: when create_connection is cancelled between connection_made and its return,
+    uvloop closes the transport without a word. Its owner took it for alive, and the next ping raised."""
+    peer = Echo()
+    failed: list[OSError] = []
+
+    async def main(runtime: Runtime) -> int:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            runtime.network.dial(listening.getsockname(), peer, 20 * MILLISECONDS, failed.append)
+
+            def keep_the_loop_busy() -> None:
+                # Meanwhile the connection is made and its time runs out: the loop learns both at once.
+                busy_until = runtime.clock.monotonic_ns() + 60 * MILLISECONDS
+                while runtime.clock.monotonic_ns() < busy_until:
+                    pass
+
+            runtime.clock.call_soon(keep_the_loop_busy)
+            await until(runtime, lambda: bool(failed or peer.lost))
+        assert (peer.connection is not None) == bool(peer.lost), "made, and lost again"
+        assert len(failed) + len(peer.lost) == 1, "told once"
+        if peer.connection is not None:
+            peer.connection.write(b"ping")
+            assert peer.connection.buffered() == 0
+            peer.connection.abort()
+        await runtime.clock.sleep(10 * MILLISECONDS)
+        assert len(failed) + len(peer.lost) == 1, "still told once"
+        return 0
+
+    assert in_the_real_world(main) == 0

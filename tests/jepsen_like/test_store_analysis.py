@@ -123,7 +123,7 @@ def test_a_stale_read_names_property_checker_and_replay(tmp_path: Path) -> None:
     assert (directory.path / "counterexample-1.html").exists()
     assert result.replay == (
         "comitia chaos test --nodes 3 --clients 0 --workload register --nemesis partition --time-limit 1 --seed 5 "
-        "--rate 800 --concurrency 3"
+        "--rate 1000 --concurrency 3"
     )
 
 

@@ -12,7 +12,7 @@ from jepsen_like.verify import Stage, StageResult, finish, judge, last_json_obje
 from model_checks.verdicts import Verdict, merge
 
 STAGE = Stage("exploration", "why", ("check", "explore", "--json"), 1)
-ENOUGH = {"acknowledged": 20_000, "invoked_while_impaired": 1_000, "faults": 15, "leader_faults": 3}
+ENOUGH = {"acknowledged": 20_000, "acknowledged_while_impaired": 1_000, "faults": 15, "leader_faults": 3}
 
 
 def report(verdict: str, **more: Any) -> str:
