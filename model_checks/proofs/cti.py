@@ -182,6 +182,7 @@ def describe(system: System, obligation: Obligation, finite: FiniteProblem, mode
     head = [
         f"{obligation.subject}({shown}) does not establish {obligation.goal}",
         f"  quorums: {quorums}",
+        *configurations(finite, model),
         f"    {'':<44} {'before':<8} after",
     ]
     sent = {m for (m,), true in after["sent"].items() if true}
@@ -192,6 +193,22 @@ def describe(system: System, obligation: Obligation, finite: FiniteProblem, mode
     }
     told = [f"    {row:<44} {value}" for name, arity in fields.items() for row, value in rows_of(name, arity, content)]
     return "\n".join([*head, *columns(system.signature, before, after), *(["  messages:", *told] if sent else [])])
+
+
+def configurations(finite: FiniteProblem, model: z3.ModelRef) -> list[str]:
+    """The servers and the births of configurations, and which values carry them; nothing if there are none."""
+    tables = finite.algebra.rigid_tables
+    if "quorum_of" not in tables:
+        return []
+    found = []
+    for c, servers in enumerate(finite.sizes.configurations):
+        birth, term, before, allowed = (
+            evaluate(model, tables[name][(c,)]) for name in ("birth_index", "birth_term", "previous", "allowed_by")
+        )
+        who = ", ".join(f"n{n}" for n in servers)
+        found.append(f"  c{c} = {who}: born at {birth} in t{term} of c{before}, allowed by the commit of {allowed}")
+    carried = (f"v{v} carries c{evaluate(model, c)}" for (v,), c in tables["configuration"].items())
+    return [*found, f"  {'; '.join(carried)}"]
 
 
 def rows_of(name: str, arity: Arity, content: State) -> list[tuple[str, str]]:

@@ -245,6 +245,7 @@ class FiniteProblem:
     algebra: FiniteAlgebra
     before: Tables
     stated: Problem
+    sizes: Sizes
 
     def negated(self) -> list[Any]:
         """Everything but the hypotheses: satisfiable iff the goal can fail."""
@@ -266,4 +267,6 @@ def finite_problem(
     def constant(name: str, sort: Sort) -> Value:
         return algebra.unknown(f"the_{name}", sort)
 
-    return FiniteProblem(algebra, before, problem(system, algebra, algebra.symbols(before), constant, obligation))
+    return FiniteProblem(
+        algebra, before, problem(system, algebra, algebra.symbols(before), constant, obligation), sizes
+    )

@@ -94,6 +94,7 @@ def test_a_weakened_protocol_has_a_counterexample_to_induction(mutant: str) -> N
     found = cti.find(WHOLE, BY_KEY[BROKEN[mutant]], mutant, SIZES)
     assert found is not None
     assert found.text.startswith(BY_KEY[BROKEN[mutant]].subject)
+    assert "c0 = n0, n1, n2: born at" in found.text
 
 
 def test_the_protocol_itself_has_no_counterexample_where_a_mutant_has_one() -> None:
