@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 Value = Any
 """A term of some backend: a Z3 expression, or a Python value."""
@@ -27,13 +27,16 @@ Patterns = Callable[..., list[list[Value]]]
 
 
 class Sort(StrEnum):
-    """The sorts of the model. Terms and indexes are ordered and have a least element."""
+    """The sorts of the model. Terms and indexes are ordered and have a least element; times are ordered."""
 
     NODE = "Node"
     QUORUM = "Quorum"
     VALUE = "Value"
     MESSAGE = "Message"
     READ = "Read"
+    CONFIGURATION = "Configuration"
+    ROUND = "Round"
+    TIME = "Time"
     TERM = "Term"
     INDEX = "Index"
     BOOL = "Bool"
@@ -115,6 +118,24 @@ class Action:
     rule: Callable[..., Transition]
 
 
+Rule = Callable[..., Transition]
+"""What an action does: from an algebra, a state and arguments."""
+
+
+def refined(base: Action, rule: Rule, **parameters: Sort) -> Action:
+    """An action with further parameters, conditions and effects, or, with the same symbol, another effect.
+
+    `rule(algebra, state, *arguments)` is given all arguments, the further ones last.
+    """
+
+    def whole(a: Algebra, s: Symbols, *arguments: Value) -> Transition:
+        given = base.rule(a, s, *arguments[: len(base.parameters)])
+        more = rule(a, s, *arguments)
+        return Transition(a.conj(given.guard, more.guard), {**given.updates, **more.updates})
+
+    return replace(base, parameters={**base.parameters, **parameters}, rule=whole)
+
+
 def action(**parameters: Sort) -> Callable[[Callable[..., Transition]], Action]:
     """Make an action of a function over an algebra, a state and these parameters."""
 
@@ -140,11 +161,13 @@ def state_property(formula: Callable[[Algebra, Symbols], Value]) -> Property:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A named formula over a state and its successor, which every action must make true."""
+    """A named formula over a state and its successor, which every action but the excepted must make true."""
 
     name: str
     text: str
     formula: Callable[[Algebra, Symbols, Symbols], Value]
+    excepted: frozenset[str] = frozenset()
+    """Actions that may break it: a restart forgets."""
 
 
 def change_property(formula: Callable[[Algebra, Symbols, Symbols], Value]) -> Change:
@@ -165,6 +188,29 @@ class Statement:
         return a.forall(self.sorts, self.body, self.patterns) if self.sorts else self.body()
 
 
+Instances = Callable[..., Sequence[tuple[str, tuple[Value, ...]]]]
+"""For a proof without quantifiers: which hypotheses, by name, at which terms; from the same as `Hints`."""
+
+
+Hints = Callable[..., Sequence[Value]]
+"""Terms that the solver should see, from (algebra, state, *arguments, *unknowns)."""
+
+Order = Callable[[Algebra, Sequence[Value], Sequence[Value]], Value]
+"""Whether unknowns come before others in an induction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A fact on the way to a step's statement, proved and then used for its unknowns only ("have ... by ...").
+
+    `formula(algebra, state, *arguments, *unknowns)`. The statement's negation may be assumed, as everywhere in a
+    proof by contradiction.
+    """
+
+    name: str
+    formula: Callable[..., Value]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A consequence of the lemmas, proved first and then used: in any state, or where an action's guard holds.
@@ -178,7 +224,20 @@ class Step:
     action: str | None
     """The action whose guard it assumes and whose obligations may use it; None: any state, all obligations."""
     statement: Callable[..., Statement]
-    before: Callable[[Algebra, Sequence[Value], Sequence[Value]], Value] | None = None
+    before: Order | None = None
+    cuts: tuple[Cut, ...] = ()
+    hints: Hints | None = None
+    instances: Instances | None = None
+    """Instances of hypotheses from which the step follows without quantifiers."""
+
+
+MAJORITIES: Final = ("base", "step", "conclusion")
+"""Cases of the proof that quorums intersect, if there is one configuration."""
+
+
+def no_axioms(a: Algebra) -> Sequence[Value]:
+    """Nothing is assumed of rigid symbols."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +252,10 @@ class System:
     theorems: tuple[Property, ...]
     changes: tuple[Change, ...]
     steps: tuple[Step, ...]
+    axioms: Callable[[Algebra], Sequence[Value]] = no_axioms
+    """What is assumed of rigid symbols."""
+    majorities: tuple[str, ...] = MAJORITIES
+    """The cases of `majority` that justify what is assumed of quorums."""
 
     def action(self, name: str) -> Action:
         """The action of that name. Raises KeyError."""

@@ -80,6 +80,10 @@ def witnessed(a: FiniteAlgebra, s: Symbols) -> Value:
     return a.conj(applied, read)
 
 
+Ending = Callable[[FiniteAlgebra, Symbols], Value]
+"""What must be true at the end of a run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run that was found."""
@@ -94,7 +98,7 @@ def search(
     system: System,
     scenario: Scenario,
     mutant: str | None = None,
-    ending: Callable[[FiniteAlgebra, Symbols], Value] = witnessed,
+    ending: Ending = witnessed,
 ) -> Run | None:
     """A run of the scenario's actions to its end; None: there is none over these sizes."""
     a = FiniteAlgebra(system, scenario.sizes, mutant)

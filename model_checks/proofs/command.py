@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from model_checks.proofs import bounded, sanity, signature
+from model_checks.proofs import sanity
 from model_checks.proofs import selection as selections
+from model_checks.proofs.algebra import System
 from model_checks.proofs.prover import Portfolio
-from model_checks.proofs.reads import RAFT
 from model_checks.proofs.report import Findings, result, status, summary
 from model_checks.proofs.rewrite import NotInductive, rewrite_selection
 from model_checks.proofs.run import prove_raft
+from model_checks.proofs.systems import NAMES, Examined, named
 from model_checks.verdicts import CheckResult, Verdict
 
 SECONDS_BETWEEN_LINES = 2.0
@@ -51,18 +52,18 @@ def shown_progress() -> Iterator[Callable[[int, int, str], None]]:
     yield line
 
 
-def show(findings: Findings, checked: CheckResult) -> None:
+def show(system: System, findings: Findings, checked: CheckResult) -> None:
     """The result for a person."""
     console = Console()
     if not findings.partial:
         texts = {
-            **{theorem.name: theorem.text for theorem in RAFT.theorems},
-            **{change.name: change.text for change in RAFT.changes},
+            **{theorem.name: theorem.text for theorem in system.theorems},
+            **{change.name: change.text for change in system.changes},
         }
         table = Table(title="Theorems")
         for heading in ("theorem", "proved for", "in words"):
             table.add_column(heading)
-        for name, word in status(RAFT, findings).items():
+        for name, word in status(system, findings).items():
             table.add_row(name, word, texts[name])
         console.print(table)
     for key, milliseconds in checked.figures["slowest_ms"].items():
@@ -71,7 +72,7 @@ def show(findings: Findings, checked: CheckResult) -> None:
         console.print(f"  not proved: {obligation.key}", highlight=False)
     if checked.details:
         console.print(checked.details, highlight=False, markup=False)
-    console.print(f"{summary(RAFT, findings)}, {checked.seconds:.1f} s", highlight=False)
+    console.print(f"{summary(system, findings)}, {checked.seconds:.1f} s", highlight=False)
     console.print(f"{checked.verdict}{': ' if checked.reason else ''}{checked.reason}", highlight=False, markup=False)
 
 
@@ -81,34 +82,47 @@ def as_json(checked: CheckResult, line: str) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-def check_bounded() -> int:
+def check_bounded(examined: Examined) -> int:
     """Every mutant's violation and the correct protocol's run, from the initial state; prints the runs."""
     failed = False
-    for mutant, scenario in bounded.VIOLATIONS.items():
-        run = bounded.search(RAFT, scenario, mutant)
+    for mutant, (_, scenario) in examined.violations.items():
+        run = examined.violation(mutant)
         failed |= run is None
-        click.echo(f"{mutant}: {signature.MUTANTS[mutant]}; {scenario.theorem} fails")
+        click.echo(f"{mutant}: {examined.mutants[mutant]}; {scenario.theorem} fails")
         click.echo(str(run) if run else "  no such run: the scenario does not fit the model")
-    run = bounded.search(RAFT, bounded.WITNESS)
+    run = examined.possible()
     failed |= run is None
-    click.echo(f"the protocol itself: two servers apply, a read is confirmed\n{run or '  no such run'}")
+    click.echo(
+        f"the protocol itself: two servers apply or install a snapshot, a read is confirmed\n{run or '  no such run'}"
+    )
     return (Verdict.UNKNOWN if failed else Verdict.VALID).exit_code
 
 
-def check_needs(selection: selections.Selection) -> int:
+def check_needs(examined: Examined, selection: selections.Selection) -> int:
     """Each lemma's need, shown again; prints what it finds."""
-    idle = [lemma.name for lemma in RAFT.lemmas if not sanity.still_needed(RAFT, selection, lemma.name)]
-    for lemma in RAFT.lemmas:
-        word = "IDLE" if lemma.name in idle else f"without it {selection.needed_by[lemma.name]} fails"
-        click.echo(f"{lemma.name}: {word}")
+    system, sizes = examined.system, examined.need_sizes
+    names = [lemma.name for lemma in system.lemmas if lemma.name not in examined.implied]
+    idle = [name for name in names if not sanity.still_needed(system, selection, name, sizes)]
+    for name, reason in examined.implied.items():
+        click.echo(f"{name}: {reason}")
+    for name in names:
+        click.echo(f"{name}: {'IDLE' if name in idle else f'without it {selection.needed_by[name]} fails'}")
     return (Verdict.UNKNOWN if idle else Verdict.VALID).exit_code
 
 
 @click.command("prove")
+@click.option(
+    "--system",
+    "system_name",
+    type=click.Choice(NAMES),
+    default="static",
+    show_default=True,
+    help="static: fixed servers, read-index; whole: and membership, snapshots, leases, transfer, pre-vote.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the solver.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes.")
 @click.option("--only", default="", metavar="TEXT", help="Only obligations whose name (action/lemma) contains TEXT.")
-@click.option("--mutant", type=click.Choice(sorted(signature.MUTANTS)), help="A weakened protocol: must fail.")
+@click.option("--mutant", metavar="NAME", help="A weakened protocol: must fail.")
 @click.option(
     "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for an obligation."
 )
@@ -121,6 +135,7 @@ def check_needs(selection: selections.Selection) -> int:
 )
 @click.option("--json", "json_wanted", is_flag=True, help="One JSON object, with the matrix of obligations.")
 def command(
+    system_name: str,
     seed: int,
     jobs: int,
     only: str,
@@ -136,8 +151,13 @@ def command(
     Every obligation must be unsatisfiable: "unknown" is a failure. With --mutant the protocol is weakened, and the
     result is a counterexample to induction and a run from the initial state that breaks a theorem.
     """
+    examined = named(system_name)
+    if mutant is not None and mutant not in examined.mutants:
+        raise click.BadParameter(f"{mutant} is none of {', '.join(sorted(examined.mutants))}", param_hint="--mutant")
     if only_bounded:
-        return check_bounded()
+        return check_bounded(examined)
+    if rewrite and system_name != "static":
+        raise click.BadParameter(f"{examined.selection.name} is kept by hand", param_hint="--rewrite-selection")
     if rewrite:
         with shown_progress() as progress:
             try:
@@ -147,16 +167,16 @@ def command(
         click.echo(f"selection.json is rewritten; idle lemmas: {', '.join(idle) or 'none'}")
         return (Verdict.UNKNOWN if idle else Verdict.VALID).exit_code
     try:
-        selection = selections.load(RAFT)
+        selection = selections.load(examined.system, examined.selection)
     except selections.StaleSelection as error:
         raise click.ClickException(str(error)) from error
     if needs:
-        return check_needs(selection)
+        return check_needs(examined, selection)
     with shown_progress() as progress:
-        findings = prove_raft(Portfolio(selection, seed, mutant, timeout), jobs, only, progress)
-    checked = result(RAFT, findings)
+        findings = prove_raft(Portfolio(selection, seed, mutant, timeout, system_name), jobs, only, progress)
+    checked = result(examined.system, findings)
     if json_wanted:
-        click.echo(as_json(checked, summary(RAFT, findings)))
+        click.echo(as_json(checked, summary(examined.system, findings)))
     else:
-        show(findings, checked)
+        show(examined.system, findings, checked)
     return checked.verdict.exit_code

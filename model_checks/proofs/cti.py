@@ -25,6 +25,9 @@ PREFIXES: Final[Mapping[Sort, str]] = {
     Sort.VALUE: "v",
     Sort.MESSAGE: "m",
     Sort.READ: "r",
+    Sort.CONFIGURATION: "c",
+    Sort.ROUND: "h",
+    Sort.TIME: "at ",
     Sort.TERM: "t",
     Sort.INDEX: "",
     Sort.BOOL: "",
@@ -179,16 +182,33 @@ def describe(system: System, obligation: Obligation, finite: FiniteProblem, mode
     head = [
         f"{obligation.subject}({shown}) does not establish {obligation.goal}",
         f"  quorums: {quorums}",
+        *configurations(finite, model),
         f"    {'':<44} {'before':<8} after",
     ]
     sent = {m for (m,), true in after["sent"].items() if true}
-    fields = {name: arity for name, arity in system.rigid.items() if name != "member"}
+    fields = {name: arity for name, arity in system.rigid.items() if arity.arguments[:1] == (Sort.MESSAGE,)}
     content = {
         name: {key: evaluate(model, cell) for key, cell in algebra.rigid_tables[name].items() if key[0] in sent}
         for name in fields
     }
     told = [f"    {row:<44} {value}" for name, arity in fields.items() for row, value in rows_of(name, arity, content)]
     return "\n".join([*head, *columns(system.signature, before, after), *(["  messages:", *told] if sent else [])])
+
+
+def configurations(finite: FiniteProblem, model: z3.ModelRef) -> list[str]:
+    """The servers and the births of configurations, and which values carry them; nothing if there are none."""
+    tables = finite.algebra.rigid_tables
+    if "quorum_of" not in tables:
+        return []
+    found = []
+    for c, servers in enumerate(finite.sizes.configurations):
+        birth, term, before, allowed = (
+            evaluate(model, tables[name][(c,)]) for name in ("birth_index", "birth_term", "previous", "allowed_by")
+        )
+        who = ", ".join(f"n{n}" for n in servers)
+        found.append(f"  c{c} = {who}: born at {birth} in t{term} of c{before}, allowed by the commit of {allowed}")
+    carried = (f"v{v} carries c{evaluate(model, c)}" for (v,), c in tables["configuration"].items())
+    return [*found, f"  {'; '.join(carried)}"]
 
 
 def rows_of(name: str, arity: Arity, content: State) -> list[tuple[str, str]]:

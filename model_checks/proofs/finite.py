@@ -39,6 +39,10 @@ class Sizes:
     values: int = 2
     messages: int = 2
     reads: int = 2
+    configurations: tuple[tuple[int, ...], ...] = ((0, 1, 2), (0, 1), (0, 1, 2))
+    """The servers of each configuration, if the system has configurations (the same servers may be named twice)."""
+    rounds: int = 2
+    times: int = 3
 
     def __str__(self) -> str:
         return (
@@ -55,6 +59,16 @@ def quorums(nodes: int, mutant: str | None) -> list[frozenset[int]]:
     """The smallest majorities; every non-empty set under the mutant."""
     sizes = range(1, nodes + 1) if mutant == "no_quorum" else [nodes // 2 + 1]
     return [frozenset(members) for size in sizes for members in itertools.combinations(range(nodes), size)]
+
+
+def majorities(configurations: Sequence[Sequence[int]]) -> list[frozenset[int]]:
+    """The smallest majorities of any of the configurations."""
+    found = {
+        frozenset(members)
+        for servers in configurations
+        for members in itertools.combinations(sorted(servers), len(servers) // 2 + 1)
+    }
+    return sorted(found, key=sorted)
 
 
 def known(value: Value) -> bool:
@@ -80,7 +94,8 @@ class FiniteAlgebra:
 
     def __init__(self, system: System, sizes: Sizes, mutant: str | None = None) -> None:
         self.system = system
-        self.quorums = quorums(sizes.nodes, mutant)
+        configured = "quorum_of" in system.rigid
+        self.quorums = majorities(sizes.configurations) if configured else quorums(sizes.nodes, mutant)
         self._mutant = mutant
         self.domains: dict[Sort, Sequence[Any]] = {
             Sort.NODE: range(sizes.nodes),
@@ -88,6 +103,9 @@ class FiniteAlgebra:
             Sort.VALUE: range(sizes.values),
             Sort.MESSAGE: range(sizes.messages),
             Sort.READ: range(sizes.reads),
+            Sort.CONFIGURATION: range(len(sizes.configurations)),
+            Sort.ROUND: range(sizes.rounds),
+            Sort.TIME: range(sizes.times),
             Sort.TERM: range(sizes.terms),
             Sort.INDEX: range(sizes.indexes),
             Sort.BOOL: (False, True),
@@ -96,12 +114,19 @@ class FiniteAlgebra:
             raise ValueError(f"sizes beyond {2**WIDTH} do not fit the bit width: {sizes}, {len(self.quorums)} quorums")
         self.constraints: list[Any] = []
         self.rigid_tables = self.unknown_state(
-            {name: arity for name, arity in system.rigid.items() if name != "member"}, "rigid"
+            {name: arity for name, arity in system.rigid.items() if name not in ("member", "quorum_of")}, "rigid"
         )
         self.rigid_tables["member"] = {
             (n, q): n in members for q, members in enumerate(self.quorums) for n in range(sizes.nodes)
         }
+        if configured:
+            self.rigid_tables["quorum_of"] = {
+                (q, c): members <= set(servers) and 2 * len(members) > len(servers)
+                for q, members in enumerate(self.quorums)
+                for c, servers in enumerate(sizes.configurations)
+            }
         self.rigid = self.symbols(self.rigid_tables)
+        self.constraints.extend(truth(axiom) for axiom in system.axioms(self))
 
     # connectives: Python's truth values are absorbed
 
@@ -220,6 +245,7 @@ class FiniteProblem:
     algebra: FiniteAlgebra
     before: Tables
     stated: Problem
+    sizes: Sizes
 
     def negated(self) -> list[Any]:
         """Everything but the hypotheses: satisfiable iff the goal can fail."""
@@ -241,4 +267,6 @@ def finite_problem(
     def constant(name: str, sort: Sort) -> Value:
         return algebra.unknown(f"the_{name}", sort)
 
-    return FiniteProblem(algebra, before, problem(system, algebra, algebra.symbols(before), constant, obligation))
+    return FiniteProblem(
+        algebra, before, problem(system, algebra, algebra.symbols(before), constant, obligation), sizes
+    )

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Final, assert_never
+from typing import assert_never
 
-from model_checks.proofs.algebra import Algebra, Sort, Statement, Symbols, System, Transition, Value
+from model_checks.proofs.algebra import Algebra, Sort, Statement, Step, Symbols, System, Transition, Value
 
 
 class Kind(StrEnum):
@@ -46,22 +46,29 @@ class Obligation:
         return f"{self.subject}/{self.goal}"
 
 
-MAJORITY_CASES: Final = ("base", "step", "conclusion")
-
-
 def obligations(system: System) -> tuple[Obligation, ...]:
     """Everything that has to be proved of a system, the hardest kinds first."""
-    steps = [Obligation(Kind.STEP, step.action or "lemmas", step.name) for step in system.steps]
+    steps = [Obligation(Kind.STEP, step.action or "lemmas", goal) for step in system.steps for goal in goals(step)]
     theorems = [Obligation(Kind.THEOREM, "theorem", theorem.name) for theorem in system.theorems]
     consecution = [
         Obligation(Kind.CONSECUTION, act.name, lemma.name)
         for lemma in reversed(system.lemmas)
         for act in system.actions
     ]
-    changes = [Obligation(Kind.CHANGE, act.name, change.name) for change in system.changes for act in system.actions]
+    changes = [
+        Obligation(Kind.CHANGE, act.name, change.name)
+        for change in system.changes
+        for act in system.actions
+        if act.name not in change.excepted
+    ]
     initial = [Obligation(Kind.INITIAL, "initial", lemma.name) for lemma in system.lemmas]
-    majority = [Obligation(Kind.MAJORITY, "majority", case) for case in MAJORITY_CASES]
+    majority = [Obligation(Kind.MAJORITY, "majority", case) for case in system.majorities]
     return (*steps, *theorems, *consecution, *changes, *initial, *majority)
+
+
+def goals(step: Step) -> list[str]:
+    """What has to be proved of a step: its cuts "step:cut", in order, then itself."""
+    return [*(f"{step.name}:{cut.name}" for cut in step.cuts), step.name]
 
 
 Constants = Callable[[str, Sort], Value]
@@ -81,6 +88,8 @@ class Problem:
     before: Symbols
     after: Symbols
     arguments: Mapping[str, Value]
+    instances: Sequence[tuple[str, tuple[Value, ...]]] = ()
+    """Instances of hypotheses that are said to be enough."""
 
 
 def problem(system: System, a: Algebra, s: Symbols, constant: Constants, obligation: Obligation) -> Problem:
@@ -107,19 +116,34 @@ def _stated(system: System, a: Algebra, s: Symbols, constant: Constants, obligat
     given = [transition.guard] if act else []
     after = s.updated(transition.updates)
     for step in system.steps_of(obligation.subject):
-        statement = step.statement(a, s, *(arguments.values() if step.action else ()))
-        if obligation.kind is Kind.STEP and step.name == obligation.goal:
+        values = tuple(arguments.values()) if step.action else ()
+        statement = step.statement(a, s, *values)
+        if obligation.kind is Kind.STEP and step.name == obligation.goal.partition(":")[0]:
             unknowns = {f"step_{k}": constant(f"step_{k}", sort) for k, sort in enumerate(statement.sorts)}
             if step.before is not None:
                 given.append(_induction_hypothesis(a, step.before, statement, list(unknowns.values())))
-            goal = statement.body(*unknowns.values())
-            return Problem(hypotheses, tuple(given), goal, s, s, {**arguments, **unknowns})
+            goal, more = _goal(a, s, step, statement, obligation.goal, (*values, *unknowns.values()))
+            instances = step.instances(a, s, *values, *unknowns.values()) if step.instances else ()
+            return Problem(hypotheses, (*given, *more), goal, s, s, {**arguments, **unknowns}, instances)
         hypotheses[step.name] = partial(statement.quantified, a)
     if obligation.kind is Kind.CHANGE:
         goal = {change.name: change for change in system.changes}[obligation.goal].formula(a, s, after)
     else:
         goal = system.property(obligation.goal).formula(a, after)
     return Problem(hypotheses, tuple(given), goal, s, after, arguments)
+
+
+def _goal(
+    a: Algebra, s: Symbols, step: Step, statement: Statement, wanted: str, values: tuple[Value, ...]
+) -> tuple[Value, list[Value]]:
+    """The statement or the cut that is wanted of a step; and what may be assumed: cuts before it, terms to be seen."""
+    body = statement.body(*values[len(values) - len(statement.sorts) :])
+    given = [a.mark(term) for term in step.hints(a, s, *values)] if step.hints else []
+    for cut in step.cuts:
+        if f"{step.name}:{cut.name}" == wanted:
+            return cut.formula(a, s, *values), [*given, a.neg(body)]
+        given.append(cut.formula(a, s, *values))
+    return body, given
 
 
 def _induction_hypothesis(

@@ -49,13 +49,15 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Portfolio:
-    """How to prove: which hypotheses first, from which seed, against which mutant, for how long."""
+    """How to prove: which system, which hypotheses first, from which seed, against which mutant, for how long."""
 
     selection: Selection
     seed: int = 0
     mutant: str | None = None
     seconds_max: float = 60.0
     """Wall-clock limit of an obligation, over all attempts."""
+    system: str = "static"
+    """The name of the system (`systems`): workers build it themselves."""
 
 
 def attempts(obligation: Obligation, portfolio: Portfolio) -> Iterator[tuple[frozenset[str] | None, int, int]]:
@@ -115,9 +117,9 @@ _work: tuple[System, Portfolio] | None = None
 def _begin(portfolio: Portfolio) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends its workers
-    from model_checks.proofs.reads import RAFT
+    from model_checks.proofs.systems import named
 
-    _work = RAFT, portfolio
+    _work = named(portfolio.system).system, portfolio
 
 
 def _prove_one(obligation: Obligation) -> Proof:
@@ -127,7 +129,7 @@ def _prove_one(obligation: Obligation) -> Proof:
 
 
 def prove_all(wanted: Sequence[Obligation], portfolio: Portfolio, jobs: int) -> Iterator[Proof]:
-    """Prove Raft's obligations in worker processes; yields each result as it comes, in no particular order."""
+    """Prove obligations of the portfolio's system in worker processes; yields results as they come, in no order."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs, initializer=_begin, initargs=(portfolio,)) as pool:
         yield from pool.imap_unordered(_prove_one, wanted, chunksize=2)

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from model_checks.proofs import bounded, cti, sanity
+from model_checks.proofs import cti, sanity
+from model_checks.proofs.algebra import System
 from model_checks.proofs.obligations import Kind, Obligation, obligations
 from model_checks.proofs.prover import Portfolio, Proof, prove_all
-from model_checks.proofs.reads import RAFT
 from model_checks.proofs.report import Findings
+from model_checks.proofs.systems import named
 
 COUNTEREXAMPLES_MAX: Final = 3
 """Counterexamples to look for; one would do, a few show where the invariant breaks."""
@@ -22,17 +23,18 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, of, what) now and then."""
 
 
-def chosen(only: str) -> list[Obligation]:
+def chosen(system: System, only: str) -> list[Obligation]:
     """The obligations whose key contains a text (all if it is empty)."""
-    return [obligation for obligation in obligations(RAFT) if only in obligation.key]
+    return [obligation for obligation in obligations(system) if only in obligation.key]
 
 
 def prove_raft(
     portfolio: Portfolio, jobs: int = 2, only: str = "", progress: Progress = lambda done, of, what: None
 ) -> Findings:
-    """Prove Raft's obligations, or those that `only` names, and look for counterexamples to what is not proved."""
+    """Prove the portfolio's system, or what `only` names, and look for counterexamples to what is not proved."""
     start = time.perf_counter()
-    wanted = chosen(only)
+    examined = named(portfolio.system)
+    wanted = chosen(examined.system, only)
     proofs: list[Proof] = []
     for proof in prove_all(wanted, portfolio, jobs):
         proofs.append(proof)
@@ -43,17 +45,17 @@ def prove_raft(
         if obligation.kind is Kind.MAJORITY or len(counterexamples) == COUNTEREXAMPLES_MAX:
             continue
         progress(len(proofs), len(wanted), f"counterexample to {obligation.key}")
-        found = cti.find(RAFT, obligation, portfolio.mutant)
+        found = cti.find(examined.system, obligation, portfolio.mutant, examined.sizes)
         if found is not None:
             counterexamples.append(found)
     mutant = portfolio.mutant
-    trace = bounded.search(RAFT, bounded.VIOLATIONS[mutant], mutant) if mutant and not only else None
+    trace = examined.violation(mutant) if mutant and not only else None
     whole = mutant is None and not only
     return Findings(
         proofs=proofs,
         counterexamples=counterexamples,
-        unreachable=sanity.unreachable(RAFT) if whole else (),
-        witness=(bounded.search(RAFT, bounded.WITNESS) is not None) if whole else None,
+        unreachable=sanity.unreachable(examined.system, examined.sanity_sizes) if whole else (),
+        witness=(examined.possible() is not None) if whole else None,
         mutant=mutant,
         trace=trace,
         seed=portfolio.seed,

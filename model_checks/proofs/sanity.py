@@ -57,8 +57,8 @@ def unreachable(system: System, sizes: Sizes = SIZES, extra: Callable[..., Value
     return tuple(impossible)
 
 
-def still_needed(system: System, selection: Selection, lemma: str) -> bool:
+def still_needed(system: System, selection: Selection, lemma: str, sizes: Sizes = NEED_SIZES) -> bool:
     """Whether the obligation that is said to need a lemma has a finite counterexample without it."""
     known = {obligation.key: obligation for obligation in obligations(system)}
     obligation = known[selection.needed_by[lemma]]
-    return obligation.goal != lemma and fails_without(system, obligation, lemma, NEED_SIZES)
+    return obligation.goal != lemma and fails_without(system, obligation, lemma, sizes)

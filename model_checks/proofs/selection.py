@@ -9,6 +9,9 @@ The file also names, for every lemma, an obligation that fails without it (`need
 cuts: they follow from the lemmas, so nothing fails without them but the solver's patience.)
 Rewrite it with `comitia check prove --rewrite-selection` after a change of the model.
 
+`selection_whole.json` (the system `whole`) was made by hand and with the cores of the static system, since finite
+cores of its configurations take hours; what it lacks is found by the prover's fallback. It is checked like the other.
+
 Must not: be trusted for more than a hint.
 """
 

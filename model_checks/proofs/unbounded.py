@@ -2,7 +2,8 @@
 
 Terms and indexes are uninterpreted sorts with a total order and a least element; nothing else about numbers is used.
 Of quorums only this is used: any two have a common member, found by the function `common` (that majorities do is proved
-in `majority`). The axiom is instantiated for pairs of *marked* quorums only.
+in `majority`). The axiom is instantiated for pairs of *marked* quorums only. A system whose configurations change
+states its own axiom instead.
 
 The theory is outside EPR (Node -> Term -> Quorum -> Node), so an answer may be "unknown"; that is never a pass. It is
 never "sat": counterexamples come from `finite`.
@@ -29,6 +30,7 @@ class UnboundedAlgebra:
     """The algebra over Z3 terms with quantifiers."""
 
     def __init__(self, rigid: Signature, mutant: str | None = None) -> None:
+        self._signature = rigid
         self.rigid = functions(rigid)
         self.first_term = z3.Const("first_term", SORTS[Sort.TERM])
         self.genesis = z3.Const("genesis", SORTS[Sort.INDEX])
@@ -36,7 +38,7 @@ class UnboundedAlgebra:
         self._fresh = itertools.count()
         self._order = {
             sort: z3.Function(f"{sort.value}_le", SORTS[sort], SORTS[sort], z3.BoolSort())
-            for sort in (Sort.TERM, Sort.INDEX)
+            for sort in (Sort.TERM, Sort.INDEX, Sort.TIME)
         }
 
     def conj(self, *parts: Value) -> Value:
@@ -86,16 +88,18 @@ class UnboundedAlgebra:
     def axioms(self) -> list[Value]:
         """Total orders with a least element, marks are true, quorums intersect (unless the mutant denies it)."""
         axioms = [*self._ordered(Sort.TERM, self.first_term), *self._ordered(Sort.INDEX, self.genesis)]
+        if any(Sort.TIME in arity.arguments for arity in self._signature.values()):
+            axioms.extend(self._ordered(Sort.TIME, None))
         q, p = z3.Consts("q p", SORTS[Sort.QUORUM])
         mark_q, mark_p = self.mark(q), self.mark(p)  # bound to names: a pattern does not keep its terms alive
         axioms.append(z3.ForAll([q], mark_q, patterns=[mark_q]))
-        if self._mutant != "no_quorum":
+        if "quorum_of" not in self._signature and self._mutant != "no_quorum":
             common = z3.Function("common", q.sort(), q.sort(), SORTS[Sort.NODE])(q, p)
             shared = z3.And(self.rigid.member(common, q), self.rigid.member(common, p))
             axioms.append(z3.ForAll([q, p], shared, patterns=[z3.MultiPattern(mark_q, mark_p)]))
         return axioms
 
-    def _ordered(self, sort: Sort, least: Value) -> list[Value]:
+    def _ordered(self, sort: Sort, least: Value | None) -> list[Value]:
         x, y, z = z3.Consts("x y z", SORTS[sort])
         le = self._order[sort]
         return [
@@ -103,7 +107,7 @@ class UnboundedAlgebra:
             z3.ForAll([x, y, z], z3.Implies(z3.And(le(x, y), le(y, z)), le(x, z))),
             z3.ForAll([x, y], z3.Implies(z3.And(le(x, y), le(y, x)), x == y)),
             z3.ForAll([x, y], z3.Or(le(x, y), le(y, x))),
-            z3.ForAll([x], le(least, x)),
+            *([] if least is None else [z3.ForAll([x], le(least, x))]),
         ]
 
 
@@ -136,5 +140,16 @@ def formulas(
     # two symbols of one name and different sorts are different in Z3: rigid and mutable names may coincide
     algebra = UnboundedAlgebra(system.rigid, mutant)
     stated = problem(system, algebra, functions(system.signature), constant, obligation)
-    chosen = [build() for name, build in stated.hypotheses.items() if selected is None or name in selected]
-    return [*algebra.axioms(), *chosen, *stated.given, z3.Not(stated.goal)]
+    axioms = [*algebra.axioms(), *system.axioms(algebra)]
+    if stated.instances and selected is not None:
+        chosen = [instance(stated.hypotheses[name](), terms) for name, terms in stated.instances]
+    else:
+        chosen = [build() for name, build in stated.hypotheses.items() if selected is None or name in selected]
+    return [*axioms, *chosen, *stated.given, z3.Not(stated.goal)]
+
+
+def instance(hypothesis: Any, terms: Sequence[Value]) -> Value:
+    """A universally quantified hypothesis at some terms: it follows from it, whatever the terms."""
+    if not z3.is_quantifier(hypothesis) or hypothesis.num_vars() != len(terms):
+        raise ValueError(f"{len(terms)} terms are not an instance of {hypothesis}")
+    return z3.substitute_vars(hypothesis.body(), *reversed(terms))
