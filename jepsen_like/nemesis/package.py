@@ -40,11 +40,15 @@ FIRST_NS = (SECOND_NS // 2, 2 * SECOND_NS)
 
 PACKAGES = {"partition": ("cut", "heal"), "kill": ("kill", "restart"), "pause": ("pause", "resume")}
 """Package -> what it does, and what undoes it."""
+NOTHING = "nothing"
+"""Value of a completion that broke or mended nothing."""
 COLOURS = {"partition": "#ffd27f", "kill": "#ff9f9f", "pause": "#b9c7ff"}
 
 
 class Track(msgspec.Struct, frozen=True):
     """Break, hold, mend, pause, for ever, on the package's thread. `step` is next, at `at_ns`; `hold_ns` follows it.
+
+    Where nothing could be broken (another package's fault has hit the same process), something else is tried soon.
 
     `tracks` is how many packages break things side by side.
     """
@@ -71,7 +75,10 @@ class Track(msgspec.Struct, frozen=True):
         return Track(self.package, mending, at_ns, pause_ns * self.tracks, draws, self.tracks)
 
     def update(self, context: Context, event: Completed) -> Generator:
-        return self
+        breaking, _ = PACKAGES[self.package]
+        if event.invocation.f != breaking or event.completion.value != NOTHING:
+            return self
+        return _breaking(self.package, context.now_ns + SECOND_NS // 2, self.draws, self.tracks)
 
 
 @functools.lru_cache(maxsize=16)
@@ -118,7 +125,7 @@ class NemesisWorker:
     async def invoke(self, invocation: Invocation) -> Completion:
         """Break or mend; the value says what was done to whom."""
         fault = await self._do(invocation)
-        return Completion(Ending.INFO, value=fault.what or "nothing", error=fault.error or None)
+        return Completion(Ending.INFO, value=fault.what or NOTHING, error=fault.error or None)
 
     async def _do(self, invocation: Invocation) -> Fault:
         book, package = self._book, self._package
@@ -135,7 +142,10 @@ class NemesisWorker:
         if invocation.f == "cut":
             shape = partition.cut(invocation.value, cluster.servers, cluster.clients, leader, draws, self._test_clients)
             return await book.cut(package, shape.links, shape.nodes, f"{invocation.value}: {shape.what}", leader)
-        nodes = processes.nodes_of(invocation.value, cluster.servers, cluster.clients, leader, draws)
+        down = book.dead | book.paused
+        servers = [name for name in cluster.servers if name not in down] or cluster.servers
+        clients = [name for name in cluster.clients if name not in down]
+        nodes = processes.nodes_of(invocation.value, servers, clients, None if leader in down else leader, draws)
         if invocation.f == "kill":
             return await book.kill(package, nodes, leader)
         assert invocation.f == "pause"

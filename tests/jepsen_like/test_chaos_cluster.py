@@ -41,7 +41,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
 
 
 def test_a_short_run_is_valid_and_can_be_judged_again_from_its_store(tmp_path: Path) -> None:
-    arguments = ("--nodes", "3", "--clients", "1", "--time-limit", "8", "--seed", "1", "--rate", "200")
+    arguments = ("--nodes", "3", "--clients", "1", "--time-limit", "12", "--seed", "1", "--rate", "200")
     code, report, errors = finish(start(tmp_path, *arguments))
     assert (code, report.get("verdict")) == (0, "VALID"), report.get("reason", errors)
     assert report["figures"]["faults"] >= 3

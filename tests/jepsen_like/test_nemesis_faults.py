@@ -156,6 +156,20 @@ def drive(seed: int, steps: int) -> tuple[FakeCluster, list[Fault]]:
     return cluster, faults
 
 
+@pytest.mark.parametrize(("done", "next_f", "within_ns"), [("s1", "resume", 10**10), ("nothing", "pause", 10**9)])
+def test_where_nothing_could_be_broken_something_else_is_tried_soon(done: str, next_f: str, within_ns: int) -> None:
+    (pausing,) = package.generator(("pause",), Draws(3))
+    context = Context(0, ("pause",), ("pause",))
+    first = pausing.ask(context)
+    assert isinstance(first, Emit) and first.invocation.f == "pause"
+    now = first.invocation.at_ns or 0
+    completed = Completed(first.invocation, Completion(Ending.INFO, value=done))
+    second = first.after.update(Context(now, ("pause",), ("pause",)), completed).ask(context)
+    assert isinstance(second, Emit)
+    assert second.invocation.f == next_f
+    assert now < (second.invocation.at_ns or 0) < now + within_ns
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_after_the_final_generator_nothing_is_broken(seed: int) -> None:
     cluster, faults = drive(seed, 101)
