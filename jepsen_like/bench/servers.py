@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def get_json(port: int, path: str, timeout_s: float = 1.0) -> Any:
         connection.close()
 
 
-class Servers:
+class Servers(ABC):
     """Processes by number, each with a data directory and a log file of its own."""
 
     name = ""
@@ -64,17 +65,17 @@ class Servers:
         """Every server's number."""
         return range(len(self.client_ports))
 
+    @abstractmethod
     def command(self, number: int) -> list[str]:
         """The command line of one server."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leader_seen_by(self, number: int) -> int | None:
         """The number of the server that `number` believes leads; None if it says nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def term(self, number: int) -> int:
         """The Raft term that the server is in. Raises OSError."""
-        raise NotImplementedError
 
     def start(self, number: int) -> None:
         """Start, or start again, one server on its data."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import cast
 
@@ -41,7 +42,7 @@ class Tally:
         return now_ns < self.until_ns
 
 
-class Load(asyncio.Protocol):
+class Load(asyncio.Protocol, ABC):
     """One connection under load; `finished` is done when it has stopped."""
 
     def __init__(self, requests: Sequence[bytes], first: int, tally: Tally) -> None:
@@ -54,9 +55,9 @@ class Load(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.begin()
 
+    @abstractmethod
     def begin(self) -> None:
         """Send the first requests."""
-        raise NotImplementedError
 
     def finish(self) -> None:
         """No more requests."""

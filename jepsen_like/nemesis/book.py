@@ -112,7 +112,10 @@ class FaultBook:
 
     async def pause(self, package: str, nodes: tuple[str, ...], leader: str | None) -> Fault:
         """SIGSTOP all of `nodes` that run."""
-        runs = lambda node: node not in self.dead and node not in self.paused  # noqa: E731
+
+        def runs(node: str) -> bool:
+            return node not in self.dead and node not in self.paused
+
         return await self._processes(package, "pause", nodes, leader, runs)
 
     async def resume(self, package: str) -> Fault:

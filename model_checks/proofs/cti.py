@@ -39,26 +39,32 @@ State = Mapping[str, Rows]
 
 
 def in_log(state: State, n: Any, i: Any) -> bool:
+    """The disk of `n` holds entry i."""
     return bool(i <= state["log_length"][(n,)])
 
 
 def in_tlog(state: State, t: Any, i: Any) -> bool:
+    """Term t had a leader, and the log of the term holds entry i."""
     return bool(state["elected"][(t,)] and i <= state["tlog_length"][(t,)])
 
 
 def is_elected(state: State, t: Any) -> bool:
+    """Term t had a leader."""
     return bool(state["elected"][(t,)])
 
 
 def is_leader(state: State, n: Any) -> bool:
+    """`n` leads its term."""
     return bool(state["leader"][(n,)])
 
 
 def is_read(state: State, r: Any, *_: Any) -> bool:
+    """Read r has begun."""
     return bool(state["read_begun"][(r,)])
 
 
 def was_applied(state: State, n: Any, i: Any) -> bool:
+    """`n` has applied an entry at i."""
     return any(true for (x, j, _), true in state["applied"].items() if (x, j) == (n, i))
 
 
