@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from model_checks.conformance.entries import digest_at, digest_of
-from model_checks.conformance.trace import Send, State
+from model_checks.conformance.trace import DiskPoint, Send, State
 from spec.raft.log import Log
 from spec.raft.messages import (
     AppendEntriesRequest,
@@ -42,14 +42,14 @@ def observed(s: Server) -> State:
     )
 
 
-def described_point(point: Point) -> tuple[int, str | None, int, str]:
-    """A disk point as traces write it: term, vote, last index, digest."""
-    return (point.term, point.voted_for, point.log.length, digest_of(point.log))
+def described_point(point: Point) -> DiskPoint:
+    """A disk point as traces write it."""
+    return DiskPoint(point.term, point.voted_for, point.log.length, digest_of(point.log))
 
 
-def recovered_point(state: State) -> tuple[int, str | None, int, str]:
+def recovered_point(state: State) -> DiskPoint:
     """What a header says was found on the disk."""
-    return (state.term, state.voted_for, state.last_index, state.digest)
+    return DiskPoint(state.term, state.voted_for, state.last_index, state.digest, state.snapshot, state.base)
 
 
 def send_arguments(line: Send) -> tuple[object, ...] | None:

@@ -18,7 +18,9 @@ import msgspec
 
 from model_checks.verdicts import SetupFailed
 
-FORMAT = 1
+FORMATS = (1, 2)
+"""Format 2 added clocks, leases, snapshots and membership. In a run without them what format 1 leaves out is 0, False
+or empty, which are the defaults below."""
 FILE_NAME = re.compile(r"(?P<node>.+)-(?P<incarnation>\d{6,})\.ndjson")
 
 
@@ -42,10 +44,29 @@ class State(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=Fals
     round: int
     votes: tuple[str, ...]
     match: tuple[tuple[str, int], ...]
+    snapshot: int = 0
+    base: int = 0
+    heard_at: int = 0
+    pre_votes: tuple[str, ...] = ()
+    lease_ended: bool = False
+    urged_by: int = 0
+    transferring: bool = False
+    configuration_index: int = 0
+
+
+class DiskPoint(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """A point of the disk, as it is recorded: what a restart finds (ARCHITECTURE.md, section 3)."""
+
+    term: int
+    voted_for: str | None
+    last_index: int
+    digest: str
+    snapshot: int = 0
+    base: int = 0
 
 
 class Header(msgspec.Struct, tag_field="kind", tag="header"):
-    """Who writes, and what it recovered from its disk."""
+    """Who writes, with which timing (nanoseconds), and what it recovered from its disk."""
 
     format: int
     cluster_id: str
@@ -54,6 +75,10 @@ class Header(msgspec.Struct, tag_field="kind", tag="header"):
     voters: tuple[str, ...]
     ns: int
     state: State
+    election_ns: int = 0
+    """The least time between hearing of a leader and voting for another."""
+    lease_ns: int = -1
+    """How long a leader answers reads after it began a round that a quorum answered; negative: no leases."""
 
 
 class Step(msgspec.Struct, tag_field="kind", tag="step"):
@@ -69,15 +94,23 @@ class Step(msgspec.Struct, tag_field="kind", tag="step"):
     index: int = 0
     read: str = ""
     write: int = 0
+    now: int = 0
+    """The core's clock, for the actions that read it."""
+    state_digest: str = ""
+    """Of the state machine at `index`, for `take_snapshot` and `restore_snapshot`."""
+    peer: str = ""
+    incarnation: int = 0
+    """`handle_lease_ended`: the process of `peer` that has ended."""
+    reason: str = ""
 
 
 class Issue(msgspec.Struct, tag_field="kind", tag="issue"):
-    """A write is asked of the disk; it covers everything before it. `point`: term, vote, last index, digest."""
+    """A write is asked of the disk; it covers everything before it."""
 
     seq: int
     ns: int
     write: int
-    point: tuple[int, str | None, int, str]
+    point: DiskPoint
 
 
 class Send(msgspec.Struct, tag_field="kind", tag="send"):
@@ -103,7 +136,7 @@ class Propose(msgspec.Struct, tag_field="kind", tag="propose"):
 
 
 class AnswerLine(msgspec.Struct, tag_field="kind", tag="answer"):
-    """A client is answered. `index`: of a write's entry; `read`: the id of a consistent read."""
+    """A client is answered. `index`: of a write's entry; `read`: the id of a consistent or default read."""
 
     seq: int
     ns: int
@@ -199,8 +232,8 @@ class Reader:
         where = f"{self.file.path}:1"
         if not isinstance(line, Header):
             raise UnreadableTrace(f"{where}: the first line is not a header: the file's beginning is missing")
-        if line.format != FORMAT:
-            why = f"format {line.format}, this program reads {FORMAT}"
+        if line.format not in FORMATS:
+            why = f"format {line.format}, this program reads {' and '.join(map(str, FORMATS))}"
             raise UnreadableTrace(f"{where}: {why}: use the version of Comitia that wrote it")
         if (line.node, line.incarnation) != (self.file.node, self.file.incarnation):
             writer = f"{line.node}, incarnation {line.incarnation}"

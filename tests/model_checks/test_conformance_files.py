@@ -157,7 +157,7 @@ def test_a_malformed_line_in_the_middle_is_named(traces: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 2, "format 2, this program reads 1"),
+        ("format", 3, "format 3, this program reads 1 and 2"),
         ("incarnation", 7, "the file was renamed"),
         ("cluster_id", "c2", "holds traces of 2 clusters"),
         ("voters", ["s1", "s2"], "holds traces of 2 clusters"),
