@@ -7,14 +7,20 @@ sender could first take it. It judges nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import assert_never
 
 from model_checks.explore.results import Counterexample
 from spec.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    LeaseEnded,
     Message,
+    PreVoteRequest,
+    PreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from spec.raft.network import Protocol, Transition, sends
 from spec.raft.properties import is_message
@@ -66,7 +72,8 @@ def message(m: Message) -> str:
     head = f"{type(m).__name__} {m.source}->{m.dest} term {m.term}"
     match m:
         case RequestVoteRequest():
-            return f"{head}, last entry {m.last_log_index} of term {m.last_log_term}"
+            urged = f", urged by term {m.urged_by}" if m.urged_by else ""
+            return f"{head}, last entry {m.last_log_index} of term {m.last_log_term}{urged}"
         case RequestVoteResponse():
             return f"{head}, {'granted' if m.vote_granted else 'refused'}"
         case AppendEntriesRequest():
@@ -75,6 +82,16 @@ def message(m: Message) -> str:
             return f"{head}, {entries} {after}, commit index {m.commit_index}, round {m.round}"
         case AppendEntriesResponse():
             return f"{head}, {f'holds up to {m.match_index}' if m.success else 'refused'}, round {m.round}"
+        case InstallSnapshotRequest():
+            return f"{head}, state after {m.last_index} of term {m.last_term}, round {m.round}"
+        case PreVoteRequest():
+            return f"{head}, last entry {m.last_log_index} of term {m.last_log_term}"
+        case PreVoteResponse():
+            return f"{head}, {'granted' if m.granted else 'refused'}"
+        case TimeoutNow() | LeaseEnded():
+            return head
+        case _:
+            assert_never(m)
 
 
 def fact(each: Fact) -> str:

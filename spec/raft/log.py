@@ -8,7 +8,8 @@ node keeps one *jump* to an ancestor, placed as in a skew-binary list, so ancest
 Interning is weak: a log lives as long as somebody holds it or a longer one. Identity holds within a process; pickling
 carries the entries and interns again on arrival. Not safe for appends from several threads at once.
 
-Indexes start at 1, as in Raft; index 0 is the genesis (term 0), which every log has. Nothing here knows the protocol.
+Indexes start at 1, as in Raft; index 0 is the genesis (term 0), which every log has. Nothing here knows the protocol,
+except that the latest configuration of a log is known without a search.
 Sources: Ongaro 2014, section 3.5 (log structure); E. W. Myers, "An applicative random-access stack", Information
 Processing Letters 17(5), 1983 (jumps).
 """
@@ -19,13 +20,22 @@ from collections.abc import Iterable
 from typing import Final
 from weakref import WeakValueDictionary
 
-from spec.raft.types import Entry, Index, Term
+from spec.raft.types import Configuration, Entry, Index, Term
 
 
 class Log:
     """An immutable sequence of entries. Build it with `EMPTY.append(...)` or `log_of(entries)`, not with the class."""
 
-    __slots__ = ("__weakref__", "_jump", "_parent", "_top", "last_term", "length")
+    __slots__ = (
+        "__weakref__",
+        "_jump",
+        "_parent",
+        "_top",
+        "configuration",
+        "configuration_index",
+        "last_term",
+        "length",
+    )
 
     _top: Final[Entry | None]
     _parent: Final[Log]
@@ -34,6 +44,10 @@ class Log:
     """Number of entries; also the index of the last one."""
     last_term: Final[Term]
     """Term of the last entry; 0 if there is none."""
+    configuration: Final[Configuration | None]
+    """The latest configuration in this log; None: that of the genesis."""
+    configuration_index: Final[Index]
+    """Its index; 0: the genesis."""
 
     def __init__(self, parent: Log | None, top: Entry | None) -> None:
         self._top = top
@@ -41,6 +55,9 @@ class Log:
         self._jump = self if parent is None else _jump_over(parent)
         self.length = 0 if parent is None else parent.length + 1
         self.last_term = 0 if top is None else top.term
+        here = None if top is None else top.configuration
+        below = (None, 0) if parent is None else (parent.configuration, parent.configuration_index)
+        self.configuration, self.configuration_index = below if here is None else (here, self.length)
 
     def __len__(self) -> int:
         return self.length
@@ -51,7 +68,7 @@ class Log:
     def __repr__(self) -> str:
         shown = self.slice(max(0, self.length - 8), self.length)
         dots = "... " if self.length > 8 else ""
-        return f"[{dots}{' '.join(f'{entry.term}:{entry.value}' for entry in shown)}]"
+        return f"[{dots}{' '.join(map(_shown, shown))}]"
 
     def __reduce__(self) -> tuple[object, ...]:
         return (log_of, (self.slice(0, self.length),))
@@ -122,6 +139,14 @@ class Log:
     def is_prefix_of(self, other: Log) -> bool:
         """Whether `other` begins with this log."""
         return self.agrees(other, self.length)
+
+
+def _shown(entry: Entry) -> str:
+    """An entry in a log's repr."""
+    if entry.configuration is None:
+        return f"{entry.term}:{entry.value}"
+    nonvoters = "".join(f" ({server})" for server in entry.configuration.nonvoters)
+    return f"{entry.term}:{{{' '.join(entry.configuration.voters)}{nonvoters}}}"
 
 
 def _jump_over(parent: Log) -> Log:

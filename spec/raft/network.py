@@ -27,9 +27,14 @@ from spec.raft.bounds import Bounds
 from spec.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    LeaseEnded,
     Message,
+    PreVoteRequest,
+    PreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from spec.raft.types import (
     Applied,
@@ -41,8 +46,10 @@ from spec.raft.types import (
     ReadAnswered,
     ReadConfirmed,
     ReadStarted,
+    Restored,
     Server,
     ServerId,
+    Time,
 )
 
 Protocol = Mapping[str, Action]
@@ -93,6 +100,8 @@ class World(msgspec.Struct, frozen=True):
     servers: tuple[Server, ...]
     messages: frozenset[Message]
     history: History
+    now: Time = 0
+    """What all clocks show."""
 
 
 def initial_world(c: Constants) -> World:
@@ -146,6 +155,10 @@ def send_choices(c: Constants, i: ServerId, s: Server) -> Iterator[tuple[object,
 def handler(m: Message) -> str:
     """The name of the action that handles a message of the current or an older term."""
     match m:
+        case PreVoteRequest():
+            return "handle_pre_vote_request"
+        case PreVoteResponse():
+            return "handle_pre_vote_response"
         case RequestVoteRequest():
             return "handle_request_vote_request"
         case RequestVoteResponse():
@@ -154,6 +167,12 @@ def handler(m: Message) -> str:
             return "handle_append_entries_request"
         case AppendEntriesResponse():
             return "handle_append_entries_response"
+        case InstallSnapshotRequest():
+            return "handle_install_snapshot_request"
+        case TimeoutNow():
+            return "handle_timeout_now"
+        case LeaseEnded():
+            return "handle_lease_ended"
         case _:
             assert_never(m)
 
@@ -200,7 +219,7 @@ def remember(history: History, step: Transition, b: Bounds) -> History | None:
                 if any(known == read for known, _ in history.reads):
                     return None
                 history = replace(history, reads=(*history.reads, (read, history.highest_committed)))
-            case Applied() | ReadConfirmed() | ReadAnswered():
+            case Applied() | Restored() | ReadConfirmed() | ReadAnswered():
                 pass  # judged when they become true; nothing later depends on them
             case _:
                 assert_never(fact)

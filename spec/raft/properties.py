@@ -22,9 +22,14 @@ from spec.raft.log import Log
 from spec.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    LeaseEnded,
     Message,
+    PreVoteRequest,
+    PreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from spec.raft.network import History, Transition
 from spec.raft.types import (
@@ -129,7 +134,7 @@ def stale_messages_are_ignored(step: Transition) -> bool:
 
 def is_message(value: object) -> TypeGuard[Message]:
     """Whether an argument of a step is a message."""
-    return isinstance(value, RequestVoteRequest | RequestVoteResponse | AppendEntriesRequest | AppendEntriesResponse)
+    return isinstance(value, Message)
 
 
 STEP_PROPERTIES: Final[Mapping[str, Callable[[Transition], bool]]] = {
@@ -151,7 +156,11 @@ def said_by_disk(s: Server, m: Message) -> bool:
             return s.durable.voted_for == m.dest
         case AppendEntriesResponse(success=True):
             return m.match_index <= s.durable.log.common_prefix(s.log).length
-        case RequestVoteResponse() | AppendEntriesRequest() | AppendEntriesResponse():
+        case InstallSnapshotRequest():
+            return m.last_index <= s.durable.snapshot
+        case RequestVoteResponse() | AppendEntriesRequest() | AppendEntriesResponse() | TimeoutNow():
+            return True
+        case PreVoteRequest() | PreVoteResponse() | LeaseEnded():
             return True
         case _:
             assert_never(m)
