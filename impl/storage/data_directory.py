@@ -1,9 +1,9 @@
 """The data directory of a server: who it is, how often it started, its log; held by one process at a time.
 
     lock           flock; holds the process id
-    identity.json  format, node id, node name; written once, first of all
+    identity.json  format, node id, node name, storage id; written once, first of all
     incarnation    how many processes have opened the directory, and a CRC-32; replaced atomically at each start
-    raft/          the segments of the log
+    raft/          the segments of the log; raft/snapshots/ the files of impl/storage/snapshots.py
 
 Order matters. Identity, then log, then counter: a start that was cut anywhere can be repeated, and a directory with a
 counter and without a log, or the other way round, has lost something. The incarnation is durable before anything is
@@ -26,7 +26,7 @@ from impl.storage.errors import CorruptIdentity, DirectoryInUse, ForeignDirector
 from impl.storage.records import Recovered
 from impl.storage.segment import SEGMENT_BYTES
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -36,6 +36,15 @@ class Identity(msgspec.Struct, frozen=True):
     node_id: str
     """A UUID in lower case."""
     node_name: str
+    storage_id: str
+    """A random UUID of this directory. Nobody can choose it: a voter whose directory was lost comes back under its
+    name and node id, but not under its storage id, and so is never taken for the voter that remembers its votes."""
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    """What identity.json says in every format."""
+
+    format: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,7 @@ class DataDirectory:
 
     node_id: str
     node_name: str
+    storage_id: str
     incarnation: int
     """1 in the first process that opened it; never used twice."""
     log: DurableLog
@@ -92,7 +102,7 @@ def open_data_directory(
     except BaseException:
         lock.release()
         raise
-    return DataDirectory(identity.node_id, identity.node_name, incarnation, log, recovered, lock)
+    return DataDirectory(identity.node_id, identity.node_name, identity.storage_id, incarnation, log, recovered, lock)
 
 
 def read_identity(disk: Disk, path: str) -> Identity | None:
@@ -100,23 +110,28 @@ def read_identity(disk: Disk, path: str) -> Identity | None:
     name = f"{path}/identity.json"
     if not disk.exists(name):
         return None
+    content = _read(disk, name)
     try:
-        identity = msgspec.json.decode(_read(disk, name), type=Identity)
+        version = msgspec.json.decode(content, type=_Versioned).format
+        if version != FORMAT:
+            raise CorruptIdentity(name, f"format {version}, this version knows {FORMAT}")
+        return msgspec.json.decode(content, type=Identity)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptIdentity(name, str(error)) from error
-    if identity.format != FORMAT:
-        raise CorruptIdentity(name, f"format {identity.format}, this version knows {FORMAT}")
-    return identity
 
 
 def _choose(path: str, known: Identity | None, node_name: str, node_id: str | None, random: Random) -> Identity:
     if known is None:
-        minted = str(UUID(bytes=random.randbytes(16), version=4))
-        return Identity(FORMAT, node_id.lower() if node_id else minted, node_name)
+        chosen = node_id.lower() if node_id else _mint(random)
+        return Identity(FORMAT, chosen, node_name, _mint(random))
     if known.node_name != node_name or (node_id and known.node_id != node_id.lower()):
         wanted = f"node {node_name}" + (f" ({node_id})" if node_id else "")
         raise ForeignDirectory(path, f"node {known.node_name} ({known.node_id})", wanted)
     return known
+
+
+def _mint(random: Random) -> str:
+    return str(UUID(bytes=random.randbytes(16), version=4))
 
 
 def count_incarnation(disk: Disk, path: str) -> int:

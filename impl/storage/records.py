@@ -24,6 +24,8 @@ class Voter(msgspec.Struct, frozen=True, array_like=True, order=True):
 
     name: str
     node_id: str
+    storage_id: str = ""
+    """Of its data directory; "" in a genesis that was made without one: then any will do."""
 
 
 class Genesis(msgspec.Struct, frozen=True, array_like=True):

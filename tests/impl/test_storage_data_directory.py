@@ -33,6 +33,23 @@ def test_a_node_keeps_its_minted_id_and_counts_its_incarnations() -> None:
     assert (second.node_id, first.incarnation, second.incarnation) == (first.node_id, 1, 2)
 
 
+def storage_ids_of_a_directory_that_was_lost() -> tuple[str, str, str]:
+    """Of one directory, opened twice, and of the one that took its place under the same name and node id."""
+    disk, node_id = VirtualDisk(), "00000000-0000-4000-8000-000000000007"
+    first = start(disk, node_id=node_id)
+    first.close()
+    again = start(disk, node_id=node_id, seed=2)
+    return first.storage_id, again.storage_id, start(VirtualDisk(), node_id=node_id, seed=3).storage_id
+
+
+def test_a_directory_that_was_lost_is_never_taken_for_the_one_that_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, again, replaced = storage_ids_of_a_directory_that_was_lost()
+    assert first == again != replaced
+    monkeypatch.setattr(data_directory, "_mint", lambda random: "derived from what anybody can choose")
+    first, _, replaced = storage_ids_of_a_directory_that_was_lost()
+    assert first == replaced, "an id that is not random would not tell them apart"
+
+
 def incarnations(crashes: int) -> list[int]:
     """What processes call themselves when the power fails right after each start."""
     disk, numbers = VirtualDisk(), []
@@ -92,7 +109,7 @@ def test_a_directory_without_its_log_or_its_counter_is_refused() -> None:
 def test_a_damaged_identity_or_counter_is_refused(name: str) -> None:
     disk = VirtualDisk()
     start(disk).close()
-    for content in (b"", b"7", b"7 00000000\n", b'{"format": 9, "node_id": "x", "node_name": "a"}', b"\xff\xfe"):
+    for content in (b"", b"7", b"7 00000000\n", b'{"format": 1, "node_id": "x", "node_name": "a"}', b"\xff\xfe"):
         damaged = disk.copy()
         damaged.put(f"/data/{name}", content)
         with pytest.raises(CorruptIdentity, match="remove the data directory"):
