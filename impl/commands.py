@@ -45,6 +45,12 @@ TIMEOUT_SECONDS = 30
 @click.option("--allow-insecure-rpc", is_flag=True, help="Bind server RPC to an address that others can reach.")
 @click.option("--dev", is_flag=True, help="One server alone, with a data directory that is removed at the end.")
 @click.option("--raft-multiplier", type=int, help="Scales Raft's timings, 1 to 10. Default: 1.")
+@click.option("--raft-snapshot-threshold", type=int, help="Entries between two snapshots. Default: 16384.")
+@click.option("--raft-snapshot-interval", help="How often to look whether a snapshot is due. Default: 30s.")
+@click.option("--raft-trailing-logs", type=int, help="Entries kept in the log behind a snapshot. Default: 10240.")
+@click.option("--raft-lease-ms", type=int, help="Length of a leader's lease. Default: 250 x multiplier; 0: no leases.")
+@click.option("--clock-drift", type=float, help="By which part the rates of two clocks may differ. Default: 0.05.")
+@click.option("--read-replica", is_flag=True, help="A server that never votes.")
 @click.option("--pid-file", type=click.Path(), help="Write the process id here.")
 def agent_command(**flags: Any) -> int:
     """Run an agent: a server that holds the data, or a client that forwards to servers."""
@@ -98,6 +104,9 @@ def _document(flags: dict[str, Any]) -> Any:
     for name in ("http_port", "server_port"):
         if flags[name] is not None and not 0 <= flags[name] <= 65535:
             raise ConfigError(f"invalid -{name.replace('_', '-')} {flags[name]}: 0 to 65535")
+    for name, least in (("raft_snapshot_threshold", 1), ("raft_trailing_logs", 0), ("raft_lease_ms", 0)):
+        if flags[name] is not None and flags[name] < least:
+            raise ConfigError(f"invalid -{name.replace('_', '-')} {flags[name]}: {least} or more")
     return Document(
         server=given("server"),
         bootstrap_expect=given("bootstrap_expect"),
@@ -112,6 +121,12 @@ def _document(flags: dict[str, Any]) -> Any:
         client_addr=given("client"),
         ports=Ports(server=given("server_port"), http=given("http_port")),
         performance=Performance(raft_multiplier=multiplier),
+        read_replica=given("read_replica"),
+        raft_snapshot_threshold=given("raft_snapshot_threshold"),
+        raft_snapshot_interval=given("raft_snapshot_interval"),
+        raft_trailing_logs=given("raft_trailing_logs"),
+        raft_lease_ms=given("raft_lease_ms"),
+        clock_drift=given("clock_drift"),
         log_level=given("log_level"),
         log_json=given("log_json"),
         pid_file=given("pid_file"),

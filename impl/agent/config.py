@@ -4,12 +4,15 @@ Both sources are a `Document`: a configuration file is one, and the flags of the
 documents win, except that addresses to join add up. This module reads no file and no environment: callers pass text in.
 
 Source: Consul, "Agent configuration"; keys that Comitia does not have are refused by name, never ignored in silence.
-*Deviation:* `raft_multiplier` scales Comitia's own timings (heartbeat 50 ms, election timeout 300-600 ms), default 1.
+*Deviation:* `raft_multiplier` scales Comitia's own timings (heartbeat 50, election timeout 300-600, lease 250 ms),
+default 1. `raft_lease_ms` and `clock_drift` are Comitia's own: a lease that outlasts the promise that it rests on, on
+clocks that differ by the drift, is refused (Ongaro 2014, section 6.4.1).
 """
 
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Iterable
 from typing import Annotated, TypeVar
@@ -17,8 +20,13 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from impl.raft.settings import Settings
+
 SERVER_PORT = 8300
 HTTP_PORT = 8500
+LEASE_MS = 250
+"""Of a leader, times `raft_multiplier`: how long after a round began it may answer by its lease."""
+CLOCK_DRIFT = 0.05
 _NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NODE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _DATACENTER = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -66,6 +74,12 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     ports: Ports | UnsetType = UNSET
     performance: Performance | UnsetType = UNSET
     limits: Limits | UnsetType = UNSET
+    read_replica: bool | UnsetType = UNSET
+    raft_snapshot_threshold: Annotated[int, msgspec.Meta(ge=1)] | UnsetType = UNSET
+    raft_snapshot_interval: str | UnsetType = UNSET
+    raft_trailing_logs: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
+    raft_lease_ms: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
+    clock_drift: float | UnsetType = UNSET
     log_level: str | UnsetType = UNSET
     log_json: bool | UnsetType = UNSET
     pid_file: str | UnsetType = UNSET
@@ -104,6 +118,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     raft_multiplier: int
     rpc_hold_timeout: float
     kv_max_value_size: int
+    read_replica: bool
+    """A server that never votes: it joins as a non-voter and nobody promotes it."""
+    raft_snapshot_threshold: int
+    """Entries since the last snapshot that call for the next one, looked at every `raft_snapshot_interval`."""
+    raft_snapshot_interval: float
+    raft_trailing_logs: int
+    """Entries that stay in the log behind a snapshot, for followers that are not far behind."""
+    raft_lease_ms: int
+    """0: no leases; `default` reads are confirmed by a quorum as `consistent` ones are."""
+    clock_drift: float
+    """The rates of any two servers' clocks differ by this part at most."""
     log_level: str
     log_json: bool
     pid_file: str
@@ -141,6 +166,7 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
     performance = _or(merged.performance, Performance())
     dev = _or(merged.dev, False)
     bind = _or(merged.bind_addr, "127.0.0.1")
+    multiplier = _or(performance.raft_multiplier, 1)
     config = Config(
         server=_or(merged.server, False) or dev,
         bootstrap_expect=_or(merged.bootstrap_expect, 1 if dev else 0),
@@ -154,9 +180,15 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         client_addr=_or(merged.client_addr, "127.0.0.1"),
         server_port=_or(ports.server, SERVER_PORT),
         http_port=_or(ports.http, HTTP_PORT),
-        raft_multiplier=_or(performance.raft_multiplier, 1),
+        raft_multiplier=multiplier,
         rpc_hold_timeout=parse_duration(_or(performance.rpc_hold_timeout, "7s")),
         kv_max_value_size=_or(_or(merged.limits, Limits()).kv_max_value_size, 512 * 1024),
+        read_replica=_or(merged.read_replica, False),
+        raft_snapshot_threshold=_or(merged.raft_snapshot_threshold, 16384),
+        raft_snapshot_interval=parse_duration(_or(merged.raft_snapshot_interval, "30s")),
+        raft_trailing_logs=_or(merged.raft_trailing_logs, 10240),
+        raft_lease_ms=_or(merged.raft_lease_ms, LEASE_MS * multiplier),
+        clock_drift=_or(merged.clock_drift, CLOCK_DRIFT),
         log_level=_or(merged.log_level, "INFO").upper(),
         log_json=_or(merged.log_json, False),
         pid_file=_or(merged.pid_file, ""),
@@ -240,6 +272,8 @@ def _validate(config: Config) -> None:
             raise ConfigError(f"invalid -{name} address {address!r}: give an IP address") from None
     if config.server:
         _validate_server(config)
+    elif config.read_replica:
+        raise ConfigError("'read_replica' requires '-server': add -server, or remove -read-replica")
     elif config.bootstrap_expect:
         raise ConfigError("'bootstrap_expect' requires '-server': add -server, or remove -bootstrap-expect")
     elif not config.join:
@@ -255,3 +289,22 @@ def _validate_server(config: Config) -> None:
         raise ConfigError("advertise address cannot be 0.0.0.0 or [::]: add -advertise ADDRESS that peers can dial")
     if config.dev and config.bootstrap_expect != 1:
         raise ConfigError("-dev runs one server alone: remove -bootstrap-expect")
+    if config.read_replica and config.bootstrap_expect:
+        raise ConfigError("a read replica forms no cluster: remove -bootstrap-expect, or remove -read-replica")
+    if config.raft_snapshot_interval <= 0:
+        raise ConfigError("raft_snapshot_interval must be longer than 0: write it as 30s")
+    _validate_lease(config)
+
+
+def _validate_lease(config: Config) -> None:
+    """A leader's lease, measured by its clock, ends before any voter's promise to it does, measured by the voter's."""
+    if not 0 <= config.clock_drift < 1:
+        raise ConfigError(f"invalid clock drift {config.clock_drift}: a part of the time, as 0.05")
+    plain = Settings(name=config.node_name)
+    election_ms = plain.election_ticks_min * plain.tick_ms * config.raft_multiplier
+    if config.raft_lease_ms * (1 + config.clock_drift) ** 2 >= election_ms:
+        limit = math.ceil(election_ms / (1 + config.clock_drift) ** 2)
+        raise ConfigError(
+            f"a lease of {config.raft_lease_ms} ms on clocks that drift by {config.clock_drift:g} could outlast the "
+            f"shortest election timeout of {election_ms} ms: use -raft-lease-ms below {limit}, or 0 for no lease"
+        )

@@ -5,7 +5,17 @@ from __future__ import annotations
 import click
 import pytest
 
-from impl.agent.config import Address, Config, ConfigError, Document, Ports, build, parse_duration, read_document
+from impl.agent.config import (
+    Address,
+    Config,
+    ConfigError,
+    Document,
+    Performance,
+    Ports,
+    build,
+    parse_duration,
+    read_document,
+)
 from impl.commandline import rewrite
 
 SERVER = Document(server=True, data_dir="/d", bootstrap_expect=1)
@@ -94,12 +104,56 @@ def test_a_mistake_in_a_file_names_file_and_key(text: bytes, reason: str) -> Non
         ([SERVER, Document(retry_join=["a b"])], "give host:port"),
         ([Document(dev=True, bootstrap_expect=3, data_dir="/d")], "-dev runs one server alone"),
         ([Document(retry_join=["a"], trace_dir="/t")], "-trace records what a server does"),
+        ([Document(retry_join=["a"], read_replica=True)], "'read_replica' requires '-server'"),
+        ([SERVER, Document(read_replica=True)], "a read replica forms no cluster"),
+        ([SERVER, Document(raft_snapshot_interval="0")], "raft_snapshot_interval must be longer than 0"),
+        ([SERVER, Document(clock_drift=1.5)], "invalid clock drift"),
+        ([SERVER, Document(raft_lease_ms=290)], "use -raft-lease-ms below 273, or 0"),
+        ([SERVER, Document(clock_drift=0.1)], "could outlast the shortest election timeout of 300 ms"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(documents: list[Document], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as error:
         built(*documents)
     assert "\n" not in str(error.value)
+
+
+def a_lease_must_end_before_the_promise_on_any_two_clocks() -> None:
+    for lease in range(240, 320):
+        # The leader's clock runs slow by the drift, the voter's fast: what each of them measures, in true time.
+        outlasts = lease * 1.05 >= 300 / 1.05
+        try:
+            built(SERVER, Document(raft_lease_ms=lease))
+        except ConfigError:
+            assert outlasts, lease
+        else:
+            assert not outlasts, lease
+
+
+def test_a_lease_must_end_before_the_promise_on_any_two_clocks() -> None:
+    a_lease_must_end_before_the_promise_on_any_two_clocks()
+
+
+def test_a_lease_that_is_not_checked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impl.agent.config._validate_lease", lambda config: None)
+    with pytest.raises(AssertionError):
+        a_lease_must_end_before_the_promise_on_any_two_clocks()
+
+
+def test_the_multiplier_scales_the_lease_too_unless_it_is_given() -> None:
+    slow = Document(performance=Performance(raft_multiplier=4))
+    assert built(SERVER, slow).raft_lease_ms == 1000
+    assert built(SERVER, slow, Document(raft_lease_ms=0)).raft_lease_ms == 0
+
+
+def test_snapshots_are_taken_as_often_as_consul_takes_them() -> None:
+    config = built(SERVER)
+    assert (config.raft_snapshot_threshold, config.raft_snapshot_interval) == (16384, 30.0)
+    assert config.raft_trailing_logs == 10240
+    text = b'{"raft_snapshot_threshold": 200, "raft_snapshot_interval": "1s", "raft_trailing_logs": 50}'
+    config = built(SERVER, read_document(text, "file"))
+    assert (config.raft_snapshot_threshold, config.raft_snapshot_interval) == (200, 1.0)
+    assert config.raft_trailing_logs == 50
 
 
 @pytest.mark.parametrize(
