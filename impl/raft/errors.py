@@ -6,6 +6,8 @@ once and send nothing more: its memory cannot be trusted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class Refused(Exception):
     """The core did not take the input; it had no effect and never will."""
@@ -34,6 +36,67 @@ class Overloaded(Refused):
 
     def __init__(self, what: str, limit: int) -> None:
         super().__init__(f"more than {limit} {what} are waiting for a quorum; retry later")
+
+
+class Transferring(NotReady):
+    """The leader hands its leadership over and takes nothing new; a new leader, or this one, does so shortly."""
+
+    def __init__(self, term: int, to: str) -> None:
+        Refused.__init__(self, f"leadership is being transferred to {to}; retry shortly")
+        self.term = term
+
+
+class TransferImpossible(Refused):
+    """There is nobody to whom leadership could be transferred."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"leadership cannot be transferred: {reason}")
+
+
+class ChangeRefused(Refused):
+    """A change of the configuration that must not be made, or not now. Nothing was changed."""
+
+
+class ConfigurationInProgress(ChangeRefused):
+    """One change at a time: the one before is not committed yet (Ongaro 2014, section 4.1)."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"the configuration at index {index} is not committed yet; retry when it is")
+        self.index = index
+
+
+class NotOneChange(ChangeRefused):
+    """A change must concern exactly one server, and leave a voter."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}: add, remove, promote or demote one server at a time, and leave at least one voter")
+
+
+class WouldLoseQuorum(ChangeRefused):
+    """With the servers that answer now, the new configuration could commit nothing."""
+
+    def __init__(self, voters: int, needed: int, unreachable: Sequence[str]) -> None:
+        super().__init__(
+            f"the cluster would lose its quorum: of its {voters} voters {needed} must answer, and "
+            f"{', '.join(unreachable)} {'does' if len(unreachable) == 1 else 'do'} not; bring it back or remove it first"
+        )
+        self.unreachable = tuple(unreachable)
+
+
+class UnknownServer(ChangeRefused):
+    """No member has that name."""
+
+    def __init__(self, name: str, members: Sequence[str]) -> None:
+        super().__init__(f"{name} is not a member of the cluster; the members are {', '.join(members)}")
+        self.name = name
+
+
+class AlreadyMember(ChangeRefused):
+    """The server is already what it should become."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"{name} is already {what}")
+        self.name = name
 
 
 class Fatal(Exception):

@@ -22,7 +22,9 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     term: int
     """Term of the leader that created the entry."""
     payload: bytes
-    """A command, opaque to Raft (ARCHITECTURE.md, section 7)."""
+    """A command, opaque to Raft, or a configuration (ARCHITECTURE.md, section 7)."""
+    kind: int = 0
+    """COMMAND or CONFIGURATION, of `configuration`."""
 
 
 class RequestVoteRequest(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -32,6 +34,8 @@ class RequestVoteRequest(msgspec.Struct, array_like=True, frozen=True, gc=False,
     term: int
     last_log_index: int
     last_log_term: int
+    urged_by: int = 0
+    """The term whose leader is known to answer by its lease no more, so that nobody needs to wait; 0: none."""
 
 
 class RequestVoteResponse(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=2):
@@ -73,7 +77,65 @@ class AppendEntriesResponse(msgspec.Struct, array_like=True, frozen=True, gc=Fal
     conflict_term: int = 0
 
 
-Message = RequestVoteRequest | RequestVoteResponse | AppendEntriesRequest | AppendEntriesResponse
+class PreVoteRequest(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=5):
+    """Whoever would campaign asks whether it could win (Ongaro 2014, section 9.6). It changes nothing anywhere."""
+
+    sequence: int
+    term: int
+    """The term in which the sender would campaign: one above its own."""
+    last_log_index: int
+    last_log_term: int
+
+
+class PreVoteResponse(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=6):
+    """Whether the sender would vote so."""
+
+    sequence: int
+    term: int
+    """The term asked for, if granted; else the sender's own."""
+    vote_granted: bool
+
+
+class InstallSnapshotRequest(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):
+    """The state machine up to `last_index`, in the place of entries that the leader has no more (Ongaro 2014, section
+    5.1).
+
+    The file itself travels in chunks beside it; the request counts as received when the file is complete, verified
+    and durable. It is answered by an AppendEntriesResponse.
+    """
+
+    sequence: int
+    term: int
+    last_index: int
+    last_term: int
+    size: int
+    """Of the file, in bytes."""
+    checksum: str
+    """BLAKE2b-256 of the file, in hex."""
+    configuration: bytes
+    """Payload of the configuration in force at `last_index`."""
+    configuration_index: int
+    round: int
+    """As in AppendEntriesRequest."""
+
+
+class TimeoutNow(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=8):
+    """The leader, whose lease has ended for good, wants the receiver to campaign at once (Ongaro 2014, section 3.10)."""
+
+    sequence: int
+    term: int
+
+
+Message = (
+    RequestVoteRequest
+    | RequestVoteResponse
+    | AppendEntriesRequest
+    | AppendEntriesResponse
+    | PreVoteRequest
+    | PreVoteResponse
+    | InstallSnapshotRequest
+    | TimeoutNow
+)
 """What one server sends another."""
 
 encode: Final = msgspec.msgpack.Encoder().encode

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from impl.raft.messages import Entry, Message
+from impl.raft.messages import Entry, InstallSnapshotRequest, Message
 
 
 class Role(StrEnum):
@@ -31,7 +31,53 @@ class HardState(msgspec.Struct, array_like=True, frozen=True, gc=False):
     voted_for: str | None
 
 
-Record = HardState | Entry
+class SnapshotMarker(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A record of the log on disk: `file`, which is durable, holds the state machine up to `index`; the entries up to
+    `base` are forgotten.
+
+    If the log does not hold an entry of `term` at `index` at or above its base, then it is replaced: nothing is left of
+    it but the snapshot, and base == index.
+    """
+
+    index: int
+    term: int
+    base: int
+    base_term: int
+    configuration: bytes
+    """Payload of the configuration in force at `index`."""
+    configuration_index: int
+    file: str
+    """Name of the snapshot file."""
+    checksum: str
+    """BLAKE2b-256 of the file, in hex."""
+    size: int
+    """Of the file, in bytes."""
+    digest: str = ""
+    """Of the log up to `index`, in hex; "" without tracing."""
+    base_digest: str = ""
+    """Of the log up to `base`, where the chain goes on after a restart."""
+
+
+class SnapshotMeta(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot file that is durable here: what its header says, and which it is."""
+
+    index: int
+    term: int
+    configuration: bytes
+    """Payload of the configuration in force at `index`."""
+    configuration_index: int
+    file: str
+    checksum: str
+    """BLAKE2b-256 of the file, in hex."""
+    size: int
+    """Of the file, in bytes."""
+    digest: str = ""
+    """Of the log up to `index`, in hex; "" without tracing."""
+    state_digest: str = ""
+    """Of the state machine (ARCHITECTURE.md, section 5); "" without tracing."""
+
+
+Record = HardState | Entry | SnapshotMarker
 """A record of the log on disk. An Entry whose index is not beyond the last one cuts the log there first."""
 
 
@@ -58,7 +104,7 @@ class StepEvent(msgspec.Struct, frozen=True):
 
 
 class IssueEvent(msgspec.Struct, frozen=True):
-    """Trace: a write was issued that covers everything before it. `point` is [term, voted_for, last_index, digest]."""
+    """Trace: a write was issued that covers everything before it. `point` is that of ARCHITECTURE.md, section 5."""
 
     write: int
     point: list[Any]
@@ -68,7 +114,7 @@ class SendEvent(msgspec.Struct, frozen=True):
     """Trace: a message leaves; `message` has its fields (an AppendEntriesRequest's entries as last index and digest).
 
     The driver adds the identity NODE/INCARNATION/sequence and the frame's checksum. The k-th SendEvent of a `Ready`
-    stands for the k-th of its `messages`.
+    stands for the k-th of its `messages`, followed by its `snapshots`.
     """
 
     sequence: int
@@ -108,6 +154,15 @@ class LostProposals(msgspec.Struct, frozen=True, gc=False):
     last_index: int
 
 
+class TransferFailed(msgspec.Struct, frozen=True, gc=False):
+    """Leadership was to be transferred `to` a server that did not take it within an election timeout. This server
+    leads on, or stepped down if it is no voter any more.
+    """
+
+    to: str
+    reason: str
+
+
 class RoleChange(msgspec.Struct, frozen=True, gc=False):
     """The role, term or known leader changed, and `why`: a text for the log that explains every election and
     step-down.
@@ -132,6 +187,10 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """(to, message). Already durable, as far as they claim anything: they may leave at once, may be lost and may be
     repeated.
     """
+    snapshots: list[tuple[str, InstallSnapshotRequest]] = []
+    """(to, request): begin to transfer the snapshot file of that checksum, and tell the outcome by `snapshot_sent`."""
+    restore: SnapshotMeta | None = None
+    """Replace the state machine by this snapshot, then `Core.snapshot_restored`; no entry is handed out before."""
     committed: list[Entry]
     """Committed and durable here; to be applied in order, each exactly once in an incarnation, before anything is
     answered.
@@ -142,3 +201,5 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     lost: list[LostProposals]
     role_changes: list[RoleChange]
     """In order; the last one is the role now."""
+    transfers_failed: list[TransferFailed] = []
+    """A transfer that succeeds shows in `role_changes`."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from impl.raft.messages import Entry
+from impl.raft.ready import SnapshotMarker
 
 
 class Random(Protocol):
@@ -63,4 +64,6 @@ class Restored(msgspec.Struct, frozen=True):
     term: int = 0
     voted_for: str | None = None
     entries: tuple[Entry, ...] = ()
-    """The log from index 1 on, without gaps."""
+    """The log after the snapshot's base, or from index 1 on, without gaps."""
+    snapshot: SnapshotMarker | None = None
+    """The newest marker. The driver has restored the state machine from its file already."""
