@@ -107,3 +107,6 @@ class _Events:
     def lost(self, reason: str) -> None:
         """The connection is gone."""
         self._links.on_lost(self._name, self._address, reason)
+
+    def refused(self) -> None:
+        """Nobody listens at the address."""

@@ -15,7 +15,7 @@ from impl.rpc.channel import BadFrame
 from impl.rpc.dialler import Dialler, State
 from impl.rpc.errors import CallTimedOut, ConnectFailed, ConnectionLost, NotSent, RemoteError, RpcError
 from impl.rpc.framing import FrameKind
-from impl.rpc.handshake import Hello, Purpose
+from impl.rpc.handshake import Hello, Purpose, Refusal
 from impl.rpc.timings import Timings
 from impl.runtime.interfaces import MILLISECONDS, Address, Future, Runtime, Timer
 
@@ -38,7 +38,7 @@ class RpcClient:
     def __init__(self, runtime: Runtime, hello: Callable[[], Hello], address: Address, timings: Timings) -> None:
         self._runtime = runtime
         self._timings = timings
-        self._dialler = Dialler(runtime, hello, Purpose.RPC, None, address, timings, self)
+        self._dialler = Dialler(runtime, hello, Purpose.RPC, _anybody, address, timings, self)
         self._waiting: dict[_Call, None] = {}
         """Calls for which the connection is being made, in order."""
         self._sent: dict[int, _Call] = {}
@@ -137,9 +137,14 @@ class RpcClient:
         for call in sent.values():
             _end(call, ConnectionLost(text))
 
-    def failed(self, text: str) -> None:
+    def failed(self, text: str, refused: bool) -> None:
         """As `dialler.Events.failed`."""
         self._fail_waiting(ConnectFailed(text))
+
+
+def _anybody(hello: Hello) -> Refusal | None:
+    """Calls are for whoever answers at the address."""
+    return None
 
 
 def _end(call: _Call, error: RpcError) -> None:

@@ -5,6 +5,9 @@ again. So the dialling side sends pings, and gives up a connection on which noth
 attempt begins with a fresh TCP handshake. Silence is counted in pings, not in time: a process that was paused itself
 would otherwise close healthy connections when it wakes.
 
+A connection that ends is dialled again at once, without back-off: if its process has ended, the refusal says so within
+a round trip, and whoever waits for that process need not wait for a timeout.
+
 Each connection is an *epoch*, numbered from 1. Used by `PeerLink` and `RpcClient`; it must not know what they send.
 """
 
@@ -48,8 +51,8 @@ class Events(Protocol):
     def down(self, text: str) -> None:
         """The connection that was up is gone."""
 
-    def failed(self, text: str) -> None:
-        """An attempt came to nothing."""
+    def failed(self, text: str, refused: bool) -> None:
+        """An attempt came to nothing. `refused`: the host answered that nobody listens there."""
 
 
 class Dialler:
@@ -60,12 +63,12 @@ class Dialler:
         runtime: Runtime,
         hello: Callable[[], Hello],
         purpose: Purpose,
-        expected_name: str | None,
+        admit: Callable[[Hello], Refusal | None],
         address: Address,
         timings: Timings,
         events: Events,
     ) -> None:
-        """`hello` is asked at each attempt; `expected_name`: refuse whoever else answers."""
+        """`hello` is asked at each attempt; `admit` is asked of whoever answers, beyond the handshake's own rules."""
         self.state = State.IDLE
         self.epoch = 0
         self.address = address
@@ -74,13 +77,15 @@ class Dialler:
         self._runtime = runtime
         self._hello = hello
         self._purpose = purpose
-        self._expected_name = expected_name
+        self._admit = admit
         self._timings = timings
         self._events = events
         unanswered = timings.link_unanswered_ns if purpose is Purpose.RAFT else timings.call_unanswered_ns
         self._silent_pings_max = max(1, unanswered // timings.ping_ns)
         self._silent_pings = 0
         self._failures = 0
+        self._up_ns = 0
+        """When the present connection was established."""
         self._keep = False
         self._attempt: _Attempt | None = None
         self._timer: Timer | None = None
@@ -128,7 +133,8 @@ class Dialler:
                 self._attempt = None
                 host, port = self.address
                 cause = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
-                self._attempt_failed(f"dial {host}:{port}: {cause}")
+                refused = isinstance(error, ConnectionRefusedError)
+                self._attempt_failed(f"dial {host}:{port}: {cause}", refused=refused)
 
         self._dial = self._runtime.network.dial(self.address, attempt.channel, self._timings.connect_ns, failed)
 
@@ -172,8 +178,8 @@ class Dialler:
         theirs = decode_hello(payload)
         assert self._mine is not None
         refusal = theirs if isinstance(theirs, Refusal) else check(self._mine, theirs, self._purpose)
-        if isinstance(theirs, Hello) and refusal is None and self._expected_name not in (None, theirs.node_name):
-            refusal = Refusal("wrong node", f"{theirs.node_name} answers where {self._expected_name} was expected")
+        if isinstance(theirs, Hello) and refusal is None:
+            refusal = self._admit(theirs)
         if isinstance(theirs, Refusal) or refusal is not None:
             assert refusal is not None
             attempt.channel.abort("refused", refusal.text)
@@ -182,7 +188,7 @@ class Dialler:
         self.epoch += 1
         self._failures = 0
         self._silent_pings = 0
-        self.heard_ns = self._runtime.clock.monotonic_ns()
+        self.heard_ns = self._up_ns = self._runtime.clock.monotonic_ns()
         self._set_timer(self._timings.ping_ns, self._ping)
         self._events.up(theirs)
 
@@ -209,23 +215,28 @@ class Dialler:
             return
         self._attempt = None
         if self.state is State.UP:
-            self._rest()
+            # One that ended as soon as it was there would end so again.
+            lived = self._runtime.clock.monotonic_ns() - self._up_ns >= self._timings.ping_ns
+            self._rest(at_once=lived)
             self._events.down(text)
         else:
             self._attempt_failed(text)
 
-    def _attempt_failed(self, text: str) -> None:
+    def _attempt_failed(self, text: str, *, refused: bool = False) -> None:
         self._failures += 1
         self._rest()
-        self._events.failed(text)
+        self._events.failed(text, refused)
 
-    def _rest(self) -> None:
+    def _rest(self, *, at_once: bool = False) -> None:
         """Wait for the next attempt, longer after each failure, never in step with others; or stop."""
         self._cancel_timer()
         if not self._keep:
             self.state = State.IDLE
             return
         self.state = State.WAITING
+        if at_once:
+            self._timer = self._runtime.clock.call_soon(self._attempt_now)
+            return
         bound = min(self._timings.redial_ns_max, self._timings.redial_ns_min << min(self._failures, 16))
         self._set_timer(int(bound * (0.5 + self._runtime.random.random() / 2)), self._attempt_now)
 

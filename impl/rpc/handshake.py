@@ -45,6 +45,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     """0 for client agents."""
     role: AgentRole
     purpose: Purpose
+    storage_id: str = ""
+    """Of a server's data directory: whoever lost it is another server under the same name. "" for client agents."""
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):

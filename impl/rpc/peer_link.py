@@ -16,7 +16,7 @@ from typing import Protocol
 from impl.rpc.channel import BadFrame
 from impl.rpc.dialler import Dialler, State
 from impl.rpc.framing import FrameKind, checksum
-from impl.rpc.handshake import Hello, Purpose
+from impl.rpc.handshake import Hello, Purpose, Refusal
 from impl.rpc.timings import Timings
 from impl.runtime.interfaces import Address, Runtime
 
@@ -28,7 +28,10 @@ class LinkEvents(Protocol):
         """The link is up; `hello` is the peer's."""
 
     def lost(self, reason: str) -> None:
-        """The link was up and is down."""
+        """The link was up and is down; it is dialled again at once."""
+
+    def refused(self) -> None:
+        """The peer's host answers that nobody listens at its address."""
 
 
 class PeerLink:
@@ -43,12 +46,21 @@ class PeerLink:
         timings: Timings,
         events: LinkEvents,
         report: Callable[[str], None] = lambda text: None,
+        admit: Callable[[Hello], Refusal | None] = lambda hello: None,
     ) -> None:
-        """`report` hears why attempts fail, once per reason until the link was up again."""
+        """`report` hears why attempts fail, once per reason until the link was up again; `admit` is asked of whoever
+        answers under the expected name.
+        """
         self._link_events = events
         self._report = report
         self._reported: set[str] = set()
-        self._dialler = Dialler(runtime, hello, Purpose.RAFT, expected_name, address, timings, self)
+
+        def expect(theirs: Hello) -> Refusal | None:
+            if theirs.node_name != expected_name:
+                return Refusal("wrong node", f"{theirs.node_name} answers where {expected_name} was expected")
+            return admit(theirs)
+
+        self._dialler = Dialler(runtime, hello, Purpose.RAFT, expect, address, timings, self)
         self._dialler.start(keep=True)
 
     @property
@@ -96,8 +108,10 @@ class PeerLink:
         """As `dialler.Events.down`."""
         self._link_events.lost(text)
 
-    def failed(self, text: str) -> None:
+    def failed(self, text: str, refused: bool) -> None:
         """As `dialler.Events.failed`."""
+        if refused:
+            self._link_events.refused()
         if text not in self._reported:
             self._reported.add(text)
             self._report(text)

@@ -98,9 +98,11 @@ class RpcServer:
         service: Service,
         timings: Timings,
         report: Callable[[str], None],
+        admit: Callable[[Hello], Refusal | None],
     ) -> None:
         """Not for callers: use `listen`."""
         self.service = service
+        self.admit = admit
         self.timings = timings
         self.hello = hello
         self._runtime = runtime
@@ -122,12 +124,14 @@ class RpcServer:
         service: Service,
         timings: Timings | None = None,
         report: Callable[[str], None] = lambda text: None,
+        admit: Callable[[Hello], Refusal | None] = lambda hello: None,
     ) -> RpcServer:
-        """Listen. `hello` is asked at each handshake; `report` hears of refused connections, once per cause and peer.
+        """Listen. `hello` is asked at each handshake; `report` hears of refused connections, once per cause and peer;
+        `admit` is asked of whoever introduces itself, beyond the handshake's own rules.
 
         Raises OSError when the address is in use or not of this machine.
         """
-        server = cls(runtime, hello, service, timings or Timings(), report)
+        server = cls(runtime, hello, service, timings or Timings(), report, admit)
         server._listener = await runtime.network.listen(address, server._accept)
         server._sweeper = runtime.clock.call_later(SWEEP_NS, server._sweep)
         return server
@@ -255,6 +259,8 @@ class _Accepted:
             raise BadFrame(f"{kind.name} before the handshake")
         mine, theirs = self._server.hello(), decode_hello(payload)
         refusal = theirs if isinstance(theirs, Refusal) else check(mine, theirs, theirs.purpose)
+        if isinstance(theirs, Hello) and refusal is None:
+            refusal = self._server.admit(theirs)
         if refusal is not None:
             self.channel.send(FrameKind.REFUSAL, encode_handshake(refusal))
             self.channel.close(refusal.cause, refusal.text)

@@ -102,6 +102,7 @@ class Link:
     def __init__(self, runtime: Runtime, address: Address, timings: Timings = CALM, name: str = "a") -> None:
         self.connected: list[Hello] = []
         self.lost_because: list[str] = []
+        self.refusals = 0
         self.reports: list[str] = []
         self.link = PeerLink(runtime, hello(name), "b", address, timings, self._events(), self.reports.append)
 
@@ -114,6 +115,9 @@ class Link:
 
             def lost(self, reason: str) -> None:
                 outer.lost_because.append(reason)
+
+            def refused(self) -> None:
+                outer.refusals += 1
 
         return Events()
 

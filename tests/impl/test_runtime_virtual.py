@@ -66,6 +66,9 @@ class Heard:
     def lost(self, reason: str) -> None:
         self.lost_because.append(reason)
 
+    def refused(self) -> None:
+        """Not of interest."""
+
 
 class Pair:
     """Hosts a and b; a has a link to b."""
