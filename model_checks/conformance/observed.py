@@ -14,9 +14,14 @@ from spec.raft.log import Log
 from spec.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    LeaseEnded,
     Message,
+    PreVoteRequest,
+    PreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from spec.raft.types import Point, Server
 
@@ -39,12 +44,21 @@ def observed(s: Server) -> State:
         s.round,
         s.votes,
         s.match_index,
+        memory.snapshot,
+        memory.base,
+        s.heard_at,
+        s.pre_votes,
+        s.lease_ended,
+        s.urged_by,
+        s.transferring,
+        log.configuration_index,
     )
 
 
 def described_point(point: Point) -> DiskPoint:
     """A disk point as traces write it."""
-    return DiskPoint(point.term, point.voted_for, point.log.length, digest_of(point.log))
+    log = point.log
+    return DiskPoint(point.term, point.voted_for, log.length, digest_of(log), point.snapshot, point.base)
 
 
 def recovered_point(state: State) -> DiskPoint:
@@ -64,7 +78,7 @@ def send_arguments(line: Send) -> tuple[object, ...] | None:
             return (line.to, fields.get("success"), fields.get("match_index"))
         case "vote_response":
             return (line.to, fields.get("vote_granted"))
-        case "request_vote":
+        case "request_vote" | "request_pre_vote" | "install_snapshot" | "timeout_now":
             return (line.to,)
         case _:
             return None
@@ -87,8 +101,23 @@ def recorded_fields(m: Message, log: Log) -> dict[str, int | bool | str]:
         case AppendEntriesResponse():
             return {"term": m.term, "success": m.success, "match_index": m.match_index, "round": m.round}
         case RequestVoteRequest():
-            return {"term": m.term, "last_log_index": m.last_log_index, "last_log_term": m.last_log_term}
+            last_index, last_term = m.last_log_index, m.last_log_term
+            return {"term": m.term, "last_log_index": last_index, "last_log_term": last_term, "urged_by": m.urged_by}
         case RequestVoteResponse():
             return {"term": m.term, "vote_granted": m.vote_granted}
+        case PreVoteRequest():
+            return {"term": m.term, "last_log_index": m.last_log_index, "last_log_term": m.last_log_term}
+        case PreVoteResponse():
+            return {"term": m.term, "granted": m.granted}
+        case InstallSnapshotRequest():
+            return {
+                "term": m.term,
+                "last_index": m.last_index,
+                "last_term": m.last_term,
+                "digest": digest_of(m.log),
+                "round": m.round,
+            }
+        case TimeoutNow() | LeaseEnded():
+            return {"term": m.term}
         case _:
             assert_never(m)
