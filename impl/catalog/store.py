@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import assert_never
 
 import msgspec
-from sortedcontainers import SortedDict
 
 from impl.catalog.commands import (
     Command,
@@ -32,6 +31,7 @@ from impl.catalog.commands import (
     KvSet,
     Noop,
 )
+from impl.catalog.table import Table
 
 
 class KvEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -60,17 +60,19 @@ class KeysAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Store:
-    """Keys with their indexes, and the tombstones of deleted ones. Both are ordered by key, for prefixes."""
+    """Keys with their indexes, and the tombstones of deleted ones. Snapshots of it: `impl/catalog/snapshot.py`."""
 
     def __init__(self, changed: Callable[[str], None] | None = None) -> None:
         """`changed` is called with each key that a command created, changed or deleted: it wakes blocked queries."""
-        self._entries: SortedDict[str, KvEntry] = SortedDict()
-        self._tombstones: SortedDict[str, int] = SortedDict()
-        self._table_index = 0
+        self.entries: Table[KvEntry] = Table()
+        self.tombstones: Table[int] = Table()
+        """Index of the newest deletion of a key or of the tree under it."""
+        self.index = 0
+        """Of the last entry that changed either table."""
         self._changed = changed if changed is not None else _unwatched
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def apply(self, command: Command, index: int) -> bool:
         """Apply the command committed at `index`; return what the writer is told (ARCHITECTURE.md, section 7)."""
@@ -95,20 +97,20 @@ class Store:
 
     def get(self, key: str) -> KvAnswer:
         """One key: `["kv-get", key]`."""
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if entry is None:
-            return KvAnswer(max(self._table_index, 1), ())
+            return KvAnswer(max(self.index, 1), ())
         return KvAnswer(entry.modify_index, (entry,))
 
     def list_prefix(self, prefix: str) -> KvAnswer:
         """Every key that starts with `prefix`: `["kv-list", prefix]`."""
-        entries = tuple(map(self._entries.__getitem__, self._under(self._entries, prefix)))
+        entries = tuple(map(self.entries.__getitem__, self.entries.under(prefix)))
         if not prefix:
-            return KvAnswer(max(self._table_index, 1), entries)
+            return KvAnswer(max(self.index, 1), entries)
         newest = max((entry.modify_index for entry in entries), default=0)
-        for key in self._under(self._tombstones, prefix):
-            newest = max(newest, self._tombstones[key])
-        return KvAnswer(max(newest or self._table_index, 1), entries)
+        for key in self.tombstones.under(prefix):
+            newest = max(newest, self.tombstones[key])
+        return KvAnswer(max(newest or self.index, 1), entries)
 
     def list_keys(self, prefix: str, separator: str) -> KeysAnswer:
         """The keys that start with `prefix`, each cut after the first `separator` that follows the prefix."""
@@ -119,58 +121,49 @@ class Store:
         return KeysAnswer(answer.index, tuple(dict.fromkeys(found)))
 
     def _set(self, key: str, value: bytes, flags: int, index: int) -> None:
-        old = self._entries.get(key)
+        old = self.entries.get(key)
         if old is None:
             entry = KvEntry(key, flags, value, index, index)
         elif old.value == value and old.flags == flags:
             return
         else:
             entry = KvEntry(key, flags, value, old.create_index, index, old.lock_index)
-        self._entries[key] = entry
-        self._table_index = index
+        self.entries.put(key, entry)
+        self.index = index
         self._changed(key)
 
     def _check_and_set(self, command: KvCas, index: int) -> bool:
-        old = self._entries.get(command.key)
+        old = self.entries.get(command.key)
         if command.index != (0 if old is None else old.modify_index):
             return False
         self._set(command.key, command.value, command.flags, index)
         return True
 
     def _delete(self, key: str, index: int) -> None:
-        if self._entries.pop(key, None) is None:
+        if self.entries.pop(key) is None:
             return
-        self._tombstones[key] = index
-        self._table_index = index
+        self.tombstones.put(key, index)
+        self.index = index
         self._changed(key)
 
     def _check_and_delete(self, command: KvDeleteCas, index: int) -> bool:
-        old = self._entries.get(command.key)
+        old = self.entries.get(command.key)
         if old is not None and old.modify_index != command.index:
             return False
         self._delete(command.key, index)
         return True
 
     def _delete_tree(self, prefix: str, index: int) -> None:
-        doomed = list(self._under(self._entries, prefix))
+        doomed = self.entries.under(prefix)
         if not doomed:
             return
         for key in doomed:
-            del self._entries[key]
+            self.entries.pop(key)
         if prefix:
-            self._tombstones[prefix] = index
-        self._table_index = index
+            self.tombstones.put(prefix, index)
+        self.index = index
         for key in doomed:
             self._changed(key)
-
-    @staticmethod
-    def _under(table: SortedDict, prefix: str) -> list[str]:
-        found: list[str] = []
-        for key in table.irange(minimum=prefix):
-            if not key.startswith(prefix):
-                break
-            found.append(key)
-        return found
 
 
 def _unwatched(key: str) -> None:

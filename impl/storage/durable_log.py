@@ -8,15 +8,17 @@ that allocates again on each write; what such a write left is overwritten with z
 Single-threaded by contract: all calls come from one thread at a time (the executor's). After a fatal error the log
 refuses every call: a second fsync would confirm what the first one lost.
 
-It must not know Raft's rules beyond the order of its records. Old segments are never removed (there are no snapshots
-yet).
+A snapshot marker forgets the entries up to its base. Once it is durable, `remove_forgotten` removes the oldest segments
+as far as they hold nothing else: each segment carries the genesis and the newest marker, so the first one that is left
+says what the log was when it began.
+
+It must not know Raft's rules beyond the order of its records, nor what is in a snapshot.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import assert_never
 
 from impl.runtime.interfaces import Disk, File
 from impl.storage.errors import (
@@ -28,8 +30,9 @@ from impl.storage.errors import (
     StorageError,
     WriteFailed,
 )
-from impl.storage.records import Entry, Genesis, HardState, Record, Recovered
-from impl.storage.recovery import SUFFIX, UNFINISHED, Tail, recover, segment_name
+from impl.storage.log_state import LogState
+from impl.storage.records import Entry, HardState, Record, Recovered, SnapshotMarker
+from impl.storage.recovery import SUFFIX, UNFINISHED, Found, Tail, recover, segment_name
 from impl.storage.segment import HEADER_BYTES, SEGMENT_BYTES, SegmentHeader, encode_header, encode_records
 
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -38,15 +41,16 @@ _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 class DurableLog:
     """A log that is open for appending. Made by `open`."""
 
-    def __init__(self, disk: Disk, directory: str, node_id: str, segment_bytes: int, recovered: Recovered) -> None:
+    def __init__(self, disk: Disk, directory: str, node_id: str, segment_bytes: int, found: Found) -> None:
         """Not for callers: use `open`."""
         self._disk = disk
         self._directory = directory
         self._node_id = node_id
         self._segment_bytes = segment_bytes
-        self._genesis = recovered.genesis is not None
-        self._hard_state = recovered.hard_state
-        self._last_index = len(recovered.entries)
+        self._state = found.state
+        self._segments = list(found.segments)
+        """(sequence, highest index of an entry in it) of each segment."""
+        self._durable_base = found.state.base
         self._file: File | None = None
         self._sequence = 0
         self._size = 0
@@ -70,11 +74,11 @@ class DurableLog:
         UnsupportedFormat, ForeignDirectory, DiskFull, FsyncFailed, WriteFailed.
         """
         disk.make_directories(directory)
-        recovered, tail = recover(disk, directory, node_id)
-        if must_exist and not tail.sequence:
+        recovered, found = recover(disk, directory, node_id)
+        if must_exist and not found.segments:
             raise CorruptLog(segment_name(1), 0, 0, "the segment is missing: the directory held a log and does not now")
-        log = cls(disk, directory, node_id, segment_bytes, recovered)
-        log._begin(tail)
+        log = cls(disk, directory, node_id, segment_bytes, found)
+        log._begin(found.tail)
         return log, recovered
 
     def append(self, records: Sequence[Record]) -> None:
@@ -86,16 +90,19 @@ class DurableLog:
         LogClosed.
         """
         self._usable()
-        after = self._check_order(records)
+        after, replacing = self._check_order(records)
         self._scrub()
-        data, crc = encode_records(tuple(records), self._crc, self._end - self._synced_end)
+        data, crc = encode_records(records, self._crc, self._end - self._synced_end, replacing)
         if self._end + len(data) > self._size:
             self._roll(len(data))
-            data, crc = encode_records(tuple(records), self._crc, 0)
+            data, crc = encode_records(records, self._crc, 0, replacing)
         self._write(self._end, data)
         self._end += len(data)
         self._crc = crc
-        self._hard_state, self._last_index, self._genesis = after
+        self._state = after
+        sequence, highest = self._segments[-1]
+        highest = max([highest, *(record.index for record in records if isinstance(record, Entry))])
+        self._segments[-1] = (sequence, highest)
 
     def sync(self) -> None:
         """Make everything appended durable (fdatasync). Raises FsyncFailed, after which the log refuses all use."""
@@ -104,6 +111,26 @@ class DurableLog:
             return
         self._sync_file(self._open_file())
         self._synced_end, self._dirty = self._end, False
+        self._durable_base = self._state.base
+
+    def remove_forgotten(self) -> int:
+        """Remove the oldest segments whose entries a durable snapshot marker forgets; returns how many.
+
+        They go one by one, the oldest first, each for good before the next: whatever is left is a log without gaps.
+        Raises WriteFailed, FsyncFailed, LogClosed.
+        """
+        self._usable()
+        removed = 0
+        while len(self._segments) > 1 and 0 < self._durable_base >= self._segments[0][1]:
+            path = f"{self._directory}/{segment_name(self._segments[0][0])}"
+            try:
+                self._disk.remove(path)
+            except OSError as error:
+                raise self._fatal(WriteFailed(path, error)) from error
+            self._sync_directory()
+            del self._segments[0]
+            removed += 1
+        return removed
 
     def close(self) -> None:
         """Release the file. What was not synced may be lost."""
@@ -115,12 +142,12 @@ class DurableLog:
     @property
     def last_index(self) -> int:
         """Index of the last entry appended; 0 if there is none."""
-        return self._last_index
+        return self._state.last_index
 
     @property
     def hard_state(self) -> HardState:
         """In force after everything appended."""
-        return self._hard_state
+        return self._state.hard_state
 
     def _begin(self, tail: Tail) -> None:
         """Remove what an unfinished roll left; zero a torn tail; sync; or make the first segment."""
@@ -141,45 +168,54 @@ class DurableLog:
         self._sync_directory()
         self._synced_end, self._dirty = self._end, False
 
-    def _check_order(self, records: Sequence[Record]) -> tuple[HardState, int, bool]:
-        """What the log will be after `records`; raises OutOfOrder if they do not continue it."""
-        hard_state, last_index, genesis = self._hard_state, self._last_index, self._genesis
-        for record in records:
-            match record:
-                case Entry(index):
-                    if not 1 <= index <= last_index + 1:
-                        raise OutOfOrder(f"entry {index} cannot follow entry {last_index}")
-                    last_index = index
-                case HardState(term):
-                    if term < hard_state.term:
-                        raise OutOfOrder(f"term {term} cannot follow term {hard_state.term}")
-                    hard_state = record
-                case Genesis():
-                    if genesis:
-                        raise OutOfOrder("the log has a genesis already")
-                    genesis = True
-                case _:
-                    assert_never(record)
-        return hard_state, last_index, genesis
+    def _check_order(self, records: Sequence[Record]) -> tuple[LogState, list[int]]:
+        """What the log will be after `records`, and which of them are snapshot markers that replace it.
+
+        Raises OutOfOrder if they do not continue it.
+        """
+        after, replacing = self._state.copy(), list[int]()
+        for position, record in enumerate(records):
+            replaces = isinstance(record, SnapshotMarker) and not after.holds(record.index, record.term)
+            if replaces:
+                replacing.append(position)
+            cause = after.take(record, replaces)
+            if cause:
+                raise OutOfOrder(cause)
+        return after, replacing
 
     def _roll(self, needed: int) -> None:
         """Begin a new segment with room for `needed` bytes. On DiskFull the current one stays in use."""
         if self._file is not None:
             self.sync()
-        size = max(self._segment_bytes, HEADER_BYTES + needed)
-        block, crc = encode_header(
-            SegmentHeader(
-                self._sequence + 1, self._node_id, size, self._end, self._crc, self._last_index, self._hard_state
-            )
+        state, carried = self._state, self._carried()
+        room = sum(len(encode_records([record], 0, 0)[0]) for record in carried)
+        size = max(self._segment_bytes, HEADER_BYTES + room + needed)
+        header = SegmentHeader(
+            self._sequence + 1,
+            self._node_id,
+            size,
+            self._end,
+            self._crc,
+            state.last_index,
+            state.hard_state,
+            len(carried),
         )
+        block, crc = encode_header(header)
+        repeated, crc = encode_records(carried, crc, 0)
+        block += repeated
         path = f"{self._directory}/{segment_name(self._sequence + 1)}"
         file = self._make_file(path, size, block)
         if self._file is not None:
             self._file.close()
         self._file = file
         self._sequence, self._size, self._crc = self._sequence + 1, size, crc
-        self._end = self._synced_end = self._scrub_end = HEADER_BYTES
+        self._end = self._synced_end = self._scrub_end = len(block)
         self._dirty = False
+        self._segments.append((self._sequence, 0))
+
+    def _carried(self) -> list[Record]:
+        """What a segment repeats, so that those before it are not needed to understand it."""
+        return [record for record in (self._state.genesis, self._state.snapshot) if record is not None]
 
     def _make_file(self, path: str, size: int, block: bytes) -> File:
         """A preallocated segment with its header, durable under its name: a segment that exists is complete."""

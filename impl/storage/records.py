@@ -3,7 +3,9 @@
 Terms and votes are records of the same log as entries (ARCHITECTURE.md section 3, "One log on disk"), so that what
 survives a crash is a prefix of what was written: one of the *points* of the spec. Truncation is not a record: an
 entry whose index is not beyond the last one replaces everything from its index on (raft.tla
-HandleAppendEntriesRequest, conflict).
+HandleAppendEntriesRequest, conflict). A snapshot marker says that the state machine up to some index is in a file of
+its own, which was durable before, and that the entries up to a base are forgotten; if the log does not hold the
+snapshot's last entry, the marker replaces all of it (Ongaro 2014, figure 5.3, steps 6 and 7).
 
 This module must not do I/O: it says what the records are.
 """
@@ -16,7 +18,7 @@ from typing import TypeAlias
 import msgspec
 
 from impl.raft.messages import Entry
-from impl.raft.ready import HardState
+from impl.raft.ready import HardState, SnapshotMarker
 
 
 class Voter(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -36,7 +38,7 @@ class Genesis(msgspec.Struct, frozen=True, array_like=True):
     """Sorted by name."""
 
 
-Record: TypeAlias = HardState | Entry | Genesis
+Record: TypeAlias = HardState | Entry | Genesis | SnapshotMarker
 """What `DurableLog.append` takes."""
 
 NO_HARD_STATE = HardState(0, None)
@@ -64,12 +66,14 @@ class Recovered:
     genesis: Genesis | None
     hard_state: HardState
     entries: tuple[Entry, ...]
-    """Indexes 1, 2, ... without gaps, after truncations."""
+    """Indexes base + 1, base + 2, ... without gaps, after truncations."""
     cut: Cut | None
     """Report it; nothing that was acknowledged is in it unless the disk itself broke its word."""
     records: int
     """How many records were read."""
     segments: int
+    snapshot: SnapshotMarker | None = None
+    """The newest; its base is the log's. None: no entry was ever forgotten."""
 
 
-__all__ = ["NO_HARD_STATE", "Cut", "Entry", "Genesis", "HardState", "Record", "Recovered", "Voter"]
+__all__ = ["NO_HARD_STATE", "Cut", "Entry", "Genesis", "HardState", "Record", "Recovered", "SnapshotMarker", "Voter"]

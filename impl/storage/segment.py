@@ -1,15 +1,19 @@
 """The format of a segment of the log: one header block, then records, then zeros up to the preallocated size.
 
-    header block (512 bytes): magic | format u32 | length of the body u32 | crc u32 | body (msgpack SegmentHeader) |
-    zeros record: crc u32 | previous u32 | length u32 | unsynced u32 | index u64 | term u64 | kind u8, 7 zeros |
-    payload | zeros to 8
+    header block (512 bytes): magic | format u32 | length of the body u32 | crc u32 | msgpack SegmentHeader | zeros
+    record: crc u32 | previous u32 | length u32 | unsynced u32 | index u64 | term u64 | kind u8 | variant u8 | 6 zeros |
+            payload | zeros to 8
 
 All integers are little-endian. `crc` is the CRC-32 of everything after it, padding included. `previous` is the `crc`
 of the predecessor (of the header block, for the first record): records form a chain, so one that was moved, doubled
 or left over from an older write does not fit. It is stored and not only mixed in, so that a record can be recognised
 as intact when its predecessor is damaged. `unsynced` is the number of bytes between the end of what was known to be
 durable when the record was written and its own start: an intact record testifies that everything before
-`offset - unsynced` had reached the disk.
+`offset - unsynced` had reached the disk. `variant` is the kind of an entry (impl/raft/messages.py), and of a snapshot
+marker, whether it replaces the log.
+
+A segment begins with the records that it *carries*: the genesis and the newest snapshot marker, repeated, so that the
+segments before it can be removed once their entries are forgotten.
 
 The first 20 bytes of the header block, and what its CRC covers, stay the same in every format version.
 
@@ -19,15 +23,16 @@ This module must not do I/O. Source: etcd `wal` (chained CRC, preallocated segme
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection, Sequence
 from typing import assert_never
 from zlib import crc32
 
 import msgspec
 
 from impl.storage.errors import CorruptLog, UnsupportedFormat
-from impl.storage.records import Entry, Genesis, HardState, Record
+from impl.storage.records import Entry, Genesis, HardState, Record, SnapshotMarker
 
-FORMAT = 1
+FORMAT = 2
 MAGIC = b"COMITIA\n"
 HEADER_BYTES = 512
 SEGMENT_BYTES = 8 * 1024 * 1024
@@ -37,14 +42,14 @@ MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 """No record is longer: a length beyond it is damage."""
 
 _PREFIX = struct.Struct("<8sIII")
-_RECORD = struct.Struct("<IIIIQQB7x")
-_AFTER_CRC = struct.Struct("<IIIQQB7x")
+_RECORD = struct.Struct("<IIIIQQBB6x")
+_AFTER_CRC = struct.Struct("<IIIQQBB6x")
 _CRC = struct.Struct("<I")
 RECORD_HEADER_BYTES = _RECORD.size
 ALIGNMENT = 8
 
-ENTRY, HARD_STATE, GENESIS = 1, 2, 3
-_KINDS = frozenset((ENTRY, HARD_STATE, GENESIS))
+ENTRY, HARD_STATE, GENESIS, SNAPSHOT_MARKER = 1, 2, 3, 4
+_KINDS = frozenset((ENTRY, HARD_STATE, GENESIS, SNAPSHOT_MARKER))
 _PADDING = tuple(bytes(n) for n in range(ALIGNMENT))
 
 
@@ -64,11 +69,14 @@ class SegmentHeader(msgspec.Struct, frozen=True, array_like=True):
     """Index of the last entry of the log when the segment began."""
     hard_state: HardState
     """In force when the segment began."""
+    carried: int
+    """How many of its first records only repeat what was in force when it began."""
 
 
 _decode_header_body = msgspec.msgpack.Decoder(SegmentHeader).decode
 _decode_voted_for = msgspec.msgpack.Decoder(str | None).decode
 _decode_genesis = msgspec.msgpack.Decoder(Genesis).decode
+_decode_marker = msgspec.msgpack.Decoder(SnapshotMarker).decode
 
 
 def encode_header(header: SegmentHeader) -> tuple[bytes, int]:
@@ -99,27 +107,33 @@ def decode_header(segment: str, data: bytes) -> tuple[SegmentHeader, int]:
         raise CorruptLog(segment, 0, 0, f"the header cannot be read: {error}") from error
 
 
-def encode_records(records: list[Record] | tuple[Record, ...], crc: int, unsynced: int) -> tuple[bytes, int]:
+def encode_records(
+    records: Sequence[Record], crc: int, unsynced: int, replacing: Collection[int] = ()
+) -> tuple[bytes, int]:
     """The bytes of `records` and the CRC of the last one.
 
-    `crc` is that of the predecessor; `unsynced` the bytes of the log written since the last sync.
+    `crc` is that of the predecessor; `unsynced` the bytes of the log written since the last sync; `replacing` the
+    positions of the snapshot markers that replace the log.
     """
     parts: list[bytes] = []
     add = parts.append
-    for record in records:
+    for position, record in enumerate(records):
+        variant = 0
         match record:
-            case Entry(index, term, payload):
+            case Entry(index, term, payload, variant):
                 kind = ENTRY
             case HardState(term, voted_for):
                 kind, index, payload = HARD_STATE, 0, msgspec.msgpack.encode(voted_for)
             case Genesis():
                 kind, index, term, payload = GENESIS, 0, 0, msgspec.msgpack.encode(record)
+            case SnapshotMarker(index, term):
+                kind, variant, payload = SNAPSHOT_MARKER, int(position in replacing), msgspec.msgpack.encode(record)
             case _:
                 assert_never(record)
         length = len(payload)
         if length > MAX_PAYLOAD_BYTES:
             raise ValueError(f"a record of {length} bytes: at most {MAX_PAYLOAD_BYTES}")
-        head = _AFTER_CRC.pack(crc, length, unsynced, index, term, kind)
+        head = _AFTER_CRC.pack(crc, length, unsynced, index, term, kind, variant)
         content = head + payload + _PADDING[-length % ALIGNMENT]
         crc = record_crc(content)
         add(_CRC.pack(crc))
@@ -144,6 +158,7 @@ class RawRecord(msgspec.Struct, frozen=True, gc=False):
     index: int
     term: int
     kind: int
+    variant: int
     payload: bytes
 
 
@@ -151,7 +166,7 @@ def read_record(data: memoryview, offset: int) -> RawRecord | str:
     """The record at `offset`, or why there is none."""
     if offset + RECORD_HEADER_BYTES > len(data):
         return "the segment ends within a record's header"
-    crc, previous, length, unsynced, index, term, kind = _RECORD.unpack_from(data, offset)
+    crc, previous, length, unsynced, index, term, kind, variant = _RECORD.unpack_from(data, offset)
     if kind not in _KINDS or length > MAX_PAYLOAD_BYTES:
         return "there is no record header"
     start = offset + RECORD_HEADER_BYTES
@@ -160,7 +175,8 @@ def read_record(data: memoryview, offset: int) -> RawRecord | str:
         return f"the record's length of {length} bytes exceeds the segment"
     if record_crc(data[offset + 4 : end]) != crc:
         return "the record's checksum does not match"
-    return RawRecord(offset, end, crc, previous, unsynced, index, term, kind, bytes(data[start : start + length]))
+    payload = bytes(data[start : start + length])
+    return RawRecord(offset, end, crc, previous, unsynced, index, term, kind, variant, payload)
 
 
 def extent(data: memoryview, offset: int) -> int:
@@ -176,8 +192,10 @@ def decode_record(raw: RawRecord) -> Record:
     """The record's meaning. Raises MsgspecError or UnicodeDecodeError if the payload is not what the kind says."""
     match raw.kind:
         case 1:
-            return Entry(raw.index, raw.term, raw.payload)
+            return Entry(raw.index, raw.term, raw.payload, raw.variant)
         case 2:
             return HardState(raw.term, _decode_voted_for(raw.payload))
+        case 4:
+            return _decode_marker(raw.payload)
         case _:
             return _decode_genesis(raw.payload)

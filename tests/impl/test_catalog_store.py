@@ -112,14 +112,14 @@ def test_the_store_is_as_consul_says(sentence: Callable[[], None]) -> None:
 
 
 def always_new_entry(store: Store, key: str, value: bytes, flags: int, index: int) -> None:
-    store._entries[key] = KvEntry(key, flags, value, index, index)
-    store._table_index = index
+    store.entries.put(key, KvEntry(key, flags, value, index, index))
+    store.index = index
 
 
 def unchanged_bumps(store: Store, key: str, value: bytes, flags: int, index: int) -> None:
-    old = store._entries.get(key)
-    store._entries[key] = KvEntry(key, flags, value, old.create_index if old else index, index)
-    store._table_index = index
+    old = store.entries.get(key)
+    store.entries.put(key, KvEntry(key, flags, value, old.create_index if old else index, index))
+    store.index = index
 
 
 def blind_set(store: Store, command: KvCas, index: int) -> bool:
@@ -128,7 +128,7 @@ def blind_set(store: Store, command: KvCas, index: int) -> bool:
 
 
 def strict_delete(store: Store, command: KvDeleteCas, index: int) -> bool:
-    old = store._entries.get(command.key)
+    old = store.entries.get(command.key)
     if old is None or old.modify_index != command.index:
         return False
     store._delete(command.key, index)
@@ -136,18 +136,18 @@ def strict_delete(store: Store, command: KvDeleteCas, index: int) -> bool:
 
 
 def delete_without_tombstone(store: Store, key: str, index: int) -> None:
-    if store._entries.pop(key, None) is not None:
-        store._table_index = index
+    if store.entries.pop(key) is not None:
+        store.index = index
 
 
 def delete_always_counts(store: Store, key: str, index: int) -> None:
-    store._entries.pop(key, None)
-    store._table_index = index
-    store._tombstones[key] = index
+    store.entries.pop(key)
+    store.index = index
+    store.tombstones.put(key, index)
 
 
 def delete_tree_key_by_key(store: Store, prefix: str, index: int) -> None:
-    for key in store._under(store._entries, prefix):
+    for key in store.entries.under(prefix):
         store._delete(key, index)
 
 
@@ -160,7 +160,7 @@ MUTANTS: list[tuple[str, Callable[..., object], Callable[[], None]]] = [
     ("_delete", delete_without_tombstone, a_list_has_the_highest_index_of_entries_and_tombstones),
     ("_delete", delete_always_counts, deleting_an_absent_key_changes_no_index),
     ("_delete_tree", delete_tree_key_by_key, a_deleted_tree_leaves_one_tombstone_at_its_prefix),
-    ("get", lambda store, key: KvAnswer(store._table_index, ()), an_index_is_never_below_one),
+    ("get", lambda store, key: KvAnswer(store.index, ()), an_index_is_never_below_one),
     ("get", lambda store, key: KvAnswer(1, ()), a_missing_key_has_the_index_of_the_table),
 ]
 

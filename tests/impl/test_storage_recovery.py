@@ -24,7 +24,7 @@ BATCHES: tuple[tuple[Record, ...], ...] = (
     (Genesis("cluster", (Voter("a", NODE), Voter("b", "id-b"), Voter("c", "id-c"))), HardState(1, "a")),
     (Entry(1, 1, b"one" * 40), Entry(2, 1, b"two")),
     (Entry(3, 1, b"three" * 100), HardState(2, None)),
-    # The rest begins a second segment. Entry 2 cuts the log.
+    # The rest begins a second segment, which repeats the genesis. Entry 2 cuts the log.
     (Entry(2, 2, b"two again" * 60), HardState(3, "b")),
     (Entry(3, 3, b"three again"), Entry(4, 3, b""), Entry(5, 3, b"five")),
 )
@@ -158,7 +158,7 @@ def splice() -> VirtualDisk:
     good, other = written(), written([*BATCHES[:-1], (Entry(3, 3, b"three  gain"), *BATCHES[-1][1:])])
     content, foreign = bytearray(good.content(LAST)), other.content(LAST)
     _, crc = segment.decode_header("", bytes(content))
-    place = scan.scan_segment("", bytes(content), crc).records[2]
+    place = scan.scan_segment("", bytes(content), crc).records[3]
     content[place.offset : place.end] = foreign[place.offset : place.end]
     good.put(LAST, bytes(content))
     return good
@@ -244,7 +244,7 @@ def test_an_unknown_format_version_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(segment, "FORMAT", 7)
         disk = written()
-    with pytest.raises(UnsupportedFormat, match="has log format 7, this version reads format 1"):
+    with pytest.raises(UnsupportedFormat, match="has log format 7, this version reads format 2"):
         open_log(disk)
 
 
@@ -318,14 +318,18 @@ def test_a_lost_sector_that_a_later_write_testifies_is_corruption(monkeypatch: p
     def lose_a_sector() -> Recovered | StorageError:
         disk = written([*BATCHES[:3], (Entry(4, 2, b"x" * 600),), (Entry(5, 2, b"y"),)])
         content = disk.content(LAST)
-        disk.put(LAST, content[:512] + bytes(512) + content[1024:])
+        _, crc = segment.decode_header("", content)
+        start = scan.scan_segment("", content, crc).records[1].offset
+        disk.put(LAST, content[:start] + bytes(1024 - start) + content[1024:])
         return reopen(disk)
 
     error = lose_a_sector()
     assert isinstance(error, CorruptLog)
     assert "had reached the disk" in str(error)
     encode = segment.encode_records
-    monkeypatch.setattr(durable_log, "encode_records", lambda records, crc, _: encode(records, crc, 2**31))
+    monkeypatch.setattr(
+        durable_log, "encode_records", lambda records, crc, _, *rest: encode(records, crc, 2**31, *rest)
+    )
     assert isinstance(lose_a_sector(), Recovered), "records that do not testify would have lost entries silently"
 
 
