@@ -23,10 +23,10 @@ from model_checks.conformance.payloads import (
 )
 from model_checks.conformance.server import ServerReplay
 from model_checks.conformance.trace import AnswerLine
-from spec.catalog.commands import Command
+from spec.catalog.commands import KvCommand
 from spec.catalog.queries import query
 from spec.catalog.state import State, initial_state
-from spec.catalog.transitions import apply
+from spec.catalog.transitions import Result, apply
 from spec.raft.types import Entry, Index, Role
 
 
@@ -92,7 +92,7 @@ class Answers:
     def judge(self, applied: list[Entry], payloads: Payloads) -> Divergence | None:
         """Replay the catalog over the applied log; the first answer that differs from it. Takes each answer once."""
         self.waiting.sort(key=lambda waiting: waiting.line.applied)
-        state, results = initial_state(), list[tuple[Command, bool]]()
+        state, results = initial_state(), list[tuple[KvCommand, Result]]()
         for waiting in self.waiting:
             try:
                 while len(results) < waiting.line.applied:
@@ -110,7 +110,7 @@ class Answers:
         return None
 
 
-def judge_answer(state: State, results: list[tuple[Command, bool]], line: AnswerLine) -> None:
+def judge_answer(state: State, results: list[tuple[KvCommand, Result]], line: AnswerLine) -> None:
     """Compare one answer with the catalog at its index. Raises Divergence, Malformed."""
     if line.mode == "write":
         command, result = results[line.index - 1]

@@ -14,12 +14,12 @@ import msgspec
 
 from spec.catalog.commands import (
     CheckAndSet,
-    Command,
     Delete,
     DeleteCheckAndSet,
     DeleteTree,
     Get,
     Keys,
+    KvCommand,
     List,
     Noop,
     Request,
@@ -36,7 +36,7 @@ class Malformed(Exception):
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 
 
-def decoded_command(payload: bytes) -> Command:
+def decoded_command(payload: bytes) -> KvCommand:
     """The command in an entry's payload. Raises Malformed."""
     try:
         fields = _decode(payload)
@@ -59,7 +59,7 @@ def decoded_command(payload: bytes) -> Command:
             raise Malformed(f"{str(fields)[:80]} is not a command of the replicated log")
 
 
-def described_command(command: Command) -> tuple[str | int, ...]:
+def described_command(command: KvCommand) -> tuple[str | int, ...]:
     """A write as answers name it: its value and flags left out."""
     match command:
         case Noop():

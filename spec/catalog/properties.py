@@ -1,28 +1,84 @@
 """What holds in every state of the catalog and over every command, whatever the log says.
 
-Source: Consul, "KV Store - HTTP API" (CreateIndex, ModifyIndex) and "Blocking Queries" (index).
+Source: Consul, "KV Store - HTTP API" (CreateIndex, ModifyIndex), "Blocking Queries" (index), "Sessions" (what a
+session's end means), "Catalog HTTP API" (what needs what).
 """
 
 from __future__ import annotations
 
-from spec.catalog.commands import Get
+from spec.catalog.commands import Get, Request
 from spec.catalog.queries import query
-from spec.catalog.state import State
+from spec.catalog.state import Index, State, Status, node_key, row_key
 
 
-def indexes_are_ordered(state: State, last_applied: int) -> bool:
-    """0 < CreateIndex <= ModifyIndex <= the tables' indexes <= the last applied index."""
-    rows = (row for _, row in state.rows.items())
+def indexes_are_ordered(state: State, last_applied: Index) -> bool:
+    """0 < CreateIndex <= ModifyIndex <= the table's index <= the last applied index, in every table."""
+    tables = (
+        (state.rows.items(), state.rows_index),
+        (state.nodes.items(), state.index("nodes")),
+        (state.services.items(), state.index("services")),
+        (state.checks.items(), state.index("checks")),
+        (state.sessions.items(), state.index("sessions")),
+    )
     return (
-        all(0 < row.create_index <= row.modify_index <= state.rows_index for row in rows)
+        all(0 < row.create_index <= row.modify_index <= index for rows, index in tables for _, row in rows)
         and all(0 < index <= state.tombstones_index for _, index in state.tombstones.items())
+        and all(0 < index <= last_applied for _, index in state.indexes.items())
         and state.table_index <= last_applied
     )
 
 
-def change_is_announced(before: State, after: State, key: str) -> bool:
-    """If a command changed what a read of `key` answers, its index grew: a blocking query misses nothing."""
-    (old_index, old), (new_index, new) = query(before, Get(key)), query(after, Get(key))
+def references_exist(state: State) -> bool:
+    """Instances and sessions have their node, checks their node and instance, sessions their checks, none critical."""
+    services = all(node_key(service.node) in state.nodes for _, service in state.services.items())
+    checks = all(
+        node_key(check.node) in state.nodes
+        and (not check.service_id or row_key(check.node, check.service_id) in state.services)
+        for _, check in state.checks.items()
+    )
+    return services and checks and all(rests(state, session) for session, _ in state.sessions.items())
+
+
+def rests(state: State, session_id: str) -> bool:
+    """Whether what a session depends on is there and healthy."""
+    session = state.sessions.get(session_id)
+    if session is None or node_key(session.node) not in state.nodes:
+        return False
+    checks = [state.checks.get(row_key(session.node, check_id)) for check_id in session.checks]
+    return all(check is not None and check.status is not Status.CRITICAL for check in checks)
+
+
+def only_sessions_hold_locks(state: State) -> bool:
+    """A session that ended holds nothing; a key that is held was acquired."""
+    held = [row for _, row in state.rows.items() if row.session]
+    return all(row.session in state.sessions and row.lock_index > 0 for row in held)
+
+
+def holds_are_numbered(before: State, after: State) -> bool:
+    """A key that another session holds now than before, or none, has another (CreateIndex, LockIndex), unless none
+    holds it now: so (key, CreateIndex, LockIndex) names one hold.
+    """
+    for key, row in after.rows.items():
+        old = before.rows.get(key)
+        if old is None or not row.session or old.session == row.session:
+            continue
+        if (row.create_index, row.lock_index) <= (old.create_index, old.lock_index):
+            return False
+    return True
+
+
+def nobody_is_robbed(before: State, after: State) -> bool:
+    """A key passes from one session to another only through nobody, or by the end of the first."""
+    pairs = ((before.rows.get(key), row) for key, row in after.rows.items())
+    return all(
+        old is None or not old.session or row.session in ("", old.session) or old.session not in after.sessions
+        for old, row in pairs
+    )
+
+
+def change_is_announced(before: State, after: State, request: Request) -> bool:
+    """If a command changed an answer, the answer's index grew: a blocking query misses nothing."""
+    (old_index, old), (new_index, new) = query(before, request), query(after, request)
     return old == new or new_index > old_index
 
 

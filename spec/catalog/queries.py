@@ -1,22 +1,75 @@
 """`query(state, request) -> (index, answer)`: what a read is told, and the index that it may wait on (X-Consul-
 Index).
 
-Source: Consul, "KV Store - HTTP API" and "Blocking Queries" ("the index must be greater than zero"); its KVS
-endpoint.
+The index of an answer grows with every change of the answer, so that a blocking query misses nothing. It may grow
+without one, and in few cases that Consul's users know it goes back (`kv.delete_tree`, reaped tombstones, a service
+that vanished). Source: Consul, "Blocking Queries" ("the index must be greater than zero"); the KV, catalog, health and
+session HTTP APIs.
 """
 
 from __future__ import annotations
 
 from typing import assert_never
 
-from spec.catalog.commands import Get, Keys, List, Request
-from spec.catalog.state import Row, State
+import msgspec
 
-Answer = tuple[Row, ...] | tuple[str, ...]
+from spec.catalog import registry, sessions
+from spec.catalog.commands import (
+    ChecksInState,
+    Get,
+    GetSession,
+    Keys,
+    List,
+    ListNodes,
+    ListServices,
+    ListSessions,
+    NodeChecks,
+    NodeServices,
+    Request,
+    ServiceChecks,
+    ServiceHealth,
+    ServiceInstances,
+)
+from spec.catalog.state import Check, Index, Node, Pairs, Row, Service, Session, State, Status, node_key
 
 
-def query(state: State, request: Request) -> tuple[int, Answer]:
-    """The answer to `request`, rows or names in the order of their keys, with its index."""
+class Instance(msgspec.Struct, frozen=True):
+    """An instance of a service, its node, and for health answers the checks of both, the node's first."""
+
+    node: Node
+    service: Service
+    checks: tuple[Check, ...] = ()
+
+
+class OfNode(msgspec.Struct, frozen=True):
+    """A node and the instances on it, by id."""
+
+    node: Node
+    services: tuple[Service, ...]
+
+
+class Tags(msgspec.Struct, frozen=True):
+    """A service's name and all tags of its instances, sorted."""
+
+    service: str
+    tags: tuple[str, ...]
+
+
+Answer = (
+    tuple[Row, ...]
+    | tuple[str, ...]
+    | tuple[Node, ...]
+    | tuple[Tags, ...]
+    | tuple[Instance, ...]
+    | tuple[OfNode, ...]
+    | tuple[Check, ...]
+    | tuple[Session, ...]
+)
+"""Rows in the order of their keys. A single thing is a tuple of one or none."""
+
+
+def query(state: State, request: Request) -> tuple[Index, Answer]:
+    """The answer to `request`, with its index."""
     match request:
         case Get():
             row = state.rows.get(request.key)
@@ -25,11 +78,62 @@ def query(state: State, request: Request) -> tuple[int, Answer]:
             return list_index(state, request.prefix), tuple(row for _, row in state.rows.with_prefix(request.prefix))
         case Keys():
             return list_index(state, request.prefix), names(state, request.prefix, request.separator)
+        case GetSession():
+            session = state.sessions.get(request.session_id)
+            return at_least_one(state.index("sessions")), () if session is None else (session,)
+        case ListSessions():
+            everybody = tuple(session for _, session in state.sessions.items())
+            chosen = sessions.of_node(state, request.node) if request.node else everybody
+            return at_least_one(state.index("sessions")), chosen
+        case ServiceInstances():
+            return at_least_one(service_index(state, request.service, "services", "nodes")), instances(state, request)
+        case ServiceHealth():
+            return at_least_one(service_index(state, request.service, "services", "nodes", "checks")), healthy(
+                state, request
+            )
+        case NodeServices():
+            return at_least_one(node_index(state, request.node)), of_node(state, request.node)
+        case _:
+            return table_query(state, request)
+
+
+def table_query(
+    state: State, request: ListNodes | ListServices | NodeChecks | ServiceChecks | ChecksInState
+) -> tuple[Index, Answer]:
+    """The requests whose index is that of a whole table."""
+    match request:
+        case ListNodes():
+            nodes = tuple(node for _, node in state.nodes.items() if has_meta(node, request.meta))
+            return at_least_one(state.index("nodes")), nodes
+        case ListServices():
+            tables = ("services", "nodes") if request.meta else ("services",)
+            return at_least_one(state.index(*tables)), tags(state, request.meta)
+        case NodeChecks():
+            return at_least_one(state.index("checks")), registry.checks_of(state, request.node)
+        case ServiceChecks():
+            chosen = tuple(
+                check
+                for _, check in state.checks.items()
+                if check.service_name == request.service and has_meta(node_of(state, check.node), request.meta)
+            )
+            tables = ("checks", "nodes") if request.meta else ("checks",)
+            return at_least_one(state.index(*tables)), chosen
+        case ChecksInState():
+            chosen = tuple(
+                check
+                for _, check in state.checks.items()
+                if request.status in ("any", check.status) and has_meta(node_of(state, check.node), request.meta)
+            )
+            tables = ("checks", "nodes") if request.meta else ("checks",)
+            return at_least_one(state.index(*tables)), chosen
         case _:
             assert_never(request)
 
 
-def list_index(state: State, prefix: str) -> int:
+# --------------------------------------------------------------------------------------------------------- the KV store
+
+
+def list_index(state: State, prefix: str) -> Index:
     """The newest change under `prefix`, deletions included; the table's index if nothing was ever there, or for the
     root.
     """
@@ -51,6 +155,82 @@ def names(state: State, prefix: str, separator: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def at_least_one(index: int) -> int:
+def at_least_one(index: Index) -> Index:
     """A client that waits on index 0 would not wait at all."""
     return max(index, 1)
+
+
+# --------------------------------------------------------------------------------------------------------- the registry
+
+
+def service_index(state: State, service: str, *tables: str) -> Index:
+    """The index of answers about one service: its own while it has instances.
+
+    If it has none: that of the last time that any service lost its last instance, or of `tables`, if none ever did.
+    """
+    if any(each.service == service for _, each in state.services.items()):
+        return state.index(f"service.{service}")
+    return state.index("service_last_extinction") or state.index(*tables)
+
+
+def node_index(state: State, node: str) -> Index:
+    """The index of answers about one node; if there is none, that of the last deregistration of any."""
+    if node_key(node) in state.nodes:
+        return state.index(f"node.{node_key(node)}")
+    return state.index("node_last_extinction")
+
+
+def node_of(state: State, node: str) -> Node:
+    """The node that a row belongs to: it exists (referential integrity)."""
+    found = state.nodes.get(node_key(node))
+    assert found is not None, "an instance or a check needs its node"
+    return found
+
+
+def has_meta(node: Node, wanted: Pairs) -> bool:
+    """Whether the node's metadata have all the wanted pairs."""
+    return all(pair in node.meta for pair in wanted)
+
+
+def has_tags(service: Service, wanted: tuple[str, ...]) -> bool:
+    """Whether the instance has all the wanted tags, without regard to case."""
+    present = {tag.lower() for tag in service.tags}
+    return all(tag.lower() in present for tag in wanted)
+
+
+def instances(state: State, request: ServiceInstances | ServiceHealth) -> tuple[Instance, ...]:
+    """The instances that are asked for, each with its node."""
+    return tuple(
+        Instance(node_of(state, service.node), service)
+        for _, service in state.services.items()
+        if service.service == request.service
+        and has_tags(service, request.tags)
+        and has_meta(node_of(state, service.node), request.meta)
+    )
+
+
+def healthy(state: State, request: ServiceHealth) -> tuple[Instance, ...]:
+    """The instances that are asked for with the checks that concern them: their node's, then their own."""
+    found = []
+    for instance in instances(state, request):
+        checks = registry.checks_of(state, instance.node.node)
+        nodes = tuple(check for check in checks if not check.service_id)
+        own = tuple(check for check in checks if check.service_id == instance.service.id)
+        if not request.passing or all(check.status is Status.PASSING for check in nodes + own):
+            found.append(msgspec.structs.replace(instance, checks=nodes + own))
+    return tuple(found)
+
+
+def of_node(state: State, node: str) -> tuple[OfNode, ...]:
+    """The node and its instances, if it exists."""
+    found = state.nodes.get(node_key(node))
+    return () if found is None else (OfNode(found, registry.services_of(state, node)),)
+
+
+def tags(state: State, meta: Pairs) -> tuple[Tags, ...]:
+    """The names of the services that have instances on nodes with these metadata, and the tags of those instances."""
+    found: dict[str, set[str]] = {}
+    for _, service in state.services.items():
+        if has_meta(node_of(state, service.node), meta):
+            found.setdefault(service.service, set()).update(service.tags)
+    return tuple(Tags(name, tuple(sorted(found[name]))) for name in sorted(found))

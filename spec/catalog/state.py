@@ -1,15 +1,26 @@
-"""The catalog's state: the rows of the KV store, its tombstones, and the index of the last change of each of the two
-tables.
+"""The catalog's state: its tables, and the index of the last change of each table and of each finer group of rows.
 
-Source: Consul, "KV Store - HTTP API"; tables kvs and tombstones of its state store. *Deviation:* a tombstone stays
-for ever. Consul reaps tombstones that are older than 15 minutes by a command of its own in the log.
+Tables: the KV store and its tombstones, nodes, services (instances on a node), health checks, sessions. A query's
+answer depends on its state only, and so does the index that it carries (`queries`).
+
+Source: Consul, "KV Store", "Catalog", "Health", "Session" HTTP APIs; the tables of its state store. *Deviations:* a
+tombstone stays until a `ReapTombstones` of the log (Consul's leader writes one 15 minutes after the deletion). What
+belongs to the mesh, to peerings and to Enterprise (namespaces, partitions) is left out.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
+from msgspec.structs import replace
 
 from spec.catalog.ordered_map import OrderedMap
+
+Index = int
+"""An index of Raft's log."""
+Pairs = tuple[tuple[str, str], ...]
+"""A map from str to str: pairs sorted by key."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -18,31 +29,165 @@ class Row(msgspec.Struct, frozen=True):
     key: str
     value: bytes
     flags: int
-    create_index: int
+    create_index: Index
     """Index of the entry that created the key; a key that is deleted and set again begins anew."""
-    modify_index: int
+    modify_index: Index
     """Index of the entry that last *changed* the row."""
     lock_index: int = 0
-    """How often a lock on the key was acquired; 0 as long as there are no sessions."""
+    """How often a lock on the key was acquired since it was created."""
+    session: str = ""
+    """The session that holds the key's lock; "" if none does."""
+
+
+class Status(StrEnum):
+    """The status of a health check."""
+
+    PASSING = "passing"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A machine. Names are compared without regard to case."""
+
+    node: str
+    address: str
+    id: str = ""
+    """A UUID, or "" for nodes that were registered from outside."""
+    datacenter: str = ""
+    tagged_addresses: Pairs = ()
+    meta: Pairs = ()
+    create_index: Index = 0
+    modify_index: Index = 0
+
+
+class Service(msgspec.Struct, frozen=True):
+    """One instance of a service: `id` is unique on its node."""
+
+    node: str
+    id: str
+    service: str
+    """The name that the instances of one service share."""
+    kind: str = ""
+    tags: tuple[str, ...] = ()
+    address: str = ""
+    port: int = 0
+    tagged_addresses: tuple[tuple[str, str, int], ...] = ()
+    """(name, address, port), sorted."""
+    meta: Pairs = ()
+    weights: tuple[int, int] = (1, 1)
+    """DNS weights while passing, and while warning."""
+    enable_tag_override: bool = False
+    create_index: Index = 0
+    modify_index: Index = 0
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A health check of a node (no `service_id`) or of an instance."""
+
+    node: str
+    check_id: str
+    name: str = ""
+    status: Status = Status.CRITICAL
+    notes: str = ""
+    output: str = ""
+    service_id: str = ""
+    service_name: str = ""
+    """Copied from the instance when the check is stored, and so are the tags."""
+    service_tags: tuple[str, ...] = ()
+    type: str = ""
+    interval: str = ""
+    timeout: str = ""
+    create_index: Index = 0
+    modify_index: Index = 0
+
+
+class Behavior(StrEnum):
+    """What becomes of the locks of a session that ends."""
+
+    RELEASE = "release"
+    DELETE = "delete"
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A contract between a node, its health checks and the locks of the KV store."""
+
+    id: str
+    node: str
+    name: str = ""
+    lock_delay_ns: int = 15_000_000_000
+    behavior: Behavior = Behavior.RELEASE
+    ttl: str = ""
+    """A Go duration; "" if the session has none. Only the leader's timers look at it."""
+    node_checks: tuple[str, ...] = ()
+    """Ids of checks of the node; if one is critical or gone, the session ends."""
+    service_checks: tuple[tuple[str, str], ...] = ()
+    """(check id, namespace) of checks of services on the node."""
+    create_index: Index = 0
+    modify_index: Index = 0
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The ids of all checks that the session depends on."""
+        return self.node_checks + tuple(check_id for check_id, _ in self.service_checks)
 
 
 class State(msgspec.Struct, frozen=True):
     """All that the log's commands have built."""
 
     rows: OrderedMap[Row]
-    tombstones: OrderedMap[int]
+    tombstones: OrderedMap[Index]
     """Key or prefix that was deleted -> index of the newest deletion under exactly that name."""
-    rows_index: int = 0
+    rows_index: Index = 0
     """Index of the last entry that changed `rows`."""
-    tombstones_index: int = 0
+    tombstones_index: Index = 0
     """Index of the last entry that left a tombstone."""
+    nodes: OrderedMap[Node] = OrderedMap()
+    """By `node_key`."""
+    services: OrderedMap[Service] = OrderedMap()
+    """By `row_key(node, service id)`."""
+    checks: OrderedMap[Check] = OrderedMap()
+    """By `row_key(node, check id)`."""
+    sessions: OrderedMap[Session] = OrderedMap()
+    """By id."""
+    indexes: OrderedMap[Index] = OrderedMap()
+    """Index of the last change of a table ("nodes", "services", "checks", "sessions") or of a finer group of rows
+    ("node.NAME", "service.NAME", "service_kind.KIND", "service_last_extinction", "node_last_extinction").
+    """
 
     @property
-    def table_index(self) -> int:
-        """Index of the last change of either table: what a read answers that has no index of its own."""
+    def table_index(self) -> Index:
+        """Index of the last change of the KV store: what a read answers that has no index of its own."""
         return max(self.rows_index, self.tombstones_index)
+
+    def index(self, *names: str) -> Index:
+        """The greatest of the named indexes; 0 if none was ever set."""
+        return max((self.indexes.get(name) or 0 for name in names), default=0)
 
 
 def initial_state() -> State:
     """The state before the first entry."""
     return State(OrderedMap(), OrderedMap())
+
+
+def touched(state: State, index: Index, *names: str) -> State:
+    """`state` with the named indexes raised to `index`."""
+    indexes = state.indexes
+    for name in names:
+        indexes = indexes.put(name, max(index, indexes.get(name) or 0))
+    return replace(state, indexes=indexes)
+
+
+def node_key(node: str) -> str:
+    """The key of a node: its name, in lower case."""
+    return node.lower()
+
+
+def row_key(node: str, identity: str) -> str:
+    """The key of an instance or a check: its node and its id. No name contains a NUL."""
+    return f"{node_key(node)}\0{identity}"
+
+
+def on_node(node: str) -> str:
+    """The prefix of the keys of all instances, or checks, of a node."""
+    return f"{node_key(node)}\0"

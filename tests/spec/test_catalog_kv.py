@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spec.catalog import properties, queries, transitions
+from spec.catalog import kv, properties, queries, transitions
 from spec.catalog.commands import (
     CheckAndSet,
     Command,
@@ -31,8 +31,9 @@ def after(*commands: Command) -> State:
     return replay(commands)[0]
 
 
-def replay(commands: tuple[Command, ...]) -> tuple[State, list[bool]]:
-    state, results = initial_state(), []
+def replay(commands: tuple[Command, ...]) -> tuple[State, list[transitions.Result]]:
+    state = initial_state()
+    results: list[transitions.Result] = []
     for index, command in enumerate(commands, 1):
         state, result = transitions.apply(state, command, index)
         results.append(result)
@@ -218,16 +219,16 @@ def names_without_merging(state: State, prefix: str, separator: str) -> tuple[st
 
 
 MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
-    (transitions, "set_row", set_always_bumps, a_set_that_changes_nothing_does_not_bump_the_modify_index),
-    (transitions, "set_row", set_ignores_flags, a_set_that_changes_only_the_flags_is_a_change),
-    (transitions, "set_row", set_forgets_creation, a_key_that_was_set_is_read_with_its_modify_index),
-    (transitions, "modify_index", lambda s, k: 1, check_and_set_with_index_zero_only_creates),
-    (transitions, "modify_index", lambda s, k: 2, check_and_set_with_another_index_needs_equality),
-    (transitions, "delete_row", delete_without_tombstone, a_deletion_under_a_prefix_moves_the_index_of_its_list),
-    (transitions, "delete_row", delete_always_counts, deleting_an_absent_key_changes_no_index),
-    (transitions, "delete_row", delete_without_index, a_missing_key_has_the_index_of_the_last_change_of_the_tables),
+    (kv, "set_row", set_always_bumps, a_set_that_changes_nothing_does_not_bump_the_modify_index),
+    (kv, "set_row", set_ignores_flags, a_set_that_changes_only_the_flags_is_a_change),
+    (kv, "set_row", set_forgets_creation, a_key_that_was_set_is_read_with_its_modify_index),
+    (kv, "modify_index", lambda s, k: 1, check_and_set_with_index_zero_only_creates),
+    (kv, "modify_index", lambda s, k: 2, check_and_set_with_another_index_needs_equality),
+    (kv, "delete_row", delete_without_tombstone, a_deletion_under_a_prefix_moves_the_index_of_its_list),
+    (kv, "delete_row", delete_always_counts, deleting_an_absent_key_changes_no_index),
+    (kv, "delete_row", delete_without_index, a_missing_key_has_the_index_of_the_last_change_of_the_tables),
     (
-        transitions,
+        kv,
         "delete_tree",
         tree_with_a_tombstone_for_each_key,
         a_tree_deletion_leaves_one_tombstone_named_by_the_prefix,
@@ -266,7 +267,7 @@ def check_properties(commands: list[Command]) -> None:
         before, (state, _) = state, transitions.apply(state, command, index)
         assert properties.indexes_are_ordered(state, index)
         for key in ("a", "a/b", "b"):
-            assert properties.change_is_announced(before, state, key)
+            assert properties.change_is_announced(before, state, Get(key))
             assert properties.key_index_never_goes_back(before, state, key)
 
 
@@ -277,7 +278,7 @@ def test_the_properties_hold_in_every_log(commands: list[Command]) -> None:
 
 
 def test_a_deletion_that_moves_no_index_breaks_the_properties(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transitions, "delete_row", delete_without_index)
+    monkeypatch.setattr(kv, "delete_row", delete_without_index)
     with pytest.raises(AssertionError, match="change_is_announced"):
         check_properties([Set("a", b"1"), Delete("a")])
 
@@ -286,7 +287,7 @@ def test_an_index_that_restarts_at_a_deletion_breaks_the_properties(monkeypatch:
     def forgets(state: State, key: str, index: int) -> State:
         return State(state.rows.without(key), state.tombstones, 0, 0)
 
-    monkeypatch.setattr(transitions, "delete_row", forgets)
+    monkeypatch.setattr(kv, "delete_row", forgets)
     with pytest.raises(AssertionError):
         check_properties([Set("b", b"1"), Set("a", b"1"), Delete("a")])
 

@@ -1,0 +1,548 @@
+"""The registry, sessions and transactions of spec/catalog say what Consul says; each sentence kills a mutant, and the
+properties hold in every log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from spec.catalog import kv, properties, queries, registry, sessions, transactions, transitions
+from spec.catalog.commands import (
+    CheckAndSet,
+    CheckOperation,
+    ChecksInState,
+    Command,
+    CreateSession,
+    Delete,
+    DeleteTree,
+    Deregister,
+    DestroySession,
+    Get,
+    GetSession,
+    KvOperation,
+    KvVerb,
+    ListNodes,
+    ListServices,
+    ListSessions,
+    Lock,
+    NodeChecks,
+    NodeOperation,
+    NodeServices,
+    Noop,
+    ReapTombstones,
+    Register,
+    Request,
+    ServiceChecks,
+    ServiceHealth,
+    ServiceInstances,
+    ServiceOperation,
+    Set,
+    Transaction,
+    Unlock,
+    Verb,
+)
+from spec.catalog.queries import Instance, Tags
+from spec.catalog.state import Behavior, Check, Node, Row, Service, Session, State, Status, initial_state
+from spec.catalog.transactions import OperationError, Outcome
+from spec.catalog.transitions import Failed
+
+
+def replay(*commands: Command) -> tuple[State, list[Any]]:
+    """The state and the results after the log `commands`, whose indexes begin with 1."""
+    state, results = initial_state(), []
+    for index, command in enumerate(commands, 1):
+        state, result = transitions.apply(state, command, index)
+        results.append(result)
+    return state, results
+
+
+def after(*commands: Command) -> State:
+    return replay(*commands)[0]
+
+
+N1 = Register(Node("n1", "10.0.0.1"))
+N2 = Register(Node("n2", "10.0.0.2"))
+WEB = Service("n1", "web-1", "web", tags=("v1",), port=80)
+REGISTERED = Register(N1.node, WEB, (Check("n1", "alive", status=Status.PASSING),))
+"""Index 1 of most logs here."""
+SESSION = Session("s", "n1", node_checks=("alive",))
+LOCKED = (REGISTERED, CreateSession(SESSION), Lock("k", b"1", 0, "s"))
+
+
+def health(state: State, service: str = "web", *, passing: bool = False) -> list[tuple[str, list[str]]]:
+    _, found = queries.query(state, ServiceHealth(service, passing=passing))
+    instances = [each for each in found if isinstance(each, Instance)]
+    return [(each.service.id, [check.check_id for check in each.checks]) for each in instances]
+
+
+# -------------------------------------------------------------------------------------------------------- the registry
+
+
+def a_registration_is_all_or_nothing() -> None:
+    state, results = replay(Register(N1.node, WEB, (Check("n1", "c", service_id="none"),)))
+    assert results == [Failed('failed inserting check on node "n1": Missing service registration')]
+    assert state == initial_state()
+
+
+def a_registration_that_changes_nothing_leaves_every_index() -> None:
+    assert after(REGISTERED, REGISTERED) == after(REGISTERED)
+
+
+def a_check_needs_its_node() -> None:
+    (result,) = replay(Transaction((CheckOperation(Verb.SET, Check("n1", "c")),)))[1]
+    assert result == Outcome(errors=(OperationError(0, "Missing node registration"),))
+
+
+def deregistering_a_node_takes_its_instances_and_checks_with_it() -> None:
+    state = after(REGISTERED, Deregister("n1"))
+    assert not len(state.nodes) and not len(state.services) and not len(state.checks)
+
+
+def deregistering_an_instance_takes_its_checks_with_it_and_leaves_the_nodes() -> None:
+    own = Register(N1.node, None, (Check("n1", "own", service_id="web-1"),))
+    state = after(REGISTERED, own, Deregister("n1", service_id="web-1"))
+    assert queries.query(state, NodeChecks("n1"))[1] == (
+        Check("n1", "alive", status=Status.PASSING, create_index=1, modify_index=1),
+    )
+
+
+def names_of_nodes_have_no_case() -> None:
+    assert len(after(N1, Register(Node("N1", "10.0.0.9"))).nodes) == 1
+
+
+def a_node_that_is_known_by_its_id_may_be_renamed() -> None:
+    state = after(Register(Node("a", "10.0.0.1", id="u"), Service("a", "web", "web")), Register(Node("b", "1", id="u")))
+    assert [node.node for _, node in state.nodes.items()] == ["b"] and not len(state.services)
+
+
+def the_name_of_a_living_node_is_not_taken() -> None:
+    alive = Check("a", "serfHealth", status=Status.PASSING)
+    state, results = replay(Register(Node("a", "1", id="u"), None, (alive,)), Register(Node("a", "2", id="v")))
+    assert results[1] == Failed(
+        'failed inserting node: Error while renaming Node ID: "v": Node name a is reserved by node u with name a (1)'
+    )
+    state = after(Register(Node("a", "1", id="u")), Register(Node("a", "2", id="v")))
+    assert [node.id for _, node in state.nodes.items()] == ["v"]
+
+
+def a_node_without_an_id_may_be_given_one() -> None:
+    alive = Check("a", "serfHealth", status=Status.PASSING)
+    state = after(Register(Node("a", "1"), None, (alive,)), Register(Node("a", "1", id="v")))
+    assert [node.id for _, node in state.nodes.items()] == ["v"]
+
+
+def a_service_is_healthy_by_the_checks_of_its_node_and_its_own() -> None:
+    own = Register(N1.node, None, (Check("n1", "own", service_id="web-1", status=Status.WARNING),))
+    state = after(REGISTERED, own)
+    assert health(state) == [("web-1", ["alive", "own"])]
+    assert health(state, passing=True) == []
+
+
+def a_check_of_another_instance_does_not_matter() -> None:
+    other = Register(N1.node, Service("n1", "web-2", "web"), (Check("n1", "c", service_id="web-2"),))
+    assert health(after(REGISTERED, other), passing=True) == [("web-1", ["alive"])]
+
+
+def a_check_of_the_node_moves_the_index_of_its_services() -> None:
+    failing = Register(N1.node, None, (Check("n1", "alive", status=Status.WARNING),))
+    assert queries.query(after(REGISTERED, N2, failing), ServiceHealth("web"))[0] == 3
+
+
+def a_registration_of_another_service_does_not_move_the_index() -> None:
+    other = Register(N2.node, Service("n2", "db", "db"))
+    assert queries.query(after(REGISTERED, other), ServiceHealth("web"))[0] == 1
+    assert queries.query(after(REGISTERED, other), ListServices()) == (2, (Tags("db", ()), Tags("web", ("v1",))))
+
+
+def a_service_that_vanished_has_the_index_of_the_last_extinction() -> None:
+    other = Register(N2.node, Service("n2", "db", "db"))
+    state = after(REGISTERED, other, Deregister("n1", service_id="web-1"), Register(Node("n3", "3")))
+    assert queries.query(state, ServiceInstances("web")) == (3, ())
+    assert queries.query(state, ServiceInstances("never")) == (3, ())
+
+
+def tags_have_no_case() -> None:
+    assert queries.query(after(REGISTERED), ServiceInstances("web", ("V1",)))[1]
+    assert not queries.query(after(REGISTERED), ServiceInstances("web", ("v1", "v2")))[1]
+
+
+def a_node_update_can_be_skipped() -> None:
+    state = after(N1, Register(Node("n1", "elsewhere"), WEB, skip_node_update=True))
+    assert queries.query(state, ListNodes())[1] == (Node("n1", "10.0.0.1", create_index=1, modify_index=1),)
+    assert len(state.services) == 1
+
+
+# ------------------------------------------------------------------------------------------------------ sessions, locks
+
+
+def a_session_needs_its_node_and_passing_checks() -> None:
+    state, results = replay(
+        CreateSession(SESSION), N1, CreateSession(SESSION), Register(N1.node, None, (Check("n1", "alive"),))
+    )
+    assert results[0] == Failed("Missing node registration")
+    assert results[2] == Failed("Missing check 'alive' registration")
+    assert transitions.apply(state, CreateSession(SESSION), 5)[1] == Failed("Check 'alive' is in critical state")
+
+
+def acquiring_needs_a_session() -> None:
+    assert replay(Lock("k", b"", 0, "x"))[1] == [Failed('invalid session "x"')]
+    assert replay(Lock("k", b"", 0, ""))[1] == [Failed("missing session")]
+
+
+def a_lock_that_another_holds_is_not_acquired() -> None:
+    other = CreateSession(replace(SESSION, id="t"))
+    state, results = replay(*LOCKED, other, Lock("k", b"2", 0, "t"))
+    assert results[-1] is False and state.rows.get("k") == after(*LOCKED).rows.get("k")
+
+
+def a_new_hold_raises_the_lock_index_and_the_same_hold_does_not() -> None:
+    state = after(*LOCKED, Lock("k", b"2", 0, "s"), Unlock("k", b"2", 0, "s"), Lock("k", b"2", 0, "s"))
+    row = state.rows.get("k")
+    assert row is not None and (row.lock_index, row.session) == (2, "s")
+
+
+def only_the_holder_releases() -> None:
+    other = CreateSession(replace(SESSION, id="t"))
+    assert replay(*LOCKED, other, Unlock("k", b"", 0, "t"))[1][-1] is False
+    assert replay(*LOCKED, Unlock("k", b"", 0, "s"))[1][-1] is True
+    assert replay(*LOCKED, Unlock("none", b"", 0, "s"))[1][-1] is False
+
+
+def a_set_leaves_the_lock_as_it_is() -> None:
+    row = after(*LOCKED, Set("k", b"2")).rows.get("k")
+    assert row is not None and (row.value, row.session, row.lock_index) == (b"2", "s", 1)
+
+
+def a_session_ends_when_its_check_turns_critical() -> None:
+    state = after(*LOCKED, Register(N1.node, None, (Check("n1", "alive", status=Status.CRITICAL),)))
+    row = state.rows.get("k")
+    assert row is not None and (row.session, row.modify_index, row.lock_index) == ("", 4, 1)
+    assert queries.query(state, GetSession("s")) == (4, ())
+
+
+def a_warning_ends_no_session() -> None:
+    state = after(*LOCKED, Register(N1.node, None, (Check("n1", "alive", status=Status.WARNING),)))
+    assert "s" in state.sessions
+
+
+def a_session_ends_when_its_check_is_deregistered() -> None:
+    assert "s" not in after(*LOCKED, Deregister("n1", check_id="alive")).sessions
+
+
+def a_session_ends_when_its_node_is_deregistered() -> None:
+    bare = CreateSession(Session("s", "n1"))
+    state = after(N1, bare, Lock("k", b"", 0, "s"), Deregister("n1"))
+    row = state.rows.get("k")
+    assert "s" not in state.sessions and row is not None and row.session == ""
+
+
+def a_session_may_ask_that_its_keys_be_deleted() -> None:
+    deleting = CreateSession(replace(SESSION, behavior=Behavior.DELETE))
+    state = after(REGISTERED, deleting, Lock("k", b"1", 0, "s"), Set("other", b""), DestroySession("s"))
+    assert "k" not in state.rows and "other" in state.rows and state.tombstones.get("k") == 5
+
+
+def a_lock_delay_begins_for_keys_that_were_lost_not_for_those_released() -> None:
+    before = after(*LOCKED, Lock("l", b"", 0, "s"), Unlock("l", b"", 0, "s"))
+    ended = transitions.apply(before, DestroySession("s"), 6)[0]
+    assert sessions.lock_delays(before, ended) == {"k": 15_000_000_000}
+    assert sessions.lock_delays(after(*LOCKED[:2]), after(*LOCKED)) == {}
+
+
+def sessions_are_listed_by_node() -> None:
+    state = after(N1, N2, CreateSession(Session("a", "n1")), CreateSession(Session("b", "n2")))
+    assert [session.id for session in listed(state, "")] == ["a", "b"]
+    assert [session.id for session in listed(state, "N2")] == ["b"]
+
+
+def listed(state: State, node: str) -> Iterator[Session]:
+    _, found = queries.query(state, ListSessions(node))
+    yield from (session for session in found if isinstance(session, Session))
+
+
+# --------------------------------------------------------------------------------------------------------- transactions
+
+
+def kv_set(key: str, value: bytes = b"1") -> KvOperation:
+    return KvOperation(KvVerb.SET, key, value)
+
+
+def a_transaction_is_all_or_nothing_and_tells_every_error() -> None:
+    failing = (kv_set("a"), KvOperation(KvVerb.GET, "none"), KvOperation(KvVerb.CHECK_NOT_EXISTS, "a"))
+    state, results = replay(Transaction(failing))
+    assert state == initial_state()
+    assert results == [
+        Outcome(errors=(OperationError(1, 'key "none" doesn\'t exist'), OperationError(2, 'key "a" exists')))
+    ]
+
+
+def an_operation_sees_what_those_before_it_did() -> None:
+    _, results = replay(Transaction((kv_set("a"), KvOperation(KvVerb.GET, "a"), KvOperation(KvVerb.GET_TREE, ""))))
+    assert [row.value for row in results[0].results] == [b"", b"1", b"1"]
+
+
+def conditional_operations_compare_the_modify_index() -> None:
+    stale = (
+        KvOperation(KvVerb.CAS, "k", b"", index=9),
+        KvOperation(KvVerb.DELETE_CAS, "k", index=9),
+        KvOperation(KvVerb.CHECK_INDEX, "k", index=9),
+        NodeOperation(Verb.CAS, replace(N1.node, modify_index=9)),
+        ServiceOperation(Verb.DELETE_CAS, replace(WEB, modify_index=9)),
+        CheckOperation(Verb.CAS, Check("n1", "alive")),
+    )
+    _, results = replay(*LOCKED, Transaction(stale))
+    assert [error.what for error in results[-1].errors] == [
+        'failed to set key "k", index is stale',
+        'failed to delete key "k", index is stale',
+        'failed index check for key "k", current modify index 3 != 9',
+        'failed to set node "n1", index is stale',
+        'failed to delete service "web-1" on node "n1", index is stale',
+        'failed to set check "alive" on node "n1", index is stale',
+    ]
+
+
+def locks_are_taken_and_checked_in_transactions() -> None:
+    operations = (
+        KvOperation(KvVerb.CHECK_SESSION, "k", session="s"),
+        KvOperation(KvVerb.UNLOCK, "k", session="s"),
+        KvOperation(KvVerb.LOCK, "k", session="s"),
+    )
+    _, results = replay(*LOCKED, Transaction(operations))
+    assert [row.lock_index for row in results[-1].results] == [1, 1, 2]
+
+
+def a_deregistration_in_a_transaction_ends_sessions_too() -> None:
+    state = after(*LOCKED, Transaction((NodeOperation(Verb.DELETE, N1.node),)))
+    assert "s" not in state.sessions and not kv.held(state, "s")
+
+
+SENTENCES = (
+    a_registration_is_all_or_nothing,
+    a_registration_that_changes_nothing_leaves_every_index,
+    a_check_needs_its_node,
+    deregistering_a_node_takes_its_instances_and_checks_with_it,
+    deregistering_an_instance_takes_its_checks_with_it_and_leaves_the_nodes,
+    names_of_nodes_have_no_case,
+    a_node_that_is_known_by_its_id_may_be_renamed,
+    the_name_of_a_living_node_is_not_taken,
+    a_node_without_an_id_may_be_given_one,
+    a_service_is_healthy_by_the_checks_of_its_node_and_its_own,
+    a_check_of_another_instance_does_not_matter,
+    a_check_of_the_node_moves_the_index_of_its_services,
+    a_registration_of_another_service_does_not_move_the_index,
+    a_service_that_vanished_has_the_index_of_the_last_extinction,
+    tags_have_no_case,
+    a_node_update_can_be_skipped,
+    a_session_needs_its_node_and_passing_checks,
+    acquiring_needs_a_session,
+    a_lock_that_another_holds_is_not_acquired,
+    a_new_hold_raises_the_lock_index_and_the_same_hold_does_not,
+    only_the_holder_releases,
+    a_set_leaves_the_lock_as_it_is,
+    a_session_ends_when_its_check_turns_critical,
+    a_warning_ends_no_session,
+    a_session_ends_when_its_check_is_deregistered,
+    a_session_ends_when_its_node_is_deregistered,
+    a_session_may_ask_that_its_keys_be_deleted,
+    a_lock_delay_begins_for_keys_that_were_lost_not_for_those_released,
+    sessions_are_listed_by_node,
+    a_transaction_is_all_or_nothing_and_tells_every_error,
+    an_operation_sees_what_those_before_it_did,
+    conditional_operations_compare_the_modify_index,
+    locks_are_taken_and_checked_in_transactions,
+    a_deregistration_in_a_transaction_ends_sessions_too,
+)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: sentence.__name__)
+def test_consul_says(sentence: Callable[[], None]) -> None:
+    sentence()
+
+
+# -------------------------------------------------------------------------------------------------------------- mutants
+
+
+def unchanged(state: State, *_: Any) -> State:
+    return state
+
+
+def keeps_locks(state: State, session_id: str, index: int) -> State:
+    return replace(state, sessions=state.sessions.without(session_id))
+
+
+def lock_robs(state: State, key: str, value: bytes, flags: int, session: str, index: int) -> tuple[State, bool]:
+    row = state.rows.get(key) or Row(key, value, flags, index, index)
+    return kv.stored(state, replace(row, session=session, lock_index=row.lock_index + 1), index), True
+
+
+MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
+    (registry, "services_touched", unchanged, a_check_of_the_node_moves_the_index_of_its_services),
+    (registry, "checks_of", lambda state, node: (), deregistering_a_node_takes_its_instances_and_checks_with_it),
+    (registry, "reject_taken_name", lambda *_: None, the_name_of_a_living_node_is_not_taken),
+    (registry, "by_id", lambda state, node_id: None, a_node_that_is_known_by_its_id_may_be_renamed),
+    (sessions, "of_check", lambda *_: (), a_session_ends_when_its_check_turns_critical),
+    (sessions, "of_check", lambda *_: (), a_session_ends_when_its_check_is_deregistered),
+    (sessions, "of_node", lambda *_: (), a_session_ends_when_its_node_is_deregistered),
+    (sessions, "end", keeps_locks, a_session_ends_when_its_check_turns_critical),
+    (sessions, "end", keeps_locks, a_session_may_ask_that_its_keys_be_deleted),
+    (kv, "lock", lock_robs, a_lock_that_another_holds_is_not_acquired),
+    (kv, "held", lambda state, session: (), a_lock_delay_begins_for_keys_that_were_lost_not_for_those_released),
+    (transactions, "require", lambda condition, otherwise: None, conditional_operations_compare_the_modify_index),
+    (queries, "has_tags", lambda service, wanted: True, tags_have_no_case),
+    (
+        queries,
+        "service_index",
+        lambda state, *_: state.index("services"),
+        a_registration_of_another_service_does_not_move_the_index,
+    ),
+)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant[1]}-{mutant[3].__name__}")
+def test_a_mutant_contradicts_its_sentence(
+    monkeypatch: pytest.MonkeyPatch, mutant: tuple[Any, str, Any, Callable[[], None]]
+) -> None:
+    module, name, broken, sentence = mutant
+    monkeypatch.setattr(module, name, broken)
+    with pytest.raises(AssertionError):
+        sentence()
+
+
+# ----------------------------------------------------------------------------------------------------------- properties
+
+NODE_NAMES = st.sampled_from(["n1", "n2"])
+KEYS = st.sampled_from(["a", "a/b", "b"])
+SESSION_IDS = st.sampled_from(["s", "t"])
+STATUSES = st.sampled_from(list(Status))
+INDEXES = st.integers(0, 9)
+NODES = st.builds(Node, NODE_NAMES, st.sampled_from(["1", "2"]), st.sampled_from(["", "u", "v"]))
+
+
+@st.composite
+def services(draw: st.DrawFn) -> Service:
+    return Service(draw(NODE_NAMES), draw(st.sampled_from(["x", "y"])), draw(st.sampled_from(["web", "db"])))
+
+
+@st.composite
+def checks(draw: st.DrawFn, node: str) -> Check:
+    check_id, service_id = draw(st.sampled_from(["serfHealth", "c"])), draw(st.sampled_from(["", "", "x"]))
+    return Check(node, check_id, status=draw(STATUSES), service_id=service_id)
+
+
+@st.composite
+def registrations(draw: st.DrawFn) -> Register:
+    node = draw(NODES)
+    service = draw(st.one_of(st.none(), services()))
+    if service is not None:
+        service = replace(service, node=node.node)
+    return Register(node, service, tuple(draw(st.lists(checks(node.node), max_size=2))), draw(st.booleans()))
+
+
+@st.composite
+def session_creations(draw: st.DrawFn) -> CreateSession:
+    names = draw(st.sampled_from([(), ("c",), ("serfHealth", "c")]))
+    return CreateSession(
+        Session(draw(SESSION_IDS), draw(NODE_NAMES), behavior=draw(st.sampled_from(list(Behavior))), node_checks=names)
+    )
+
+
+KV_OPERATIONS = st.builds(
+    KvOperation, st.sampled_from(list(KvVerb)), KEYS, st.just(b"1"), st.just(0), INDEXES, SESSION_IDS
+)
+OPERATIONS = st.one_of(
+    KV_OPERATIONS,
+    st.builds(NodeOperation, st.sampled_from(list(Verb)), NODES),
+    st.builds(ServiceOperation, st.sampled_from(list(Verb)), services()),
+    NODE_NAMES.flatmap(lambda node: st.builds(CheckOperation, st.sampled_from(list(Verb)), checks(node))),
+)
+COMMANDS: st.SearchStrategy[Command] = st.one_of(
+    registrations(),
+    registrations(),
+    session_creations(),
+    st.builds(Lock, KEYS, st.sampled_from([b"1", b"2"]), st.just(0), SESSION_IDS),
+    st.builds(Unlock, KEYS, st.just(b"1"), st.just(0), SESSION_IDS),
+    st.builds(Set, KEYS, st.sampled_from([b"1", b"2"])),
+    st.builds(CheckAndSet, KEYS, st.just(b"3"), st.just(0), INDEXES),
+    st.builds(Delete, KEYS),
+    st.builds(DeleteTree, st.sampled_from(["", "a"])),
+    st.builds(ReapTombstones, INDEXES),
+    st.builds(Deregister, NODE_NAMES, st.sampled_from(["", "x"]), st.sampled_from(["", "c"])),
+    st.builds(DestroySession, SESSION_IDS),
+    st.builds(Transaction, st.lists(OPERATIONS, max_size=3).map(tuple)),
+)
+REQUESTS: tuple[Request, ...] = (
+    Get("a"),
+    ListNodes(),
+    ListServices(),
+    ServiceInstances("web"),
+    ServiceHealth("web"),
+    ServiceHealth("web", passing=True),
+    NodeServices("n1"),
+    NodeChecks("n1"),
+    ServiceChecks("web"),
+    ChecksInState("any"),
+    ChecksInState("critical"),
+    GetSession("s"),
+    ListSessions(),
+    ListSessions("n1"),
+)
+
+
+def check_properties(commands: list[Command]) -> None:
+    state = initial_state()
+    for index, command in enumerate([Noop(), *commands], 1):  # a leader's first entry is its own
+        before, (state, result) = state, transitions.apply(state, command, index)
+        assert properties.indexes_are_ordered(state, index)
+        assert properties.references_exist(state)
+        assert properties.only_sessions_hold_locks(state)
+        assert properties.holds_are_numbered(before, state)
+        assert properties.nobody_is_robbed(before, state)
+        for request in REQUESTS:
+            assert properties.change_is_announced(before, state, request), request
+        if isinstance(result, Failed) or (isinstance(result, Outcome) and result.errors):
+            assert state == before
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.lists(COMMANDS, max_size=14))
+def test_the_properties_hold_in_every_log(commands: list[Command]) -> None:
+    check_properties(commands)
+
+
+BROKEN: tuple[tuple[Any, str, Any, str, tuple[Command, ...]], ...] = (
+    (sessions, "of_check", lambda *_: (), "references_exist", (*LOCKED, Deregister("n1", check_id="alive"))),
+    (sessions, "end", keeps_locks, "only_sessions_hold_locks", (*LOCKED, DestroySession("s"))),
+    (registry, "announced", unchanged, "indexes_are_ordered", (REGISTERED,)),
+    (registry, "health_touched", unchanged, "change_is_announced", (REGISTERED, Deregister("n1", check_id="alive"))),
+    (
+        kv,
+        "lock",
+        lock_robs,
+        "nobody_is_robbed",
+        (*LOCKED, CreateSession(replace(SESSION, id="t")), Lock("k", b"", 0, "t")),
+    ),
+    (
+        kv,
+        "set_row",
+        lambda state, key, value, flags, index: kv.stored(
+            state, Row(key, value, flags, index, index, session="nobody"), index
+        ),
+        "only_sessions_hold_locks",
+        (Set("k", b"1"),),
+    ),
+)
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: f"{broken[1]}-{broken[3]}")
+def test_a_mutant_breaks_a_property(
+    monkeypatch: pytest.MonkeyPatch, broken: tuple[Any, str, Any, str, tuple[Command, ...]]
+) -> None:
+    module, name, mutant, broken_property, log = broken
+    monkeypatch.setattr(module, name, mutant)
+    with pytest.raises(AssertionError, match=broken_property):
+        check_properties(list(log))
