@@ -17,7 +17,6 @@ It must not know Raft's rules beyond the order of its records, nor what is in a 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 
 from impl.runtime.interfaces import Disk, File
@@ -29,13 +28,12 @@ from impl.storage.errors import (
     OutOfOrder,
     StorageError,
     WriteFailed,
+    write_error,
 )
 from impl.storage.log_state import LogState
 from impl.storage.records import Entry, HardState, Record, Recovered, SnapshotMarker
 from impl.storage.recovery import SUFFIX, UNFINISHED, Found, Tail, recover, segment_name
 from impl.storage.segment import HEADER_BYTES, SEGMENT_BYTES, SegmentHeader, encode_header, encode_records
-
-_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class DurableLog:
@@ -278,9 +276,8 @@ class DurableLog:
             raise LogClosed(self._refusal)
 
     def _write_error(self, path: str, error: OSError) -> StorageError:
-        if error.errno in _NO_SPACE:
-            return DiskFull(path, error)
-        return self._fatal(WriteFailed(path, error))
+        cause = write_error(path, error)
+        return cause if isinstance(cause, DiskFull) else self._fatal(cause)
 
     def _fatal(self, error: StorageError) -> StorageError:
         self._refusal = f"the log is unusable since: {error}"

@@ -1,9 +1,14 @@
 """Errors of the data directory and of the log, by cause. Each text names the cause and what to do about it.
 
-`DiskFull` is the only one after which the log stays usable.
+Of the log's errors, `DiskFull` is the only one after which it stays usable. What happens to a snapshot that is being
+written or received costs that snapshot and nothing else.
 """
 
 from __future__ import annotations
+
+import errno
+
+_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class StorageError(Exception):
@@ -97,6 +102,54 @@ class WriteFailed(StorageError):
 
     def __init__(self, path: str, cause: OSError) -> None:
         super().__init__(f"write to {path} failed ({cause.strerror}): replace the disk, then restart")
+
+
+def write_error(path: str, error: OSError) -> DiskFull | WriteFailed:
+    """What a failed write means."""
+    return DiskFull(path, error) if error.errno in _NO_SPACE else WriteFailed(path, error)
+
+
+class CorruptSnapshot(StorageError):
+    """A snapshot file is not what was written."""
+
+    def __init__(self, file: str, offset: int, cause: str) -> None:
+        super().__init__(
+            f"corrupt snapshot: {file} at byte {offset}: {cause}. If this server needs it to start, restore the file, "
+            "or remove the data directory and let the server join as a new one"
+        )
+        self.file = file
+        self.offset = offset
+        self.cause = cause
+
+
+class ForeignSnapshot(StorageError):
+    """A snapshot of another cluster."""
+
+    def __init__(self, file: str, found: str, wanted: str) -> None:
+        super().__init__(
+            f"{file} is a snapshot of cluster {found}, this server belongs to cluster {wanted}: remove it, or give the "
+            "server a data directory of its own"
+        )
+
+
+class UnsupportedSnapshot(StorageError):
+    """The snapshot was written by a version with another format."""
+
+    def __init__(self, file: str, found: int, known: int) -> None:
+        super().__init__(
+            f"{file} has snapshot format {found}, this version reads format {known}: run the version that wrote it, or "
+            "the same version on all servers"
+        )
+
+
+class MissingSnapshot(StorageError):
+    """The log says that its beginning is in a snapshot file, which is not there."""
+
+    def __init__(self, path: str, index: int) -> None:
+        super().__init__(
+            f"snapshot {path} is missing: everything up to entry {index} was in it and nowhere else. Restore the file, "
+            "or remove the data directory and let this server join as a new one"
+        )
 
 
 class LogClosed(StorageError):
