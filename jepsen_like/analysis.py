@@ -32,6 +32,23 @@ LEADER_FAULT_AFTER_S = 30.0
 """A run this long, with a nemesis, must have hit a leader."""
 
 
+TRACED = {
+    "elections": "become_leader",
+    "configuration_changes": "change_configuration",
+    "snapshots_taken": "take_snapshot",
+    "snapshots_installed": "restore_snapshot",
+    "transfers": "handle_timeout_now",
+    "lease_reads": "lease_read",
+}
+"""Figure -> the action of the spec that is counted for it in the traces (ARCHITECTURE.md, section 3)."""
+NEEDED = {
+    "membership": ("configuration_changes", "no membership change took effect"),
+    "snapshot": ("snapshots_installed", "no snapshot was installed"),
+    "transfer": ("transfers", "no transfer finished"),
+}
+"""Nemesis -> what must have come of it, by the servers' own traces."""
+
+
 class RunResult(msgspec.Struct, kw_only=True):
     """What `chaos test --json` prints, and results.json holds."""
 
@@ -87,14 +104,21 @@ def run_figures(
     figures["faults"] = sum(fault.breaks for fault in faults)
     for name in params.nemesis:
         figures[f"faults_{name}"] = sum(fault.breaks for fault in faults if fault.package == name)
+    if "rolling-restart" in params.nemesis:
+        figures["rolled"] = len({node for fault in faults if fault.f == "roll" for node in fault.nodes})
     figures["leader_faults"] = sum(fault.hit_leader for fault in faults)
     figures["leaders_seen"] = len({(leader.leader, leader.term) for leader in leaders if leader.leader is not None})
     return figures
 
 
-def count_elections(directory: RunDirectory) -> int:
-    """How often any server became leader, by its trace."""
-    return sum(path.read_bytes().count(b'"become_leader"') for path in directory.traces.glob("*.ndjson"))
+def count_steps(directory: RunDirectory) -> dict[str, int]:
+    """How often each action of TRACED was taken, by all servers' traces."""
+    counts = dict.fromkeys(TRACED, 0)
+    for path in directory.traces.glob("*.ndjson"):
+        trace = path.read_bytes()
+        for figure, action in TRACED.items():
+            counts[figure] += trace.count(f'"{action}"'.encode())
+    return counts
 
 
 def effort(params: ChaosParams, figures: dict[str, Any], interrupted: bool) -> CheckResult:
@@ -104,6 +128,9 @@ def effort(params: ChaosParams, figures: dict[str, Any], interrupted: bool) -> C
     if figures["acknowledged"] < wanted:
         missing.append(f"{figures['acknowledged']} acknowledged operations of at least {wanted}")
     missing += [f"no fault of the kind {name}" for name in params.nemesis if not figures[f"faults_{name}"]]
+    missing += [what for name, (figure, what) in NEEDED.items() if name in params.nemesis and not figures[figure]]
+    if figures.get("rolled", params.nodes) < params.nodes:
+        missing.append(f"{figures['rolled']} of {params.nodes} servers were restarted in turn")
     if params.nemesis and params.time_limit_s >= LEADER_FAULT_AFTER_S and not figures["leader_faults"]:
         missing.append("no fault hit a leader")
     if {"partition", "pause"} & set(params.nemesis) and not figures["invoked_while_impaired"]:
@@ -127,9 +154,17 @@ def liveness(summary: RunSummary | None) -> CheckResult:
     return result
 
 
-def processes(summary: RunSummary | None, directory: RunDirectory) -> CheckResult:
-    """No agent may end by itself."""
+def processes(summary: RunSummary | None, faults: list[Fault], directory: RunDirectory) -> CheckResult:
+    """No agent may end by itself, and each must end when it is asked to."""
     exits = summary.exits if summary is not None else ()
+    stuck = [fault.error for fault in faults if fault.f == "roll" and fault.error]
+    if stuck and not exits:
+        return CheckResult(
+            checker="processes",
+            verdict=Verdict.INVALID,
+            property="agents end when they are asked to",
+            reason=f"{stuck[0]}; see {directory.logs}",
+        )
     result = CheckResult(checker="processes", verdict=Verdict.INVALID if exits else Verdict.VALID)
     if exits:
         result.property = "agents do not end by themselves"
@@ -169,14 +204,14 @@ def analyze(directory: RunDirectory, progress: Callable[[str], None] = lambda li
     history = directory.load_history()
     faults, leaders = directory.load_faults(), directory.load_leaders()
     figures = run_figures(params, history, faults, leaders)
-    figures["elections"] = count_elections(directory)
+    figures |= count_steps(directory)
     interrupted = summary is None or summary.interrupted
     progress("checking the history")
     checks = _guarded("histories", lambda: _history_check(params, history, directory))
     progress("checking the traces")
     checks += _guarded("conformance", lambda: check_traces(directory.traces))
     checks += _guarded("conformance/linking", lambda: [link_traces(directory.traces)])
-    checks += [liveness(summary), processes(summary, directory), effort(params, figures, interrupted)]
+    checks += [liveness(summary), processes(summary, faults, directory), effort(params, figures, interrupted)]
     verdict = merge(check.verdict for check in checks)
     guilty = [check for check in checks if check.verdict is verdict and verdict is not Verdict.VALID]
     result = RunResult(

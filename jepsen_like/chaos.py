@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jepsen_like.analysis import RunResult, analyze
-from jepsen_like.nemesis.package import PACKAGES
+from jepsen_like.nemesis.package import DEFAULT, PACKAGES
 from jepsen_like.runner import replay_command, run_blocking
 from jepsen_like.store.run_directory import ChaosParams, RunDirectory
 from jepsen_like.workload.catalog import WORKLOADS
@@ -61,11 +61,16 @@ def _finish(result: RunResult, as_json: bool, console: Console) -> int:
 
 
 def _packages(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    names = () if value == "none" else tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+    if value in ("none", "all"):
+        return tuple(PACKAGES) if value == "all" else ()
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
     unknown = [name for name in names if name not in PACKAGES]
     if unknown:
-        raise click.BadParameter(f"no nemesis {unknown[0]!r}; there are: {', '.join(PACKAGES)}, or none")
+        raise click.BadParameter(f"no nemesis {unknown[0]!r}; there are: {', '.join(PACKAGES)}; all, or none")
     return names
+
+
+NEMESES = "\n".join(f"  {name:16} {each.purpose}" for name, each in PACKAGES.items())
 
 
 @click.group("chaos", context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,15 +81,35 @@ def command() -> None:
     """
 
 
-@command.command("test")
-@click.option("--nodes", type=click.IntRange(1, 9), default=5, show_default=True, help="Servers.")
+@command.command("test", epilog=f"\b\nNemeses:\n{NEMESES}")
+@click.option("--servers", "--nodes", "nodes", type=click.IntRange(1, 9), default=5, show_default=True, help="Servers.")
 @click.option("--clients", type=click.IntRange(0, 9), default=2, show_default=True, help="Client agents.")
 @click.option("--workload", type=click.Choice(list(WORKLOADS)), default="register", show_default=True)
-@click.option("--nemesis", callback=_packages, default=",".join(PACKAGES), show_default=True, metavar="A,B,...")
+@click.option(
+    "--nemesis",
+    callback=_packages,
+    default=",".join(DEFAULT),
+    show_default=True,
+    metavar="A,B,...",
+    help="What breaks, side by side (below); or all, or none.",
+)
 @click.option("--time-limit", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS")
 @click.option("--seed", type=int, default=None, help="Of all random choices (default: a fresh one, printed).")
 @click.option("--rate", type=click.FloatRange(min=1), default=1000.0, show_default=True, help="Operations a second.")
 @click.option("--concurrency", type=click.IntRange(min=1), default=None, help="Client threads (default: 20 an agent).")
+@click.option(
+    "--snapshot-threshold",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Entries after which a server takes a snapshot (default: the agent's; 200 with the nemesis snapshot).",
+)
+@click.option(
+    "--default-reads",
+    type=click.Choice(["judged", "apart"]),
+    default="judged",
+    show_default=True,
+    help="Whether reads without a consistency must be linearizable: Comitia promises it, Consul does not.",
+)
 @click.option("--agent-command", metavar="COMMAND", help="Starts an agent; gets the arguments of `comitia agent`.")
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, everything else to stderr.")
@@ -97,11 +122,23 @@ def test_command(
     seed: int | None,
     rate: float,
     concurrency: int | None,
+    snapshot_threshold: int | None,
+    default_reads: str,
     agent_command: str | None,
     store: Path,
     as_json: bool,
 ) -> int:
-    """Load a cluster while links are cut and processes killed and paused; then heal it and judge history and traces."""
+    """Load a cluster, break it, heal it, and judge what clients saw and what servers recorded.
+
+    Each nemesis breaks and mends on its own, beside the others. At the end everything is mended, every server must be a
+    voter that serves, and history and traces are judged. A nemesis that came to nothing makes the run UNKNOWN.
+
+    \b
+    Examples:
+      comitia chaos test
+      comitia chaos test --servers 7 --nemesis all --time-limit 180
+      comitia chaos test --servers 3 --nemesis membership,kill --seed 7
+    """
     params = ChaosParams(
         nodes=nodes,
         clients=clients,
@@ -112,6 +149,8 @@ def test_command(
         rate=rate,
         concurrency=THREADS_PER_AGENT * (nodes + clients) if concurrency is None else concurrency,
         agent_command=agent_command,
+        snapshot_threshold=snapshot_threshold,
+        default_reads=default_reads == "judged",
     )
     console = Console(stderr=as_json)
     console.print(

@@ -24,8 +24,8 @@ from jepsen_like.generator.combinators import Any, OnThreads, Stagger, TimeLimit
 from jepsen_like.generator.interpreter import Interpreter, Worker
 from jepsen_like.generator.values import Draws, Generator, Thread
 from jepsen_like.nemesis import package
-from jepsen_like.nemesis.book import Fault, FaultBook
-from jepsen_like.nemesis.package import NemesisWorker
+from jepsen_like.nemesis.book import Fault
+from jepsen_like.nemesis.workers import Crew
 from jepsen_like.store.run_directory import ChaosParams, Journal, Leadership, RunDirectory, RunSummary
 from jepsen_like.workload.base import Workload, timeout_s
 from jepsen_like.workload.catalog import WORKLOADS
@@ -35,6 +35,9 @@ from model_checks.verdicts import SetupFailed
 FORMATION_DEADLINE_S = 20.0
 LIVENESS_DEADLINE_S = 20.0
 LEADER_SAMPLE_S = 0.25
+SNAPSHOT_THRESHOLD = 200
+"""Entries; a quarter of them stay behind a snapshot. Half a second of the usual load."""
+SNAPSHOT_INTERVAL_MS = 500
 SECOND_NS = 1_000_000_000
 
 Progress = Callable[[str], None]
@@ -43,13 +46,36 @@ Progress = Callable[[str], None]
 
 def replay_command(params: ChaosParams) -> str:
     """The command line that repeats a run with these parameters."""
-    words = ["comitia", "chaos", "test", "--nodes", str(params.nodes), "--clients", str(params.clients)]
+    words = ["comitia", "chaos", "test", "--servers", str(params.nodes), "--clients", str(params.clients)]
     words += ["--workload", params.workload, "--nemesis", ",".join(params.nemesis) or "none"]
     words += ["--time-limit", f"{params.time_limit_s:g}", "--seed", str(params.seed), "--rate", f"{params.rate:g}"]
     words += ["--concurrency", str(params.concurrency)]
+    if params.snapshot_threshold is not None:
+        words += ["--snapshot-threshold", str(params.snapshot_threshold)]
+    if not params.default_reads:
+        words += ["--default-reads", "apart"]
     if params.agent_command is not None:
         words += ["--agent-command", params.agent_command]
     return shlex.join(words)
+
+
+def cluster_spec(params: ChaosParams, directory: RunDirectory) -> ClusterSpec:
+    """The cluster of a run: with the nemesis `snapshot`, or a threshold of its own, its servers forget early."""
+    threshold = params.snapshot_threshold
+    if threshold is None and "snapshot" in params.nemesis:
+        threshold = SNAPSHOT_THRESHOLD
+    return ClusterSpec(
+        servers=params.nodes,
+        clients=params.clients,
+        test_clients=len(params.agents),
+        agent_command=params.agent_command,
+        snapshot_threshold=threshold,
+        snapshot_interval_ms=None if threshold is None else SNAPSHOT_INTERVAL_MS,
+        trailing_logs=None if threshold is None else threshold // 4,
+        log_dir=directory.logs,
+        trace_dir=directory.traces,
+        seed=params.seed,
+    )
 
 
 class Counts:
@@ -88,12 +114,12 @@ class ChaosRun:
         self.counts = Counts()
         self.history, self.faults = Journal(directory.history), Journal(directory.faults)
         self.leaders = Journal(directory.leaders)
-        self.book = FaultBook(cluster, self._fault, ClusterFailure)
+        self.crew = Crew(cluster, params.nemesis, self._fault, len(params.agents))
         self.kv = {thread: self._client(thread) for thread in range(params.concurrency)}
         workers: dict[Thread, Worker] = {
             thread: self.workload.worker(client, timeout_s(thread)) for thread, client in self.kv.items()
         }
-        workers |= {name: NemesisWorker(name, self.book, len(params.agents)) for name in params.nemesis}
+        workers.update(self.crew.workers)
         self.interpreter = Interpreter(workers, self._event)
 
     def _client(self, thread: int) -> KvClient:
@@ -118,7 +144,7 @@ class ChaosRun:
         draws = Draws(self.params.seed)
         clients = Stagger(
             max(1, int(SECOND_NS / self.params.rate)),
-            self.workload.generator(draws.fork("workload")),
+            self.workload.generator(draws.fork("workload"), self.params.default_reads),
             draws.fork("stagger"),
         )
         tracks = package.generator(self.params.nemesis, draws.fork("nemesis"))
@@ -150,13 +176,13 @@ class ChaosRun:
 
     async def mend_at_once(self) -> int:
         """The same without the interpreter, which may have been cancelled."""
-        await self.book.heal("final")
-        await self.book.resume("final")
-        await self.book.restart("final")
+        await self.crew.book.mend_everything()
         return time.monotonic_ns()
 
     async def live(self, healed_ns: int) -> tuple[float | None, str]:
         """Seconds from `healed_ns` until every agent had answered a write and all servers had applied all of them."""
+        if self.crew.book.away:
+            return None, f"{', '.join(self.crew.book.away)} did not become voters again after the heal"
         deadline_ns = healed_ns + int(LIVENESS_DEADLINE_S * SECOND_NS)
         pending = list(range(len(self.params.agents)))
         error = "no attempt"
@@ -215,15 +241,7 @@ async def run(params: ChaosParams, directory: RunDirectory, progress: Progress) 
     collecting.
     """
     progress("starting the cluster")
-    spec = ClusterSpec(
-        servers=params.nodes,
-        clients=params.clients,
-        test_clients=len(params.agents),
-        agent_command=params.agent_command,
-        log_dir=directory.logs,
-        trace_dir=directory.traces,
-        seed=params.seed,
-    )
+    spec = cluster_spec(params, directory)
     started_ns = time.monotonic_ns()
     healed_ns = 0
     live_s, problem = None, "not asked"

@@ -115,11 +115,12 @@ def _node_plan(
         log=str(log_dir / f"{node}.log"),
         environment=processes.agent_environment(SOURCE_ROOT),
     )
+    started = node not in spec.spare_names
     if not spec.publish:
-        return plans.NodePlan(node, address, agent)
+        return plans.NodePlan(node, address, agent, started=started)
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     listeners.append(listener)
-    return plans.NodePlan(node, address, agent, listener.fileno(), f"127.0.0.1:{listener.getsockname()[1]}")
+    return plans.NodePlan(node, address, agent, listener.fileno(), f"127.0.0.1:{listener.getsockname()[1]}", started)
 
 
 def _log_directory(spec: ClusterSpec, directory: Path) -> Path:

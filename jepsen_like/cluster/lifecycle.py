@@ -21,6 +21,7 @@ from jepsen_like.cluster.spec import ClusterSpec
 @click.command("up")
 @click.option("--servers", default=3, show_default=True, type=click.IntRange(1, 99), help="Servers: s1, s2, ...")
 @click.option("--clients", default=0, show_default=True, type=click.IntRange(0, 99), help="Client agents: c1, c2, ...")
+@click.option("--spares", default=0, show_default=True, type=click.IntRange(0, 98), help="Of the servers: not started.")
 @click.option("--name", "-n", metavar="NAME", help='The cluster\'s name; "default" (or default-2, ...) if not given.')
 @click.option(
     "--agent-command", metavar="COMMAND", help="Starts an agent, instead of `comitia agent`; gets the same arguments."
@@ -33,6 +34,7 @@ from jepsen_like.cluster.spec import ClusterSpec
 def up(
     servers: int,
     clients: int,
+    spares: int,
     name: str | None,
     agent_command: str | None,
     trace_dir: Path | None,
@@ -42,11 +44,15 @@ def up(
 ) -> None:
     """Start a cluster and wait for a leader. It stays until `down`.
 
-    Each agent's HTTP port is published on this machine's loopback.
+    Each agent's HTTP port is published on this machine's loopback. Spares are the last servers: `cluster restart`
+    starts one, and it joins.
     """
+    if spares >= servers:
+        raise click.UsageError(f"--spares {spares} of --servers {servers}: at least one server must form the cluster")
     spec = ClusterSpec(
         servers=servers,
         clients=clients,
+        spares=spares,
         name=name,
         agent_command=agent_command,
         trace_dir=trace_dir,

@@ -31,6 +31,9 @@ class AgentView(msgspec.Struct, frozen=True):
     """The node that it believes to be the leader."""
     reaches: dict[str, bool] = msgspec.field(default_factory=dict)
     """Which peers it says it is connected to."""
+    last_log_index: int = -1
+    log_base: int = -1
+    """Entries up to here are gone from its log."""
 
 
 class HttpFailure(Exception):
@@ -102,6 +105,8 @@ def agent_view(node: str, answer: bytes) -> AgentView:
         term=_number(raft.get("term")),
         commit_index=_number(raft.get("commit_index")),
         applied_index=_number(raft.get("applied_index")),
+        last_log_index=_number(raft.get("last_log_index")),
+        log_base=_number(raft.get("log_base")),
         leader=_node_named(raft.get("leader")),
         reaches=_connected_peers(_mapping(stats, "rpc")),
     )

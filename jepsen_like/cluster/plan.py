@@ -19,6 +19,8 @@ class NodePlan(msgspec.Struct, frozen=True):
     """A listening socket of the host's loopback, to be relayed to the agent's HTTP port."""
     published: str | None = None
     """The listener's address, as people write it."""
+    started: bool = True
+    """Whether the agent is started with the cluster."""
 
 
 class WorldPlan(msgspec.Struct, frozen=True):

@@ -26,6 +26,9 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A cluster to start. Paths that are None lie in the cluster's state directory and vanish with it."""
 
     servers: int = 3
+    spares: int = 0
+    """So many of the servers, the last ones, are not in the first configuration and not started: `restart` starts one,
+    and it joins."""
     clients: int = 0
     """Client agents."""
     test_clients: int = 0
@@ -36,6 +39,12 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Replaces `comitia agent` (split as by a shell); gets the same arguments."""
     agent_arguments: tuple[str, ...] = ()
     """Added to every agent's arguments."""
+    snapshot_threshold: int | None = None
+    """Entries since its last snapshot after which a server takes one. None, here and below: the agent's default."""
+    snapshot_interval_ms: int | None = None
+    """How often it looks."""
+    trailing_logs: int | None = None
+    """Entries that it keeps behind a snapshot."""
     data_dir: Path | None = None
     log_dir: Path | None = None
     """One file per node, NODE.log, appended to over restarts; and supervisor.log."""
@@ -52,6 +61,11 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
     def server_names(self) -> tuple[str, ...]:
         """s1, s2, ..."""
         return addresses.names("s", self.servers)
+
+    @property
+    def spare_names(self) -> tuple[str, ...]:
+        """The servers that join later."""
+        return self.server_names[self.servers - self.spares :]
 
     @property
     def client_names(self) -> tuple[str, ...]:
@@ -84,7 +98,18 @@ def agent_argv(spec: ClusterSpec, node: str, data_dir: Path) -> tuple[str, ...]:
     for name in others:
         arguments += ["-retry-join", addresses.address_of(name)]
     if node in spec.server_names:
-        arguments = ["-server", "-bootstrap-expect", str(spec.servers), *arguments]
-        if spec.trace_dir is not None:
-            arguments += ["-trace", str(spec.trace_dir.resolve())]
+        arguments = ["-server", *_server_arguments(spec, node), *arguments]
     return (*agent_prefix(spec.agent_command), *arguments, *spec.agent_arguments)
+
+
+def _server_arguments(spec: ClusterSpec, node: str) -> list[str]:
+    arguments = [] if node in spec.spare_names else ["-bootstrap-expect", str(spec.servers - spec.spares)]
+    if spec.trace_dir is not None:
+        arguments += ["-trace", str(spec.trace_dir.resolve())]
+    if spec.snapshot_threshold is not None:
+        arguments += ["-raft-snapshot-threshold", str(spec.snapshot_threshold)]
+    if spec.snapshot_interval_ms is not None:
+        arguments += ["-raft-snapshot-interval", f"{spec.snapshot_interval_ms}ms"]
+    if spec.trailing_logs is not None:
+        arguments += ["-raft-trailing-logs", str(spec.trailing_logs)]
+    return arguments

@@ -69,8 +69,9 @@ class Supervisor:
                 self._plan.lifeline, self._ended.set
             )  # nobody writes to it: readable means that it has ended
         server = ControlServer(Path(self._plan.directory), self._plan.user, self.perform)
-        for agent in self._agents.values():
-            agent.start()
+        for node in self._plan.nodes:
+            if node.agent is not None and node.started:
+                self._agents[node.name].start()
         server.open()
         report(self._plan, plans.Report(ready=True))
         await self._ended.wait()

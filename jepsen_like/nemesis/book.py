@@ -2,13 +2,15 @@
 took hold.
 
 The schedule is what makes a run explainable: a target drawn from a seed is not one until the leader of that moment is
-known.
+known. Whoever broke something mends it: the book remembers to which package each cut link and each missing process
+belongs, so that one package's mending leaves another's fault in force.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -16,15 +18,18 @@ import msgspec
 Link = tuple[str, str]
 """From, to: one direction."""
 
+BREAKS = frozenset({"cut", "kill", "pause", "remove", "demote", "transfer", "roll"})
+"""Steps that take something away from the cluster; all others mend, or tell of an attempt that came to nothing."""
+
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One executed step. Before `start_ns` it was in force nowhere, after `end_ns` everywhere (CLOCK_MONOTONIC)."""
 
     package: str
     f: str
-    """What was done: cut, heal, kill, restart, pause, resume."""
+    """What was done: cut, heal; kill, restart; pause, resume; remove, demote, restore; transfer; roll."""
     nodes: tuple[str, ...]
-    """The nodes at which it aimed."""
+    """The nodes at which it aimed; empty if it came to nothing."""
     what: str
     """For people."""
     leader: str | None
@@ -32,20 +37,22 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     start_ns: int
     end_ns: int
     cut: tuple[Link, ...]
-    """All links cut after this step; `paused` and `dead` likewise."""
+    """All links cut after this step; `paused`, `dead` and `away` likewise."""
     paused: tuple[str, ...]
     dead: tuple[str, ...]
+    away: tuple[str, ...] = ()
+    """Servers that are no voters: removed, or demoted."""
     error: str = ""
 
     @property
     def breaks(self) -> bool:
         """Whether this step broke something, rather than mended it or came to nothing."""
-        return self.f in ("cut", "kill", "pause") and bool(self.nodes)
+        return self.f in BREAKS and bool(self.nodes)
 
     @property
     def hit_leader(self) -> bool:
-        """Whether it broke the leader of the moment."""
-        return self.breaks and self.leader in self.nodes
+        """Whether it broke the leader of the moment. A transfer does not: it asks the leader to go."""
+        return self.breaks and self.f != "transfer" and self.leader in self.nodes
 
 
 class Breakable(Protocol):
@@ -56,7 +63,7 @@ class Breakable(Protocol):
 
     async def cut_links(self, links: Iterable[Link]) -> tuple[int, int]: ...
 
-    async def heal(self) -> tuple[int, int]: ...
+    async def heal_links(self, links: Iterable[Link]) -> tuple[int, int]: ...
 
     async def kill(self, node: str) -> tuple[int, int]: ...
 
@@ -70,16 +77,31 @@ class Breakable(Protocol):
 
 
 class FaultBook:
-    """Breaks and mends, one step at a time, and writes down what was done. Steps that make no sense do nothing."""
+    """Breaks and mends, one step at a time, and writes down what was done. Steps that make no sense do nothing.
+
+    `dead` and `paused` name the package that did it.
+    """
 
     def __init__(self, cluster: Breakable, record: Callable[[Fault], None], failures: type[Exception]) -> None:
         self.cluster = cluster
         self._record = record
         self._failures = failures
-        self._cut: set[Link] = set()
-        self.paused: set[str] = set()
-        self.dead: set[str] = set()
+        self._cut: dict[str, frozenset[Link]] = {}
+        self.paused: dict[str, str] = {}
+        self.dead: dict[str, str] = {}
+        self.away: tuple[str, ...] = ()
+        """Servers that are no voters, as far as is known."""
         self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def down(self) -> frozenset[str]:
+        """Agents that cannot answer: dead or paused."""
+        return frozenset(self.dead) | frozenset(self.paused)
+
+    @property
+    def cut_now(self) -> frozenset[Link]:
+        """All links that are cut."""
+        return frozenset().union(*self._cut.values())
 
     async def leader(self) -> str | None:
         """Who leads, if anybody says so soon."""
@@ -91,38 +113,62 @@ class FaultBook:
         """Cut directed links."""
         async with self._one_at_a_time:
             chosen = tuple(sorted(set(links)))
-            start_ns, end_ns = await self.cluster.cut_links(chosen)
-            self._cut |= set(chosen)
-            return self._note(package, "cut", nodes, what, leader, start_ns, end_ns)
+            interval = await self.cluster.cut_links(chosen)
+            self._cut[package] = self._cut.get(package, frozenset()) | frozenset(chosen)
+            return self.note(package, "cut", nodes, what, leader, interval)
 
     async def heal(self, package: str) -> Fault:
-        """All links are clear again."""
+        """The links that `package` cut are clear again, except those that another package cut as well."""
         async with self._one_at_a_time:
-            start_ns, end_ns = await self.cluster.heal()
-            self._cut.clear()
-            return self._note(package, "heal", (), "all links", None, start_ns, end_ns)
+            mine = self._cut.pop(package, frozenset())
+            interval = await self.cluster.heal_links(tuple(sorted(mine - self.cut_now)))
+            return self.note(package, "heal", (), "its links", None, interval)
 
     async def kill(self, package: str, nodes: tuple[str, ...], leader: str | None) -> Fault:
         """kill -9 all of `nodes` that are alive."""
         return await self._processes(package, "kill", nodes, leader, lambda node: node not in self.dead)
 
     async def restart(self, package: str) -> Fault:
-        """Start all that are dead."""
-        return await self._processes(package, "restart", tuple(sorted(self.dead)), None, lambda node: node in self.dead)
+        """Start those that `package` killed."""
+        return await self._processes(
+            package, "restart", tuple(sorted(self.dead)), None, lambda node: self.dead.get(node) == package
+        )
 
     async def pause(self, package: str, nodes: tuple[str, ...], leader: str | None) -> Fault:
         """SIGSTOP all of `nodes` that run."""
-
-        def runs(node: str) -> bool:
-            return node not in self.dead and node not in self.paused
-
-        return await self._processes(package, "pause", nodes, leader, runs)
+        return await self._processes(package, "pause", nodes, leader, lambda node: node not in self.down)
 
     async def resume(self, package: str) -> Fault:
-        """SIGCONT all that are paused."""
+        """SIGCONT those that `package` paused."""
         return await self._processes(
-            package, "resume", tuple(sorted(self.paused)), None, lambda node: node in self.paused
+            package, "resume", tuple(sorted(self.paused)), None, lambda node: self.paused.get(node) == package
         )
+
+    async def roll(self, package: str, node: str, leader: str | None) -> Fault:
+        """Stop the agent of `node` gracefully and start it again; one that had to be killed is started all the same."""
+        fault = await self._processes(package, "roll", (node,), leader, lambda node: node not in self.down)
+        if fault.error:
+            self.dead[node] = package
+            await self.restart(package)
+        return fault
+
+    async def mend_everything(self) -> None:
+        """Undo whatever any package did to links and processes."""
+        for package in sorted(self._cut):
+            await self.heal(package)
+        for package in sorted(set(self.paused.values())):
+            await self.resume(package)
+        for package in sorted(set(self.dead.values())):
+            await self.restart(package)
+
+    async def ask(
+        self, package: str, f: str, nodes: tuple[str, ...], what: str, leader: str | None, act: Awaitable[str]
+    ) -> Fault:
+        """Await a request to the cluster, which yields "", or why it came to nothing: then no node was hit."""
+        start_ns = time.monotonic_ns()
+        error = await act
+        interval = start_ns, time.monotonic_ns()
+        return self.note(package, f, () if error else nodes, what, leader, interval, error)
 
     async def _processes(
         self, package: str, f: str, nodes: tuple[str, ...], leader: str | None, sensible: Callable[[str], bool]
@@ -135,55 +181,56 @@ class FaultBook:
                 if not sensible(node):
                     continue
                 try:
-                    intervals.append(await self._act(f, node))
+                    intervals.append(await self._act(package, f, node))
                     done.append(node)
                 except self._failures as failure:
                     error = f"{node}: {failure}"
             start_ns = min((start for start, _ in intervals), default=0)
             end_ns = max((end for _, end in intervals), default=0)
-            return self._note(package, f, tuple(done), ", ".join(done), leader, start_ns, end_ns, error)
+            return self.note(package, f, tuple(done), ", ".join(done), leader, (start_ns, end_ns), error)
 
-    async def _act(self, f: str, node: str) -> tuple[int, int]:
+    async def _act(self, package: str, f: str, node: str) -> tuple[int, int]:
         match f:
             case "kill":
                 interval = await self.cluster.kill(node)
-                self.dead.add(node)
-                self.paused.discard(node)
-            case "restart":
+                self.dead[node] = package
+                self.paused.pop(node, None)
+            case "restart" | "roll":
                 interval = await self.cluster.restart(node)
-                self.dead.discard(node)
+                self.dead.pop(node, None)
             case "pause":
                 interval = await self.cluster.pause(node)
-                self.paused.add(node)
+                self.paused[node] = package
             case "resume":
                 interval = await self.cluster.resume(node)
-                self.paused.discard(node)
+                self.paused.pop(node, None)
             case _:
                 raise AssertionError(f)
         return interval
 
-    def _note(
+    def note(
         self,
         package: str,
         f: str,
         nodes: tuple[str, ...],
         what: str,
         leader: str | None,
-        start_ns: int,
-        end_ns: int,
+        interval: tuple[int, int],
         error: str = "",
     ) -> Fault:
+        """A step and what is broken after it; recorded unless it did nothing at all."""
         fault = Fault(
             package=package,
             f=f,
             nodes=nodes,
             what=what,
             leader=leader,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            cut=tuple(sorted(self._cut)),
+            start_ns=interval[0],
+            end_ns=interval[1],
+            cut=tuple(sorted(self.cut_now)),
             paused=tuple(sorted(self.paused)),
             dead=tuple(sorted(self.dead)),
+            away=self.away,
             error=error,
         )
         if nodes or f == "heal" or error:

@@ -1,9 +1,9 @@
 """When was each agent cut off or paused? From the executed schedule alone.
 
-A server is *cut off* while it cannot exchange messages, both ways and directly, with servers that make a majority
-with itself. A client agent is cut off while no server that is neither cut off, paused nor dead can be reached both
-ways. Intervals are inner ones: they begin when a fault was fully in force and end when its mending began. Dead is not
-impaired: there is nobody to ask.
+A server is *cut off* while it cannot exchange messages, both ways and directly, with voters that make a majority
+(with itself, if it votes). A client agent is cut off while no server that is neither cut off, paused nor dead can be
+reached both ways. Intervals are inner ones: they begin when a fault was fully in force and end when its mending began.
+Dead is not impaired: there is nobody to ask.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def _impaired(fault: Fault, servers: Sequence[str], clients: Sequence[str]) -> s
     def linked(a: str, b: str) -> bool:
         return (a, b) not in cut and (b, a) not in cut
 
-    majority = len(servers) // 2 + 1
+    voters = [s for s in servers if s not in fault.away]
     down = set(fault.paused) | set(fault.dead)
-    cut_off = {s for s in servers if 1 + sum(linked(s, other) for other in servers if other != s) < majority}
+    cut_off = {s for s in servers if sum(v == s or linked(s, v) for v in voters) <= len(voters) // 2}
     serving = [s for s in servers if s not in cut_off and s not in down]
     cut_off |= {c for c in clients if not any(linked(c, s) for s in serving)}
     return (cut_off | set(fault.paused)) - set(fault.dead)

@@ -3,46 +3,121 @@
 
 Each package has a thread of its own, so faults of different packages overlap. A fault holds for a random time, mostly
 seconds, sometimes a fraction of one (a restart within the term in which it was killed finds what a slow one hides);
-then it is mended, and after a pause the next one comes.
+then it is mended, and after a pause the next one comes. A fault that needs no mending (a transfer) is followed by the
+pause alone.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from jepsen_like.generator.combinators import Each
+from jepsen_like.generator.combinators import Each, phases
 from jepsen_like.generator.values import (
     PENDING,
     Answer,
     Completed,
-    Completion,
     Context,
     Draws,
     Emit,
-    Ending,
     Generator,
     Invocation,
 )
-from jepsen_like.nemesis import partition, processes
+from jepsen_like.nemesis import handover, lag, membership, partition, processes, rolling
 from jepsen_like.nemesis.book import Fault, FaultBook
+from jepsen_like.nemesis.worker import NOTHING, NemesisWorker
 
 SECOND_NS = 1_000_000_000
+PAUSE_NS = (SECOND_NS, 7 * SECOND_NS // 3)
+"""Between two faults of a package, for each package of the run: alone it breaks as often as all together do."""
+FIRST_NS = (SECOND_NS // 2, 2 * SECOND_NS)
 HOLD_NS = (SECOND_NS, 3 * SECOND_NS)
+SHORT_HOLD_NS = (SECOND_NS // 20, SECOND_NS // 2)
 CUT_HOLD_NS = (2 * SECOND_NS, 6 * SECOND_NS)
 """A cut holds longer than other faults: both sides go on, and what each then says is what a cut is for."""
-SHORT_HOLD_NS = (SECOND_NS // 20, SECOND_NS // 2)
+NO_HOLD_NS = (0, 1)
 SHORT_IN_TEN = 3
-PAUSE_NS = (SECOND_NS, 7 * SECOND_NS // 3)
-"""Between two faults of a package, for each package of the run: alone it breaks as often as three together do."""
-FIRST_NS = (SECOND_NS // 2, 2 * SECOND_NS)
 
-PACKAGES = {"partition": ("cut", "heal"), "kill": ("kill", "restart"), "pause": ("pause", "resume")}
-"""Package -> what it does, and what undoes it."""
-NOTHING = "nothing"
-"""Value of a completion that broke or mended nothing."""
-COLOURS = {"partition": "#ffd27f", "kill": "#ff9f9f", "pause": "#b9c7ff"}
+Pick = Callable[[Draws], tuple[object, Draws]]
+"""What a package breaks next."""
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """What a package does, and what undoes it ("": nothing is needed)."""
+
+    purpose: str
+    breaks: str
+    mends: str
+    colour: str
+    pick: Pick
+    hold_ns: tuple[int, int] = HOLD_NS
+    short_hold_ns: tuple[int, int] = SHORT_HOLD_NS
+    """Used SHORT_IN_TEN times of ten."""
+    pauses: bool = True
+    """Whether a pause for each package of the run follows it; else only one of its own."""
+
+
+PACKAGES = {
+    "partition": Package(
+        purpose="links are cut",
+        breaks="cut",
+        mends="heal",
+        colour="#ffd27f",
+        pick=partition.pick_shape,
+        hold_ns=CUT_HOLD_NS,
+        short_hold_ns=CUT_HOLD_NS,
+    ),
+    "kill": Package(
+        purpose="kill -9, then a restart",
+        breaks="kill",
+        mends="restart",
+        colour="#ff9f9f",
+        pick=functools.partial(processes.pick_target, "kill"),
+    ),
+    "pause": Package(
+        purpose="SIGSTOP, then SIGCONT",
+        breaks="pause",
+        mends="resume",
+        colour="#b9c7ff",
+        pick=functools.partial(processes.pick_target, "pause"),
+    ),
+    "membership": Package(
+        purpose="servers, the leader too, are removed or demoted, then added and promoted again",
+        breaks="change",
+        mends="restore",
+        colour="#a8e0a8",
+        pick=membership.pick_plan,
+    ),
+    "snapshot": Package(
+        purpose="a follower misses so much that it must be sent a snapshot (thresholds are small)",
+        breaks="fall-behind",
+        mends="return",
+        colour="#d9b3ff",
+        pick=lag.pick_way,
+        short_hold_ns=HOLD_NS,
+    ),
+    "transfer": Package(
+        purpose="the leadership is handed over",
+        breaks="transfer",
+        mends="",
+        colour="#8fd8d8",
+        pick=handover.pick_heir,
+        hold_ns=NO_HOLD_NS,
+        short_hold_ns=NO_HOLD_NS,
+    ),
+    "rolling-restart": Package(
+        purpose="servers are restarted gracefully, one after the other",
+        breaks="roll",
+        mends="",
+        colour="#e0c9a6",
+        pick=rolling.pick_nothing,
+        hold_ns=SHORT_HOLD_NS,
+        pauses=False,
+    ),
+}
+DEFAULT = ("partition", "kill", "pause")
 
 
 class Track(msgspec.Struct, frozen=True):
@@ -67,16 +142,18 @@ class Track(msgspec.Struct, frozen=True):
         return Emit(msgspec.structs.replace(self.step, at_ns=at_ns), self._after(at_ns + self.hold_ns))
 
     def _after(self, at_ns: int) -> Track:
-        _, undo = PACKAGES[self.package]
-        if self.step.f == undo:
+        package = PACKAGES[self.package]
+        if self.step.f == package.mends:
             return _breaking(self.package, at_ns, self.draws, self.tracks)
-        pause_ns, draws = _within(PAUSE_NS, self.draws)
-        mending = Invocation(undo, thread=self.package)
-        return Track(self.package, mending, at_ns, pause_ns * self.tracks, draws, self.tracks)
+        pause_ns, draws = _within(PAUSE_NS if package.pauses else SHORT_HOLD_NS, self.draws)
+        pause_ns *= self.tracks if package.pauses else 1
+        if not package.mends:
+            return _breaking(self.package, at_ns + pause_ns, draws, self.tracks)
+        mending = Invocation(package.mends, thread=self.package)
+        return Track(self.package, mending, at_ns, pause_ns, draws, self.tracks)
 
     def update(self, context: Context, event: Completed) -> Generator:
-        breaking, _ = PACKAGES[self.package]
-        if event.invocation.f != breaking or event.completion.value != NOTHING:
+        if event.invocation.f != PACKAGES[self.package].breaks or event.completion.value != NOTHING:
             return self
         return _breaking(self.package, context.now_ns + SECOND_NS // 2, self.draws, self.tracks)
 
@@ -84,18 +161,12 @@ class Track(msgspec.Struct, frozen=True):
 @functools.lru_cache(maxsize=16)
 def _plan(package: str, draws: Draws) -> tuple[Invocation, int, Draws]:
     """What `package` breaks next, how long that holds, and the draws that follow. Remembered: asked at every turn."""
-    if package == "partition":
-        target, draws = partition.pick_shape(draws)
-    else:
-        target, draws = processes.pick_target(package, draws)
+    chosen = PACKAGES[package]
+    target, draws = chosen.pick(draws)
     seed, draws = draws.bits()
     kind, draws = draws.below(10)
-    if package == "partition":
-        bounds = CUT_HOLD_NS
-    else:
-        bounds = SHORT_HOLD_NS if kind < SHORT_IN_TEN else HOLD_NS
-    hold_ns, draws = _within(bounds, draws)
-    return Invocation(PACKAGES[package][0], value=target, thread=package, note=seed), hold_ns, draws
+    hold_ns, draws = _within(chosen.short_hold_ns if kind < SHORT_IN_TEN else chosen.hold_ns, draws)
+    return Invocation(chosen.breaks, value=target, thread=package, note=seed), hold_ns, draws
 
 
 def _breaking(package: str, at_ns: int, draws: Draws, tracks: int) -> Track:
@@ -114,21 +185,15 @@ def _within(bounds: tuple[int, int], draws: Draws) -> tuple[int, Draws]:
     return bounds[0] + number, draws
 
 
-class NemesisWorker:
-    """Carries out a package's invocations on the cluster."""
+class BreakingWorker(NemesisWorker):
+    """Links and processes: the packages partition, kill and pause."""
 
     def __init__(self, package: str, book: FaultBook, test_clients: int) -> None:
-        self._package = package
-        self._book = book
+        super().__init__(package, book)
         self._test_clients = test_clients
 
-    async def invoke(self, invocation: Invocation) -> Completion:
-        """Break or mend; the value says what was done to whom."""
-        fault = await self._do(invocation)
-        return Completion(Ending.INFO, value=fault.what or NOTHING, error=fault.error or None)
-
-    async def _do(self, invocation: Invocation) -> Fault:
-        book, package = self._book, self._package
+    async def do(self, invocation: Invocation) -> Fault:
+        book, package = self.book, self.package
         cluster = book.cluster
         match invocation.f:
             case "heal":
@@ -142,7 +207,7 @@ class NemesisWorker:
         if invocation.f == "cut":
             shape = partition.cut(invocation.value, cluster.servers, cluster.clients, leader, draws, self._test_clients)
             return await book.cut(package, shape.links, shape.nodes, f"{invocation.value}: {shape.what}", leader)
-        down = book.dead | book.paused
+        down = book.down
         servers = [name for name in cluster.servers if name not in down] or cluster.servers
         clients = [name for name in cluster.clients if name not in down]
         nodes = processes.nodes_of(invocation.value, servers, clients, None if leader in down else leader, draws)
@@ -158,5 +223,12 @@ def generator(packages: tuple[str, ...], draws: Draws) -> tuple[Generator, ...]:
 
 
 def final_generator(packages: tuple[str, ...]) -> Generator:
-    """Undo everything: heal, restart, resume, whatever is broken."""
-    return Each(tuple(Invocation(PACKAGES[name][1], thread=name) for name in packages))
+    """Undo everything: heal, restart, resume, whatever is broken; when all run, bring back who is no voter."""
+    last = ["membership"] if "membership" in packages else []
+    first = [name for name in packages if PACKAGES[name].mends and name not in last]
+
+    def mended(names: Iterable[str]) -> Generator:
+        value = membership.EVERYTHING
+        return Each(tuple(Invocation(PACKAGES[name].mends, value=value, thread=name) for name in names))
+
+    return phases(mended(first), mended(last))

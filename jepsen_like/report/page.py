@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jepsen_like.nemesis.book import Fault
-from jepsen_like.nemesis.package import COLOURS, PACKAGES
+from jepsen_like.nemesis.book import BREAKS, Fault
+from jepsen_like.nemesis.package import PACKAGES
 from jepsen_like.report.svg import Plot, seconds
 from jepsen_like.store.run_directory import ChaosParams, Leadership
 from model_checks.histories.events import EventType, History
@@ -24,16 +24,21 @@ VERDICT_COLOURS = {Verdict.VALID: "#2a7d2a", Verdict.INVALID: "#c22", Verdict.UN
 
 
 def shading(faults: Sequence[Fault], end_ns: int) -> list[tuple[str, int, int, str]]:
-    """(package, start_ns, end_ns, words) for each time in which a package had something broken."""
+    """(package, start_ns, end_ns, words) for each time in which a package had something broken.
+
+    What needs no mending (a transfer, a graceful restart) is shaded while it was done.
+    """
     spans: list[tuple[str, int, int, str]] = []
     since: dict[str, tuple[int, str]] = {}
-    undo = {undone: name for name, (_, undone) in PACKAGES.items()}
     for fault in sorted(faults, key=lambda fault: fault.start_ns):
-        if fault.breaks:
-            since.setdefault(fault.package, (fault.start_ns, f"{fault.f} {fault.what}"))
-        elif fault.f in undo and undo[fault.f] in since:
-            start_ns, what = since.pop(undo[fault.f])
-            spans.append((undo[fault.f], start_ns, fault.end_ns or fault.start_ns, what))
+        name, words = fault.package, f"{fault.f} {fault.what}"
+        if fault.breaks and not PACKAGES[name].mends:
+            spans.append((name, fault.start_ns, fault.end_ns, words))
+        elif fault.breaks:
+            since.setdefault(name, (fault.start_ns, words))
+        elif fault.f not in BREAKS and not fault.error and name in since:
+            start_ns, what = since.pop(name)
+            spans.append((name, start_ns, fault.end_ns or fault.start_ns, what))
     spans += [(name, start_ns, end_ns, what) for name, (start_ns, what) in sorted(since.items())]
     return spans
 
@@ -81,22 +86,28 @@ def _plots(history: History, faults: Sequence[Fault], leaders: Sequence[Leadersh
         second = seconds(operation.call_ns - start_ns)
         per_second[second] = per_second.get(second, 0) + 1
     busiest = max(busiest, *map(float, per_second.values()))
+    rows = list(PACKAGES) if not faults else [name for name in PACKAGES if any(f.package == name for f in faults)]
     parts = []
     for title, top, draw, labels in (
         ("operations a second, by outcome", busiest * 1.1, _throughput, None),
         ("latency (ms, logarithmic)", 5.0, _latency, {0: "0.1", 1: "1", 2: "10", 3: "100", 4: "1000"}),
     ):
-        plot = Plot(title, start_ns, end_ns, top, labels)
+        plot = Plot(title, start_ns, end_ns, top, labels, len(rows))
         for name, from_ns, to_ns, what in shading(faults, end_ns):
-            plot.shade(from_ns, to_ns, COLOURS[name], f"{name}: {what}", row=list(PACKAGES).index(name))
+            plot.shade(from_ns, to_ns, PACKAGES[name].colour, f"{name}: {what}", row=rows.index(name))
         draw(plot, operations)
         for change in _leader_changes(leaders):
             plot.mark(change.ns, f"{change.leader} leads in term {change.term}", str(change.leader))
         parts.append(plot.render())
-    legend = " ".join(
-        f'<span style="background:{colour}">&nbsp;{name}&nbsp;</span>' for name, colour in COLOURS.items()
-    )
+    legend = " ".join(f'<span style="background:{PACKAGES[name].colour}">&nbsp;{name}&nbsp;</span>' for name in rows)
     return f"<p>{legend} dashed: a new leader</p>{''.join(parts)}"
+
+
+def _schedule_row(fault: Fault, start_ns: int) -> str:
+    what = f"{fault.what} ({fault.error})" if fault.error else fault.what
+    at_s = (fault.start_ns - start_ns) / 1e9 if fault.start_ns else 0.0
+    cells = (f"{at_s:.2f}", fault.f, what, fault.leader or "")
+    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
 
 
 def report_page(
@@ -123,12 +134,7 @@ def report_page(
         for check in checks
         if check.details
     )
-    schedule = "".join(
-        f"<tr><td>{(fault.start_ns - history.events[0].time) / 1e9:.2f}</td><td>{html.escape(fault.f)}</td>"
-        f"<td>{html.escape(fault.what)}</td><td>{html.escape(fault.leader or '')}</td></tr>"
-        for fault in faults
-        if history.events
-    )
+    schedule = "".join(_schedule_row(fault, history.events[0].time) for fault in faults if history.events)
     unfinished = sum(1 for event in history.events if event.type is EventType.INFO and event.process != "nemesis")
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Comitia chaos run</title>'

@@ -6,7 +6,6 @@ import html
 from collections.abc import Sequence
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 1140, 260, 46, 22
-SHADE_ROWS = 3
 
 
 def seconds(nanoseconds: int) -> int:
@@ -15,13 +14,19 @@ def seconds(nanoseconds: int) -> int:
 
 
 class Plot:
-    """One diagram: x from start_ns to end_ns, y from 0 to `top`. `labels`: the y axis; None: numbers."""
+    """One diagram: x from start_ns to end_ns, y from 0 to `top`.
 
-    def __init__(self, title: str, start_ns: int, end_ns: int, top: float, labels: dict[int, str] | None) -> None:
+    `labels`: the y axis; None: numbers. Faults are shaded in `shade_rows` rows.
+    """
+
+    def __init__(
+        self, title: str, start_ns: int, end_ns: int, top: float, labels: dict[int, str] | None, shade_rows: int = 1
+    ) -> None:
         self.start_ns = start_ns
         self.seconds = seconds(end_ns - start_ns) + 1
         self._title = title
         self._top = top
+        self._shade_rows = shade_rows
         self._labels = labels if labels is not None else {round(top * part / 4): "" for part in range(5)}
         self._parts: list[str] = []
         self._front: list[str] = []
@@ -33,9 +38,9 @@ class Plot:
         return (HEIGHT - BOTTOM) * (1 - min(value, self._top) / self._top) + 4
 
     def shade(self, start_ns: int, end_ns: int, colour: str, words: str, row: int) -> None:
-        """A translucent band over a time, in one of SHADE_ROWS rows."""
+        """A translucent band over a time, in one of the `shade_rows` rows."""
         left, right = self._x((start_ns - self.start_ns) / 1e9), self._x((end_ns - self.start_ns) / 1e9)
-        height = (HEIGHT - BOTTOM) / SHADE_ROWS
+        height = (HEIGHT - BOTTOM) / self._shade_rows
         self._parts.append(
             f'<rect x="{left:.1f}" y="{4 + row * height:.1f}" width="{max(1.0, right - left):.1f}" '
             f'height="{height:.1f}" fill="{colour}" opacity="0.55"><title>{html.escape(words)}</title></rect>'

@@ -35,6 +35,10 @@ class ChaosParams(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 1000.0
     concurrency: int = 140
     agent_command: str | None = None
+    snapshot_threshold: int | None = None
+    """Entries after which a server takes a snapshot; None: small with the nemesis `snapshot`, else the default."""
+    default_reads: bool = True
+    """Whether reads that ask for `default` are judged like those that ask for `consistent`."""
 
     @property
     def agents(self) -> tuple[str, ...]:

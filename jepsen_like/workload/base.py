@@ -34,7 +34,8 @@ class Workload(msgspec.Struct, frozen=True):
 
     name: str
     model: Model
-    generator: Callable[[Draws], Generator]
+    generator: Callable[[Draws, bool], Generator]
+    """Of the draws, and of whether reads that ask for `default` are judged like others."""
     worker: Callable[[KvClient, float], Worker]
     """A worker that uses the client, with this timeout."""
     final_reads: Callable[[Sequence[Any], Sequence[Thread]], Generator]

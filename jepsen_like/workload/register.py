@@ -1,10 +1,14 @@
 """Independent registers, one a key: read, write, check-and-set, every value written once.
 
 Written values are unique over the run, so a read names the write that it saw, and an old one cannot pass for a new
-one. Reads ask for `consistent`. A cas follows a read by the same client: Consul's check-and-set is by ModifyIndex, so
-[old, new] with the index of that read is PUT ?cas=index, and no two values of a key share an index. At least half
-of the keys live the whole run and get half of the operations; of the others a few at a time are in use, and retired
-after their share of operations, as long as there are fresh ones.
+one. Reads ask for `consistent` or, some of them, for `default`: Comitia promises that both are linearizable (by a
+lease, or else by a confirmed round: Ongaro 2014, section 6.4), so both are judged. Where `default` promises nothing
+about the present, as Consul's, such reads can be kept apart.
+
+A cas follows a read by the same client: Consul's check-and-set is by ModifyIndex, so [old, new] with the index of that
+read is PUT ?cas=index, and no two values of a key share an index. At least half of the keys live the whole run and get
+half of the operations; of the others a few at a time are in use, and retired after their share of operations, as long
+as there are fresh ones.
 """
 
 from __future__ import annotations
@@ -37,12 +41,15 @@ ROTATING_KEYS = 8
 OPERATIONS_PER_ROTATING_KEY = 1_000
 CAS_AFTER_READ_PERCENT = 45
 READ_PERCENT = 70
+DEFAULT_READ_PERCENT = 40
+"""Of the reads that are judged, where `default` ones are."""
 OBSERVERS_ONE_IN = 10
-"""One client thread of so many, the last ones, only observes: reads that ask for `stale` or `default`, which only
-conformance judges. They never wait for long, so an agent that is cut off is asked all the time, and answers."""
+"""One client thread of so many, the last ones, only observes: reads that ask for `stale`, which only conformance
+judges, or for `default`. They never wait for long, so an agent that is cut off is asked all the time, and answers."""
 OBSERVE_PERCENT = 60
-DEFAULT_OF_OBSERVED_PERCENT = 15
+DEFAULT_OF_OBSERVED_PERCENT = 30
 CONSISTENCY = {"read": "consistent", "stale-read": "stale", "default-read": "default"}
+"""What an operation asks for, unless its note says otherwise."""
 
 
 class FollowUp(msgspec.Struct, frozen=True):
@@ -58,6 +65,8 @@ class Registers(msgspec.Struct, frozen=True):
     """The generator. `rotating` are (key, operations left); keys are numbers, never used again once retired."""
 
     draws: Draws
+    default_judged: bool = True
+    """Whether reads that ask for `default` are recorded, and judged, as reads."""
     rotating: tuple[tuple[int, int], ...] = tuple(
         (LIVING_KEYS + number, OPERATIONS_PER_ROTATING_KEY * (number + 1) // ROTATING_KEYS)
         for number in range(ROTATING_KEYS)
@@ -80,7 +89,9 @@ class Registers(msgspec.Struct, frozen=True):
         key, draws, after = self._key(draws)
         percent, draws = draws.below(100)
         if percent < READ_PERCENT:
-            read = Invocation("read", key=key, thread=clients[choice], at_ns=context.now_ns)
+            by_default, draws = draws.below(100)
+            note = "default" if self.default_judged and by_default < DEFAULT_READ_PERCENT else None
+            read = Invocation("read", key=key, thread=clients[choice], at_ns=context.now_ns, note=note)
             return Emit(read, msgspec.structs.replace(after, draws=draws))
         write = Invocation("write", key=key, value=self.next_value, thread=clients[choice], at_ns=context.now_ns)
         return Emit(write, msgspec.structs.replace(after, draws=draws, next_value=self.next_value + 1))
@@ -89,8 +100,10 @@ class Registers(msgspec.Struct, frozen=True):
         choice, draws = draws.below(len(observers))
         key, draws, after = self._key(draws)
         percent, draws = draws.below(100)
-        f = "default-read" if percent < DEFAULT_OF_OBSERVED_PERCENT else "stale-read"
-        look = Invocation(f, key=key, thread=observers[choice], at_ns=context.now_ns)
+        by_default = percent < DEFAULT_OF_OBSERVED_PERCENT
+        f = "stale-read" if not by_default else "read" if self.default_judged else "default-read"
+        note = "default" if by_default else None
+        look = Invocation(f, key=key, thread=observers[choice], at_ns=context.now_ns, note=note)
         return Emit(look, msgspec.structs.replace(after, draws=draws))
 
     def _check_and_set(self, context: Context, place: int, follow_up: FollowUp) -> Emit:
@@ -120,7 +133,7 @@ class Registers(msgspec.Struct, frozen=True):
 
     def update(self, context: Context, event: Completed) -> Generator:
         invocation, completion = event.invocation, event.completion
-        if invocation.f != "read" or completion.ending is not Ending.OK:
+        if invocation.f != "read" or completion.ending is not Ending.OK or invocation.thread in _observers(context):
             return self
         percent, draws = self.draws.below(100)
         if percent >= CAS_AFTER_READ_PERCENT:
@@ -130,9 +143,13 @@ class Registers(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, draws=draws, follow_ups=(*self.follow_ups, follow_up))
 
 
+def _observers(context: Context) -> frozenset[Thread]:
+    return frozenset(context.threads[len(context.threads) - len(context.threads) // OBSERVERS_ONE_IN :])
+
+
 def _roles(context: Context) -> tuple[Sequence[Thread], Sequence[Thread]]:
     """The free threads that read and write, and the free ones that only observe."""
-    observing = set(context.threads[len(context.threads) - len(context.threads) // OBSERVERS_ONE_IN :])
+    observing = _observers(context)
     clients = [thread for thread in context.free if thread not in observing]
     return clients, [thread for thread in context.free if thread in observing]
 
@@ -148,7 +165,8 @@ class RegisterWorker:
         """One operation; a read's note is the ModifyIndex, 0 for an absent key, as ?cas wants it."""
         name, value = f"r/{invocation.key}", invocation.value
         if invocation.f in CONSISTENCY:
-            row = await self._kv.get(name, self._timeout_s, CONSISTENCY[invocation.f])
+            consistency = invocation.note or CONSISTENCY[invocation.f]
+            row = await self._kv.get(name, self._timeout_s, consistency)
             if isinstance(row, Unanswered):
                 return unanswered(row, None)
             if row.result is None:

@@ -29,8 +29,24 @@ def test_a_server_is_told_of_the_others_and_how_many_are_expected() -> None:
     argv = spec.agent_argv(ClusterSpec(servers=3, trace_dir=Path("/traces")), "s2", Path("/data"))
     assert argv[:4] == (sys.executable, "-m", "comitia", "agent")
     line = " ".join(argv[4:])
-    assert line.startswith("-server -bootstrap-expect 3 -node s2 -bind 10.77.0.2 -client 0.0.0.0 -data-dir /data")
-    assert line.endswith("-retry-join 10.77.0.1 -retry-join 10.77.0.3 -trace /traces")
+    assert line.startswith("-server -bootstrap-expect 3 -trace /traces -node s2 -bind 10.77.0.2 -client 0.0.0.0")
+    assert line.endswith("-data-dir /data -retry-join 10.77.0.1 -retry-join 10.77.0.3")
+
+
+def test_a_spare_server_is_told_of_the_others_and_expects_nobody() -> None:
+    given = ClusterSpec(servers=4, spares=1)
+    assert "-bootstrap-expect 3" in " ".join(spec.agent_argv(given, "s1", Path("/d")))
+    spare = " ".join(spec.agent_argv(given, "s4", Path("/d")))
+    assert "-server" in spare and "-bootstrap-expect" not in spare
+    assert given.spare_names == ("s4",)
+    assert ClusterSpec(servers=3).spare_names == ()
+
+
+def test_servers_are_told_when_to_take_snapshots_and_client_agents_are_not() -> None:
+    given = ClusterSpec(servers=1, clients=1, snapshot_threshold=200, snapshot_interval_ms=500, trailing_logs=50)
+    settings = "-raft-snapshot-threshold 200 -raft-snapshot-interval 500ms -raft-trailing-logs 50"
+    assert settings in " ".join(spec.agent_argv(given, "s1", Path("/d")))
+    assert "-raft" not in " ".join(spec.agent_argv(given, "c1", Path("/d")))
 
 
 def test_a_client_agent_is_told_of_all_servers_and_keeps_no_trace() -> None:

@@ -10,7 +10,7 @@ import pytest
 from jepsen_like.generator.values import Completed, Completion, Context, Draws, Emit, Ending, Generator
 from jepsen_like.nemesis import impairment, package, partition, processes
 from jepsen_like.nemesis.book import Fault, FaultBook, Link
-from jepsen_like.nemesis.package import NemesisWorker
+from jepsen_like.nemesis.package import BreakingWorker
 
 SERVERS = ("s1", "s2", "s3", "s4", "s5")
 CLIENTS = ("c1", "c2")
@@ -108,8 +108,8 @@ class FakeCluster:
         self.cut |= set(links)
         return self.tick()
 
-    async def heal(self) -> tuple[int, int]:
-        self.cut.clear()
+    async def heal_links(self, links: Iterable[Link]) -> tuple[int, int]:
+        self.cut -= set(links)
         return self.tick()
 
     async def kill(self, node: str) -> tuple[int, int]:
@@ -129,11 +129,11 @@ class FakeCluster:
 
 
 def drive(seed: int, steps: int) -> tuple[FakeCluster, list[Fault]]:
-    """All three packages taking turns for `steps`, then the final generator."""
+    """Links, kills and pauses taking turns for `steps`, then the final generator."""
     cluster, faults = FakeCluster(), list[Fault]()
-    names = tuple(package.PACKAGES)
+    names = package.DEFAULT
     book = FaultBook(cluster, faults.append, NodeGone)
-    workers = {name: NemesisWorker(name, book, 7) for name in names}
+    workers = {name: BreakingWorker(name, book, 7) for name in names}
 
     async def run() -> None:
         generators: dict[str, Generator] = dict(zip(names, package.generator(names, Draws(seed)), strict=True))
@@ -180,7 +180,7 @@ def test_after_the_final_generator_nothing_is_broken(seed: int) -> None:
 
 def test_a_final_generator_that_forgets_the_dead_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(self: FaultBook, package: str) -> Fault:
-        return self._note(package, "restart", (), "", None, 0, 0)
+        return self.note(package, "restart", (), "", None, (0, 0))
 
     monkeypatch.setattr(FaultBook, "restart", nothing)
     cluster, _ = drive(1, 101)
@@ -190,7 +190,7 @@ def test_a_final_generator_that_forgets_the_dead_is_caught(monkeypatch: pytest.M
 def test_the_schedule_tells_what_was_broken_and_whether_it_hit_the_leader() -> None:
     _, faults = drive(4, 300)
     broken = [fault for fault in faults if fault.breaks]
-    assert {fault.package for fault in broken} == set(package.PACKAGES)
+    assert {fault.package for fault in broken} == set(package.DEFAULT)
     hits = sum(fault.hit_leader for fault in broken)
     assert hits * 3 > len(broken), "at least a third of the faults aim at the leader"
     for fault in faults:
@@ -200,7 +200,7 @@ def test_the_schedule_tells_what_was_broken_and_whether_it_hit_the_leader() -> N
 
 
 def fault(f: str, at: int, **after: object) -> Fault:
-    fields: dict[str, object] = {"cut": (), "paused": (), "dead": ()}
+    fields: dict[str, object] = {"cut": (), "paused": (), "dead": (), "away": ()}
     fields |= after
     return Fault(package="p", f=f, nodes=("s1",), what="", leader=None, start_ns=at, end_ns=at + 5, **fields)  # type: ignore[arg-type]
 
@@ -233,3 +233,62 @@ def test_a_client_agent_is_cut_off_when_no_serving_server_can_be_reached() -> No
     assert spans["c1"] == [(15, 50)]
     assert spans["c2"] == []
     assert spans["s2"] == [(15, 50)]
+
+
+def test_a_removed_server_is_no_part_of_the_majority_that_others_need() -> None:
+    alone = partition.between(["s1", "s2"], ["s3", "s4", "s5"])
+    schedule = [fault("cut", 10, cut=alone, away=("s5",)), fault("heal", 50, away=("s5",))]
+    spans = impairment.intervals(schedule, SERVERS, ())
+    assert spans["s1"] == spans["s3"] == [(15, 50)], "two and two of four voters: neither is a majority"
+    assert impairment.intervals([fault("cut", 10, cut=alone), fault("heal", 50)], SERVERS, ())["s3"] == []
+
+
+def test_a_package_mends_only_what_it_broke_itself() -> None:
+    cluster = FakeCluster()
+    book = FaultBook(cluster, lambda fault: None, NodeGone)
+
+    async def act() -> None:
+        await book.cut("partition", [("s1", "s2"), ("s1", "s3")], ("s1",), "", None)
+        await book.cut("snapshot", [("s1", "s3"), ("s1", "s4")], ("s1",), "", None)
+        await book.kill("kill", ("s4",), None)
+        await book.kill("snapshot", ("s5",), None)
+        await book.heal("partition")
+        await book.restart("kill")
+        assert cluster.cut == {("s1", "s3"), ("s1", "s4")}
+        assert (cluster.state["s4"], cluster.state["s5"]) == ("running", "dead")
+        await book.mend_everything()
+
+    asyncio.run(act())
+    assert cluster.cut == set()
+    assert set(cluster.state.values()) == {"running"}
+
+
+def test_every_package_begins_with_what_it_breaks_and_goes_on() -> None:
+    names = tuple(package.PACKAGES)
+    for name, generator in zip(names, package.generator(names, Draws(3)), strict=True):
+        now, seen = 0, []
+        for _ in range(6):
+            answer = generator.ask(Context(now, names, names))
+            assert isinstance(answer, Emit)
+            seen.append(answer.invocation.f)
+            assert (answer.invocation.at_ns or 0) >= now
+            now, generator = answer.invocation.at_ns or 0, answer.after
+        chosen = package.PACKAGES[name]
+        assert seen == ([chosen.breaks, chosen.mends] * 3 if chosen.mends else [chosen.breaks] * 6), name
+
+
+def test_the_last_thing_to_be_mended_is_the_membership() -> None:
+    names = tuple(package.PACKAGES)
+    final, order = package.final_generator(names), []
+    context = Context(0, names, names)
+    while isinstance(answer := final.ask(context), Emit):
+        order.append(answer.invocation.thread)
+        final = answer.after
+    assert order == ["partition", "kill", "pause", "snapshot", "membership"]
+    busy = Context(0, names, tuple(name for name in names if name != "kill"))
+    waiting = package.final_generator(names)
+    for _ in range(4):
+        answer = waiting.ask(context)
+        assert isinstance(answer, Emit)
+        waiting = answer.after
+    assert not isinstance(waiting.ask(busy), Emit), "servers that are not up yet cannot be added"

@@ -14,7 +14,9 @@ from jepsen_like import analysis
 from jepsen_like.analysis import analyze
 from jepsen_like.chaos import command
 from jepsen_like.nemesis.book import Fault
+from jepsen_like.nemesis.package import PACKAGES
 from jepsen_like.nemesis.partition import between
+from jepsen_like.report.page import shading
 from jepsen_like.runner import replay_command
 from jepsen_like.store.run_directory import (
     ChaosParams,
@@ -122,7 +124,7 @@ def test_a_stale_read_names_property_checker_and_replay(tmp_path: Path) -> None:
     assert "read -> 38" in result.details
     assert (directory.path / "counterexample-1.html").exists()
     assert result.replay == (
-        "comitia chaos test --nodes 3 --clients 0 --workload register --nemesis partition --time-limit 1 --seed 5 "
+        "comitia chaos test --servers 3 --clients 0 --workload register --nemesis partition --time-limit 1 --seed 5 "
         "--rate 1000 --concurrency 3"
     )
 
@@ -215,4 +217,64 @@ def test_two_runs_of_one_second_do_not_share_a_directory(tmp_path: Path) -> None
 def test_an_unknown_nemesis_is_a_usage_error() -> None:
     done = CliRunner().invoke(command, ["test", "--nemesis", "partition,meteor"])
     assert done.exit_code == 2
-    assert "no nemesis 'meteor'; there are: partition, kill, pause, or none" in done.output
+    assert f"no nemesis 'meteor'; there are: {', '.join(PACKAGES)}; all, or none" in done.output
+
+
+def test_all_is_every_nemesis_and_the_help_says_what_each_does() -> None:
+    said = CliRunner().invoke(command, ["test", "--help"]).output
+    for name, package in PACKAGES.items():
+        assert name in said
+        assert package.purpose in said
+    assert "--servers 7 --nemesis all" in said
+
+
+@pytest.mark.parametrize(
+    ("nemesis", "action", "reason"),
+    [
+        ("membership", "change_configuration", "no membership change took effect"),
+        ("snapshot", "restore_snapshot", "no snapshot was installed"),
+        ("transfer", "handle_timeout_now", "no transfer finished"),
+    ],
+)
+def test_a_nemesis_that_came_to_nothing_is_unknown(tmp_path: Path, nemesis: str, action: str, reason: str) -> None:
+    directory = a_run(tmp_path)
+    params, replay = directory.load_params()
+    params = msgspec.structs.replace(params, nemesis=("partition", nemesis))
+    (directory.path / "params.json").write_bytes(msgspec.json.encode({"params": params, "replay": replay}))
+    some = fault("transfer", 3 * SECOND, ("s1",), ())
+    with directory.faults.open("ab") as faults:
+        faults.write(msgspec.json.encode(msgspec.structs.replace(some, package=nemesis)) + b"\n")
+    assert reason in analyze(directory).reason
+    (directory.traces / "s1-000001.ndjson").write_text(f'{{"kind":"step","action":"{action}"}}\n')
+    result = analyze(directory)
+    assert result.verdict is Verdict.VALID, result.reason
+
+
+def test_servers_that_were_not_restarted_in_turn_make_the_run_unknown(tmp_path: Path) -> None:
+    directory = a_run(tmp_path)
+    params, replay = directory.load_params()
+    params = msgspec.structs.replace(params, nemesis=("partition", "rolling-restart"))
+    (directory.path / "params.json").write_bytes(msgspec.json.encode({"params": params, "replay": replay}))
+
+    def roll(node: str, error: str = "") -> None:
+        rolled = msgspec.structs.replace(
+            fault("roll", 3 * SECOND, () if error else (node,), ()), package="rolling-restart", error=error
+        )
+        with directory.faults.open("ab") as faults:
+            faults.write(msgspec.json.encode(rolled) + b"\n")
+
+    roll("s1")
+    roll("s2")
+    assert "2 of 3 servers were restarted in turn" in analyze(directory).reason
+    roll("s3")
+    assert analyze(directory).verdict is Verdict.VALID
+    roll("s3", "s3: s3 had not ended 10 s after SIGTERM, and was killed")
+    assert "agents end when they are asked to: s3" in analyze(directory).reason
+
+
+def test_what_needs_no_mending_is_shaded_while_it_was_done() -> None:
+    transfer = msgspec.structs.replace(fault("transfer", 5, ("s1",), ()), package="transfer")
+    cut = fault("cut", 6, ("s1",), between(["s1"], ["s2"]))
+    failed = msgspec.structs.replace(fault("transfer", 7, (), ()), package="transfer", error="500 no")
+    spans = shading([transfer, cut, failed, fault("heal", 9, (), ())], 20)
+    assert [(name, start, end) for name, start, end, _ in spans] == [("transfer", 5, 6), ("partition", 6, 10)]
