@@ -35,6 +35,8 @@ class Member(msgspec.Struct, frozen=True, array_like=True, order=True):
     address: str = ""
     """host:port of its RPC, when the change was made."""
     voter: bool = True
+    staging: bool = False
+    """A non-voter that is to be promoted when it has caught up (hashicorp/raft: Staging). Raft itself does not care."""
 
 
 class Configuration(msgspec.Struct, frozen=True):
