@@ -1,10 +1,10 @@
-"""Exhaustive exploration of request forwarding: every interleaving of agents, connections, beliefs and the log,
+"""Exhaustive exploration of request forwarding: every interleaving of agents, connections, beliefs and the register,
 within bounds.
 
 `explore_forwarding(bounds, mutant)` searches breadth first, so that a counterexample is a shortest one, checks the
-properties of `spec.forwarding` in every state, counts every action, and reports as vacuous what should sometimes
-happen and never does. Requests meet only in beliefs and connections, so a run has one request, a write or a read;
-`DEEP` has two writes that share connections.
+properties of `spec.forwarding_properties` in every state, counts every action, and reports as vacuous what should
+sometimes happen and never does. Requests meet only in beliefs, connections and the register, so a run has one request:
+a write, or a read of one mode among other clients' writes; `DEEP` has runs in which two meet.
 """
 
 from __future__ import annotations
@@ -19,16 +19,30 @@ import msgspec
 from model_checks.explore.forwarding_mutants import MUTANTS, applied_mutant
 from model_checks.explore.forwarding_world import ACTIONS, Bounds, World, initial_world, observed, steps
 from model_checks.verdicts import CheckResult, Verdict, merge
-from spec.forwarding import PROPERTIES, Answer, Observed, Request
+from spec.forwarding import Agent, Answer, Confirmed, Mode, Request
+from spec.forwarding_properties import PROPERTIES, Observed
 
 CHECKER = "explore/forwarding"
 STATES_MAX = 2_000_000
-WRITE, READ = Request("w", True), Request("r", False)
-VERIFY = (Bounds(requests=(WRITE,)), Bounds(requests=(READ,), calls=2))
+WRITE = Request("w", True)
+STALE, DEFAULT, CONSISTENT = (Request("r", False, mode) for mode in Mode)
+LEGS = {
+    "write": Bounds(requests=(WRITE,)),
+    "stale read": Bounds(requests=(STALE,), calls=1, crashes=0, others=1),
+    "default read": Bounds(requests=(DEFAULT,), entrances=("a",), calls=1, crashes=0, others=1),
+    "consistent read": Bounds(requests=(CONSISTENT,), calls=1, crashes=1, others=1),
+    "default read, leases broken": Bounds(requests=(DEFAULT,), calls=1, crashes=0, others=1, leases_hold=False),
+    "write and read at one server": Bounds(requests=(WRITE, CONSISTENT), entrances=("a",), calls=0, crashes=0),
+}
+"""What is explored, by name: a mutant names the leg that finds it first."""
+VERIFY = tuple(LEGS.values())
 DEEP = (
     Bounds(requests=(WRITE,), calls=4),
-    Bounds(requests=(READ,)),
+    Bounds(requests=(STALE,), calls=2, others=2),
+    Bounds(requests=(DEFAULT,), calls=2, others=2),
+    Bounds(requests=(CONSISTENT,), calls=2, others=2),
     Bounds(requests=(Request("w1", True), Request("w2", True)), calls=2, crashes=0),
+    Bounds(requests=(WRITE, CONSISTENT), calls=2, crashes=0),
 )
 
 Property = Callable[[Observed], bool]
@@ -44,7 +58,23 @@ def leaders(world: World) -> int:
 
 def answered(world: World, answer: Answer, *, writes: bool) -> bool:
     """Whether a client got this answer to a write, or to a read."""
-    return any(request.writes == writes and got == answer for request, got in world.answers)
+    return any(told.request.writes == writes and told.answer == answer for told in world.answers)
+
+
+def read_missed(world: World, mode: Mode) -> bool:
+    """Whether a read of this mode did not see what was committed when it was asked."""
+    floors = dict(world.asked)
+    return any(
+        told.request.mode is mode and len(told.seen) < floors[told.request]
+        for told in world.answers
+        if told.answer is Answer.ACKNOWLEDGED and not told.request.writes
+    )
+
+
+def waits_for_index(agent: Agent) -> bool:
+    """Whether a confirmed read waits at this agent for the state machine."""
+    phases = (task.phase for task in agent.tasks)
+    return any(isinstance(phase, Confirmed) and phase.index > len(agent.applied) for phase in phases)
 
 
 SOMETIMES: dict[str, Happened] = {
@@ -53,10 +83,10 @@ SOMETIMES: dict[str, Happened] = {
     ),
     "a read is acknowledged": lambda _, __, w: answered(w, Answer.ACKNOWLEDGED, writes=False),
     "a write is refused": lambda _, __, w: answered(w, Answer.REFUSED, writes=True),
-    "an unknown write is applied": lambda label, _, w: (
-        label.startswith("apply_entry") and answered(w, Answer.UNKNOWN, writes=True)
+    "an unknown write is committed": lambda label, _, w: (
+        label.startswith("commit(") and answered(w, Answer.UNKNOWN, writes=True)
     ),
-    "an unknown write is not applied": lambda _, __, w: answered(w, Answer.UNKNOWN, writes=True) and not w.log,
+    "an unknown write is not committed": lambda _, __, w: answered(w, Answer.UNKNOWN, writes=True) and not w.log,
     "two servers believe that they lead": lambda _, __, w: leaders(w) == 2,
     "a write whose first call was refused is acknowledged": lambda _, __, w: (
         answered(w, Answer.ACKNOWLEDGED, writes=True) and max(agent.calls for agent in w.agents) == 2
@@ -64,6 +94,17 @@ SOMETIMES: dict[str, Happened] = {
     "a read is held again after its connection was lost": lambda label, before, w: (
         label.startswith("connection_lost_at_caller") and before.agents != w.agents and not w.answers
     ),
+    "a read waits until its index is applied": lambda label, before, _: (
+        label.startswith("apply_entry") and any(waits_for_index(agent) for agent in before.agents)
+    ),
+    "a former leader answers a confirmed read": lambda label, before, w: (
+        label.startswith("answer_read") and leaders(before) == 0
+    ),
+    "a read through a client agent sees another client's write": lambda label, _, w: (
+        label.startswith("handle_reply(c") and any(told.seen for told in w.answers)
+    ),
+    "a stale read misses what was acknowledged": lambda _, __, w: read_missed(w, Mode.STALE),
+    "a default read misses it where leases are broken": lambda _, __, w: read_missed(w, Mode.DEFAULT),
 }
 
 
@@ -119,7 +160,7 @@ def search(bounds: Bounds, properties: tuple[Property, ...], states_max: int) ->
                 note_what_happened(done, label, world, after)
                 parents[after] = (world, label)
                 found.append(after)
-                done.broken = broken_property(after, properties)
+                done.broken = broken_property(bounds, after, properties)
                 if done.broken:
                     done.path, done.states = path_to(parents, after), len(parents)
                     return done
@@ -138,9 +179,9 @@ def note_what_happened(done: Search, label: str, before: World, after: World) ->
         )
 
 
-def broken_property(world: World, properties: tuple[Property, ...]) -> str:
+def broken_property(bounds: Bounds, world: World, properties: tuple[Property, ...]) -> str:
     """The first property that does not hold in `world`, or an empty string."""
-    seen = observed(world)
+    seen = observed(bounds, world)
     return next((prop.__name__ for prop in properties if not prop(seen)), "")
 
 

@@ -1,22 +1,38 @@
 """The composition that forwarding is explored in: agents, connections, calls in flight, and an abstract replicated
-log.
+register.
 
 The agents' steps are `spec.forwarding`'s; this module adds what surrounds them: connections with epochs, which may be
 lost at either end at any point; calls that are consumed at most once; servers whose belief in a leader changes at any
-time to anything; a log whose entries are applied once or never, whatever their appender believes by then. It must not
-restrict them beyond `Bounds`.
+time to anything; a register whose entries are committed once or never, whatever their appender believes by then, with
+the promises that `spec.forwarding` names. It must not restrict them beyond `Bounds`. Writes of other clients, which
+reads may or must see, are committed by steps of the register's own: how they got there does not matter to a read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 
 import msgspec
 from msgspec.structs import replace
 
 from spec import forwarding
-from spec.forwarding import Agent, AgentName, Answer, Call, Calling, Dialling, Observed, Outcome, Reply, Request
+from spec.forwarding import (
+    Agent,
+    AgentName,
+    Answered,
+    Appended,
+    Call,
+    Calling,
+    Confirmed,
+    Dialling,
+    Entry,
+    Held,
+    Mode,
+    Outcome,
+    Reply,
+    Request,
+)
+from spec.forwarding_properties import Observed
 
 
 class Bounds(msgspec.Struct, frozen=True, cache_hash=True):
@@ -31,16 +47,10 @@ class Bounds(msgspec.Struct, frozen=True, cache_hash=True):
     """Calls in a run, over all agents: two lead from a client agent to the leader, one is left for a retry."""
     crashes: int = 1
     """Crashes of agents in a run."""
-
-
-class Fate(StrEnum):
-    """What became of an entry of the abstract log."""
-
-    PENDING = "pending"
-    """It may be applied later, or never: an entry that is overwritten looks to everybody here like one that stays
-    pending.
-    """
-    APPLIED = "applied"
+    others: int = 0
+    """Writes of other clients that are committed in a run."""
+    leases_hold: bool = True
+    """Whether the register keeps promise 4 of `spec.forwarding`."""
 
 
 class Link(msgspec.Struct, frozen=True, cache_hash=True):
@@ -56,14 +66,24 @@ class Link(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 class World(msgspec.Struct, frozen=True, cache_hash=True):
-    """One global state. `answers`, the calls in flight and the log's applied entries are what properties speak of."""
+    """One global state. `answers`, the calls in flight, what was asked when, and the register are what properties speak
+    of.
+    """
 
     agents: tuple[Agent, ...]
     links: tuple[Link, ...]
     calls: frozenset[Call] = frozenset()
     replies: frozenset[Reply] = frozenset()
-    log: tuple[tuple[Request, Fate], ...] = ()
-    answers: tuple[tuple[Request, Answer], ...] = ()
+    log: tuple[Request, ...] = ()
+    """What was appended, by whomever. An entry that is overwritten looks to everybody here like one that is never
+    committed.
+    """
+    committed: tuple[Entry, ...] = ()
+    others: int = 0
+    """Writes of other clients among the committed ones."""
+    answers: tuple[Answered, ...] = ()
+    asked: tuple[tuple[Request, int], ...] = ()
+    """What clients have asked, and how much was committed then."""
     waiting: tuple[Request, ...] = ()
     """Requests that no client has made yet."""
     crashes: int = 0
@@ -75,15 +95,20 @@ ACTIONS = frozenset(
         "believe",
         "handle_call",
         "append",
-        "read",
+        "begin_read",
+        "confirm_read",
+        "lease_read",
+        "answer_read",
+        "stale_read",
         "refuse_forwarded",
         "dial",
         "send_call",
         "dial_failed",
         "handle_reply",
         "hold_timeout",
+        "commit",
+        "commit_of_another_client",
         "apply_entry",
-        "committed",
         "leadership_lost",
         "connection_lost_at_caller",
         "connection_lost_at_callee",
@@ -104,11 +129,10 @@ def initial_world(bounds: Bounds) -> World:
     return World(agents, links, waiting=bounds.requests)
 
 
-def observed(world: World) -> Observed:
+def observed(bounds: Bounds, world: World) -> Observed:
     """The world as the properties see it."""
-    applied = tuple(request for request, fate in world.log if fate == Fate.APPLIED)
     paths = tuple(sorted((*call.path, call.callee) for call in world.calls))
-    return Observed(world.answers, applied, paths)
+    return Observed(world.answers, world.log, world.committed, world.asked, paths, bounds.leases_hold)
 
 
 def steps(bounds: Bounds, world: World) -> Iterator[Step]:
@@ -127,7 +151,7 @@ def all_steps(bounds: Bounds, world: World) -> Iterator[Step]:
         yield from delivery_of_call(bounds, world, call)
     for reply in sorted(world.replies, key=lambda reply: number_of(reply.call)):
         yield from delivery_of_reply(bounds, world, reply)
-    yield from log_steps(bounds, world)
+    yield from register_steps(bounds, world)
     yield from losses(bounds, world)
 
 
@@ -136,7 +160,7 @@ def own_steps(bounds: Bounds, world: World, place: int, name: AgentName) -> Iter
     agent = world.agents[place]
     if name in bounds.entrances and world.waiting:
         request, *rest = world.waiting
-        after = replace(world, waiting=tuple(rest))
+        after = replace(world, waiting=tuple(rest), asked=(*world.asked, (request, len(world.committed))))
         yield f"accept({name}, {request.id})", happened(after, place, forwarding.accept(agent, request))
     for leader in (None, *bounds.servers):
         yield from taken(world, place, f"believe({name}, {leader})", forwarding.believe(agent, leader))
@@ -151,7 +175,8 @@ def task_steps(bounds: Bounds, world: World, place: int, name: AgentName, task: 
     agent, what = world.agents[place], f"{name}, {task.request.id}"
     entry = len(world.log) + 1
     yield from taken(world, place, f"append({what})", forwarding.append(name, agent, task, entry))
-    yield from taken(world, place, f"read({what})", forwarding.read(name, agent, task))
+    if not task.request.writes:
+        yield from read_steps(bounds, world, place, name, task)
     yield from taken(world, place, f"refuse_forwarded({what})", forwarding.refuse_forwarded(name, agent, task))
     yield from taken(world, place, f"dial_failed({what})", forwarding.dial_failed(agent, task))
     yield from taken(world, place, f"leadership_lost({what})", forwarding.leadership_lost(agent, task))
@@ -163,6 +188,30 @@ def task_steps(bounds: Bounds, world: World, place: int, name: AgentName, task: 
     if isinstance(task.phase, Dialling):
         after, epoch = with_connection(world, name, task.phase.to)
         yield from taken(after, place, f"send_call({what})", forwarding.send_call(name, agent, task, epoch))
+
+
+def read_steps(bounds: Bounds, world: World, place: int, name: AgentName, task: forwarding.Task) -> Iterator[Step]:
+    """How a server may serve a read."""
+    agent, what = world.agents[place], f"{name}, {task.request.id}"
+    index = read_index(world)
+    yield from taken(world, place, f"begin_read({what}, {index})", forwarding.begin_read(name, agent, task, index))
+    yield from taken(world, place, f"confirm_read({what})", forwarding.confirm_read(agent, task))
+    for index in lease_indexes(bounds, world):
+        yield from taken(world, place, f"lease_read({what}, {index})", forwarding.lease_read(name, agent, task, index))
+    yield from taken(world, place, f"answer_read({what})", forwarding.answer_read(agent, task))
+    yield from taken(world, place, f"stale_read({what})", forwarding.stale_read(agent, task))
+
+
+def read_index(world: World) -> int:
+    """Promise 3. A read that took a lower index is never confirmed, so it need not be told from one that waits for
+    ever.
+    """
+    return len(world.committed)
+
+
+def lease_indexes(bounds: Bounds, world: World) -> range:
+    """Promise 4: all that is committed now; anything, where the promise is not kept."""
+    return range(len(world.committed) if bounds.leases_hold else 0, len(world.committed) + 1)
 
 
 def delivery_of_call(bounds: Bounds, world: World, call: Call) -> Iterator[Step]:
@@ -187,15 +236,35 @@ def delivery_of_reply(bounds: Bounds, world: World, reply: Reply) -> Iterator[St
     yield f"handle_reply({call.caller}, {call.request.id} {reply.answer})", happened(after, place, outcome)
 
 
-def log_steps(bounds: Bounds, world: World) -> Iterator[Step]:
-    """A pending entry is applied; an appender that still waits for it learns that."""
-    for number, (request, fate) in enumerate(world.log, 1):
-        if fate == Fate.PENDING:
-            log = (*world.log[: number - 1], (request, Fate.APPLIED), *world.log[number:])
-            yield f"apply_entry({number}, {request.id})", replace(world, log=log)
-        if fate == Fate.APPLIED:
-            for place, name in enumerate(bounds.servers):
-                yield from taken(world, place, f"committed({name})", forwarding.committed(world.agents[place], number))
+def register_steps(bounds: Bounds, world: World) -> Iterator[Step]:
+    """An entry is committed, a server's or another client's; a server applies the next committed one.
+
+    Servers apply when something waits for it. Nothing is left out by that: nobody sees what a server has applied until
+    then, and whatever it might have applied before, it may still apply.
+    """
+    for entry, request in enumerate(world.log, 1):
+        if entry not in world.committed:
+            yield f"commit({entry}, {request.id})", replace(world, committed=(*world.committed, entry))
+    if world.others < bounds.others:
+        yield "commit_of_another_client()", with_another_clients_write(world)
+    for place, name in enumerate(bounds.servers):
+        agent = world.agents[place]
+        if len(agent.applied) < len(world.committed) and any(map(waits_for_state_machine, agent.tasks)):
+            entry = world.committed[len(agent.applied)]
+            yield f"apply_entry({name}, {entry})", happened(world, place, forwarding.apply_entry(agent, entry))
+
+
+def waits_for_state_machine(task: forwarding.Task) -> bool:
+    """Whether what a server applies may change what becomes of this task."""
+    stale = task.phase == Held() and not task.request.writes and task.request.mode is Mode.STALE
+    return stale or isinstance(task.phase, Appended | Confirmed)
+
+
+def with_another_clients_write(world: World) -> World:
+    """The world in which another client's write has just been committed."""
+    number = world.others + 1
+    log = (*world.log, Request(f"other{number}", True))
+    return replace(world, log=log, committed=(*world.committed, len(log)), others=number)
 
 
 def losses(bounds: Bounds, world: World) -> Iterator[Step]:
@@ -287,7 +356,7 @@ def happened(world: World, place: int, outcome: Outcome) -> World:
         agents=(*world.agents[:place], outcome.agent, *world.agents[place + 1 :]),
         calls=world.calls | frozenset(outcome.calls),
         replies=world.replies | replies,
-        log=world.log + tuple((request, Fate.PENDING) for request in outcome.appended),
+        log=world.log + outcome.appended,
         answers=world.answers + outcome.answers,
     )
 

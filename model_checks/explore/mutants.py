@@ -7,7 +7,7 @@ rejects those that touch the disk's state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -28,6 +28,7 @@ from spec.raft.network import Protocol
 from spec.raft.types import (
     Applied,
     Committed,
+    Configuration,
     Constants,
     Entry,
     Index,
@@ -39,16 +40,27 @@ from spec.raft.types import (
     Role,
     Server,
     ServerId,
+    Time,
     Value,
+    is_quorum,
 )
+
+
+class AnyQuorumOf(Configuration, frozen=True):
+    """A configuration in which any server is a quorum."""
+
+    def is_quorum(self, servers: Collection[ServerId]) -> bool:
+        """Whether there are any servers."""
+        return bool(servers)
 
 
 class AnyQuorum(Constants, frozen=True):
     """Constants under which any server is a quorum."""
 
-    def is_quorum(self, members: frozenset[ServerId] | set[ServerId]) -> bool:
-        """Whether `members` is not empty."""
-        return bool(members)
+    def configuration(self, log: Log) -> Configuration:
+        """The configuration in force, in which any server is a quorum."""
+        known = super().configuration(log)
+        return AnyQuorumOf(known.voters, known.nonvoters)
 
 
 def with_any_quorum(action: Action) -> Action:
@@ -71,19 +83,19 @@ def with_disk_at_memory(action: Action) -> Action:
 # --------------------------------------------------------------------------------------------------------- elections
 
 
-def grant_second_vote(c: Constants, i: ServerId, s: Server, m: RequestVoteRequest) -> Outcome | None:
+def grant_second_vote(c: Constants, i: ServerId, s: Server, m: RequestVoteRequest, now: Time) -> Outcome | None:
     """Grants a vote whether or not another candidate of the term has it."""
     forgetful = replace(s, durable=Point(s.current_term, None, s.log), issued=())
-    outcome = actions.handle_request_vote_request(c, i, forgetful, m)
+    outcome = actions.handle_request_vote_request(c, i, forgetful, m, now)
     if outcome is None or not outcome.server.issued:
         return outcome and Outcome(s)
     return Outcome(replace(s, issued=(*s.issued, *outcome.server.issued)))
 
 
-def grant_to_outdated_log(c: Constants, i: ServerId, s: Server, m: RequestVoteRequest) -> Outcome | None:
+def grant_to_outdated_log(c: Constants, i: ServerId, s: Server, m: RequestVoteRequest, now: Time) -> Outcome | None:
     """Grants a vote without comparing logs."""
     flattered = replace(m, last_log_term=s.log.last_term, last_log_index=s.log.length)
-    return actions.handle_request_vote_request(c, i, s, flattered)
+    return actions.handle_request_vote_request(c, i, s, flattered, now)
 
 
 def lead_before_own_vote_is_durable(c: Constants, i: ServerId, s: Server) -> Outcome | None:
@@ -91,9 +103,9 @@ def lead_before_own_vote_is_durable(c: Constants, i: ServerId, s: Server) -> Out
     return with_disk_at_memory(actions.become_leader)(c, i, s)
 
 
-def restart_without_vote(c: Constants, i: ServerId, s: Server, k: int) -> Outcome | None:
+def restart_without_vote(c: Constants, i: ServerId, s: Server, k: int, now: Time) -> Outcome | None:
     """Finds term and log on its disk when it starts, but not its vote."""
-    outcome = actions.crash_restart(c, i, s, k)
+    outcome = actions.crash_restart(c, i, s, k, now)
     if outcome is None:
         return None
     return Outcome(actions.restarted(replace(outcome.server.durable, voted_for=None)))
@@ -129,16 +141,20 @@ def overwrite_own_entry(c: Constants, i: ServerId, s: Server, value: Value) -> O
     return Outcome(replace(s, issued=actions.issue(s, Point(s.current_term, s.voted_for, log))))
 
 
-def take_without_previous_term(c: Constants, i: ServerId, s: Server, m: AppendEntriesRequest) -> Outcome | None:
+def take_without_previous_term(
+    c: Constants, i: ServerId, s: Server, m: AppendEntriesRequest, now: Time
+) -> Outcome | None:
     """Takes entries if its log is long enough, whatever entry it holds before them."""
     fits = m.dest == i and m.prev_log_index <= s.log.length
     believed = replace(m, prev_log_term=s.log.term_at(m.prev_log_index)) if fits else m
-    return actions.handle_append_entries_request(c, i, s, believed)
+    return actions.handle_append_entries_request(c, i, s, believed, now)
 
 
-def truncate_without_conflict(c: Constants, i: ServerId, s: Server, m: AppendEntriesRequest) -> Outcome | None:
+def truncate_without_conflict(
+    c: Constants, i: ServerId, s: Server, m: AppendEntriesRequest, now: Time
+) -> Outcome | None:
     """Cuts its log to the message's entries even where they agree: an old message shortens it."""
-    outcome = actions.handle_append_entries_request(c, i, s, m)
+    outcome = actions.handle_append_entries_request(c, i, s, m, now)
     end = m.prev_log_index + len(m.entries)
     taken = outcome is not None and m.term == s.current_term and s.log.length > end
     if outcome is None or not taken or not log_holds(s.log, m):
@@ -158,14 +174,15 @@ def log_holds(log: Log, m: AppendEntriesRequest) -> bool:
     )
 
 
-def commit_all_received(c: Constants, i: ServerId, s: Server, m: AppendEntriesRequest) -> Outcome | None:
+def commit_all_received(c: Constants, i: ServerId, s: Server, m: AppendEntriesRequest, now: Time) -> Outcome | None:
     """Takes everything that its leader sends for committed."""
-    return actions.handle_append_entries_request(c, i, s, replace(m, commit_index=m.prev_log_index + len(m.entries)))
+    last = m.prev_log_index + len(m.entries)
+    return actions.handle_append_entries_request(c, i, s, replace(m, commit_index=last), now)
 
 
-def lower_commit_index(c: Constants, i: ServerId, s: Server, m: AppendEntriesRequest) -> Outcome | None:
+def lower_commit_index(c: Constants, i: ServerId, s: Server, m: AppendEntriesRequest, now: Time) -> Outcome | None:
     """Believes the commit index of the latest message, even if it is lower than one heard before."""
-    outcome = actions.handle_append_entries_request(c, i, s, m)
+    outcome = actions.handle_append_entries_request(c, i, s, m, now)
     if outcome is None or outcome.server.leader_match < m.prev_log_index + len(m.entries):
         return outcome
     return replace(outcome, server=replace(outcome.server, commit_index=max(s.last_applied, m.commit_index)))
@@ -178,7 +195,7 @@ def commit_older_term(c: Constants, i: ServerId, s: Server, index: Index) -> Out
     holders = {peer for peer, match in s.match_index if match >= index}
     if actions.held_durably(s, index):
         holders.add(i)
-    if not c.is_quorum(holders):
+    if not is_quorum(c.configuration(s.log), holders):
         return None
     return Outcome(replace(s, commit_index=index), facts=(Committed(s.current_term, index, s.log.truncate(index)),))
 
@@ -195,7 +212,7 @@ def apply_uncommitted(c: Constants, i: ServerId, s: Server) -> Outcome | None:
 # ------------------------------------------------------------------------------------------------------------- reads
 
 
-def read_before_own_commit(c: Constants, i: ServerId, s: Server, read: str) -> Outcome | None:
+def read_before_own_commit(c: Constants, i: ServerId, s: Server, read: str, now: Time) -> Outcome | None:
     """A new leader takes its commit index for current before it has committed an entry of its own term."""
     if s.role is not Role.LEADER or any(waiting.id == read for waiting in s.reads + s.confirmed):
         return None

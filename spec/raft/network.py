@@ -22,7 +22,7 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
-from spec.raft.actions import Action, initial_server
+from spec.raft.actions import CLOCKED, Action, initial_server
 from spec.raft.bounds import Bounds
 from spec.raft.messages import (
     AppendEntriesRequest,
@@ -120,36 +120,65 @@ def transition(
     return None if outcome is None else Transition(i, action, args, s, outcome)
 
 
-def internal_choices(b: Bounds, s: Server) -> Iterator[tuple[object, ...]]:
+def internal_choices(b: Bounds, s: Server, now: Time) -> Iterator[tuple[object, ...]]:
     """Every (action, arguments...) without a message and without a send that may be enabled in `s`, within bounds."""
     if s.current_term < b.max_term:
-        yield ("timeout",)
+        yield ("timeout", now)
     yield ("become_leader",)
     if s.log.length < b.max_log:
         yield from (("client_request", value) for value in b.values)
     yield from (("advance_commit_index", index) for index in range(s.commit_index + 1, s.log.length + 1))
     yield ("apply",)
-    yield from (("read_request", read) for read in b.reads)
+    yield from (("read_request", read, now) for read in b.reads)
     yield from (("confirm_read", waiting.id) for waiting in s.reads)
     yield from (("answer_read", waiting.id) for waiting in s.confirmed)
+    yield from feature_choices(b, s, now)
     yield from (("persist", k) for k in range(1, len(s.issued) + 1))
     if b.max_restarts:
-        yield from (("crash_restart", k) for k in range(len(s.issued) + 1))
+        yield from (("crash_restart", k, now) for k in range(len(s.issued) + 1))
+
+
+def feature_choices(b: Bounds, s: Server, now: Time) -> Iterator[tuple[object, ...]]:
+    """`internal_choices` of the features that the bounds turn on."""
+    if s.log.length < b.max_log:
+        yield from (("change_configuration", replace(each, allowed_by=s.commit_index)) for each in b.configurations)
+    if b.snapshots:
+        yield from (("take_snapshot", index) for index in range(s.memory.snapshot + 1, s.last_applied + 1))
+        yield from (("compact", index) for index in range(s.memory.base + 1, s.memory.snapshot + 1))
+        yield ("restore_snapshot",)
+    if s.round < b.max_round:
+        yield ("begin_round", now)
+    if b.lease >= 0:
+        yield from (("lease_read", read, now) for read in b.reads)
+    if b.steps_down:
+        yield ("step_down",)
+    if b.transfers:
+        yield ("transfer_leadership",)
 
 
 def send_choices(c: Constants, i: ServerId, s: Server) -> Iterator[tuple[object, ...]]:
     """Every (action, arguments...) that sends a message and may be enabled in `s`.
 
-    Hints carry no meaning: one is enough.
+    Hints carry no meaning: one is enough. Requests go to the members of the latest configuration, campaigns to its
+    voters, answers to anybody.
     """
+    configuration = c.configuration(s.log)
     for to in c.peers(i):
-        yield ("request_vote", to)
+        if to in configuration.voters:
+            yield ("request_vote", to)
+            if c.pre_vote:
+                yield ("request_pre_vote", to)
+            if s.transferring:
+                yield ("timeout_now", to)
         yield ("vote_response", to, True)
         yield ("vote_response", to, False)
         yield ("append_entries_response", to, False, 0)
         yield from (("append_entries_response", to, True, match) for match in range(s.log.length + 1))
-        for prev in range(s.log.length + 1):
-            yield from (("append_entries", to, prev, last) for last in range(prev, s.log.length + 1))
+        if to in configuration.voters or to in configuration.nonvoters:
+            for prev in range(s.log.length + 1):
+                yield from (("append_entries", to, prev, last) for last in range(prev, s.log.length + 1))
+            if s.durable.snapshot:
+                yield ("install_snapshot", to)
 
 
 def handler(m: Message) -> str:
@@ -177,9 +206,11 @@ def handler(m: Message) -> str:
             assert_never(m)
 
 
-def internal_steps(protocol: Protocol, c: Constants, b: Bounds, i: ServerId, s: Server) -> Iterator[Transition]:
-    """The enabled steps of `i` that read no message and send none, within bounds; no crash that changes nothing."""
-    for action, *args in internal_choices(b, s):
+def internal_steps(
+    protocol: Protocol, c: Constants, b: Bounds, i: ServerId, s: Server, now: Time = 0
+) -> Iterator[Transition]:
+    """The enabled steps of `i` that read no message and are no sends, within bounds; no crash that changes nothing."""
+    for action, *args in internal_choices(b, s, now):
         step = transition(protocol, c, i, s, str(action), *args)
         if step is not None and not step.changes_nothing and len(step.after.issued) <= b.max_issued:
             yield step
@@ -193,10 +224,12 @@ def sends(protocol: Protocol, c: Constants, i: ServerId, s: Server) -> Iterator[
             yield step
 
 
-def receipts(protocol: Protocol, c: Constants, b: Bounds, i: ServerId, s: Server, m: Message) -> Iterator[Transition]:
+def receipts(
+    protocol: Protocol, c: Constants, b: Bounds, i: ServerId, s: Server, m: Message, now: Time = 0
+) -> Iterator[Transition]:
     """The enabled steps of `i` that read `m`, within bounds."""
     for action in ("update_term", handler(m)):
-        step = transition(protocol, c, i, s, action, m)
+        step = transition(protocol, c, i, s, action, *((m, now) if action in CLOCKED else (m,)))
         if step is not None and len(step.after.issued) <= b.max_issued:
             yield step
 
@@ -265,12 +298,12 @@ def take(c: Constants, b: Bounds, world: World, step: Transition) -> World | Non
     if history is None:
         return None
     servers = tuple(step.after if i == step.server else s for i, s in zip(c.servers, world.servers, strict=True))
-    return World(servers, world.messages.union(step.outcome.sent), history)
+    return World(servers, world.messages.union(step.outcome.sent), history, world.now)
 
 
 def steps(protocol: Protocol, c: Constants, b: Bounds, world: World) -> Iterator[Transition]:
     """Every enabled step of every server in `world` but sends, within the bounds of one server, in a fixed order."""
     for i, s in zip(c.servers, world.servers, strict=True):
-        yield from internal_steps(protocol, c, b, i, s)
+        yield from internal_steps(protocol, c, b, i, s, world.now)
         for m in sorted((m for m in world.messages if m.dest == i), key=repr):
-            yield from receipts(protocol, c, b, i, s, m)
+            yield from receipts(protocol, c, b, i, s, m, world.now)

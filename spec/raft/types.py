@@ -198,10 +198,6 @@ class Constants(msgspec.Struct, frozen=True):
         """The first instant at which a server that heard from a leader at `heard` may vote."""
         return heard + self.election_timeout
 
-    def is_quorum(self, members: frozenset[ServerId] | set[ServerId]) -> bool:
-        """Whether `members` is a majority of the genesis."""
-        return self.genesis.is_quorum(members)
-
     def peers(self, i: ServerId) -> tuple[ServerId, ...]:
         """Every server but `i`, sorted, members or not."""
         return tuple(server for server in self.servers if server != i)
