@@ -1,37 +1,64 @@
-"""A client's request on its way to the leader: local steps of agents on call channels.
+"""A client's request on its way to the leader, and back: local steps of agents on call channels.
 
 A request arrives at any agent: a client agent, a follower, the leader. It is held while no leader is known, forwarded
 over a connection, retried where that is safe, and ends in one answer: ACKNOWLEDGED, REFUSED (it never happened and
 never will) or UNKNOWN. What this module must not do: decide who leads. Leadership is a *belief* that each server may
-hold, lose or get wrong at any time, and the replicated log is an abstract register: whoever believes that it leads
-may append, and each appended entry is applied once, or never, whatever its appender believes by then.
+hold, lose or get wrong at any time.
 
 *Call channels* are TCP connections. A connection has an epoch; a call is consumed at most once and only in its epoch;
 the connection may be lost at either end at any point, and the two ends may learn of it at different times. (On a
 duplicating channel "applied at most once" is false: there is a mutant for it.)
 
-Sources: Consul's documentation of `rpc_hold_timeout` and its forwarding rule: "No cluster leader" is always safe to
-retry since no state could have changed; a lost stream is retried for reads only. *Deviations:* (1) a request that a
-server forwarded is not forwarded again: the receiver refuses if it does not lead, so beliefs that point in a circle
-do not make a request travel in it; (2) a call that was definitely not sent (the connection could not be opened) is
-retried for writes too.
+*The replicated register* is abstract: a sequence of committed entries that only grows. Forwarding relies on four
+promises of it, which Raft keeps (`spec/raft`, proved in `model_checks/proofs`):
+
+1. whoever believes that it leads may append, and each entry is committed once, or never, whatever its appender
+   believes by then;
+2. a server applies the committed entries in their order (State Machine Safety);
+3. a read that begins takes a read index; if it is ever confirmed, that index covers all that was committed when it
+   began (Read Linearizability);
+4. who holds a lease reads with an index that covers all that is committed now, as long as clocks drift within their
+   bound, and nobody forges the end of a process.
+
+*What reads are promised.* `stale`: the state after some prefix of what was committed, at any server. `consistent`:
+that, and linearizability. `default`: as `consistent` as long as promise 4 holds, and a prefix if it does not.
+Stated in `forwarding_properties`.
+
+Sources: Consul's documentation of `rpc_hold_timeout`, of its consistency modes, and its forwarding rule: "No cluster
+leader" is always safe to retry since no state could have changed; a lost stream is retried for reads only.
+*Deviations:* (1) a request that a server forwarded is not forwarded again: the receiver refuses if it does not lead, so
+beliefs that point in a circle do not make a request travel in it; (2) a call that was definitely not sent (the
+connection could not be opened) is retried for writes too; (3) Consul answers `default` reads on belief alone, which
+may miss what was acknowledged: a mutant shows both windows.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 AgentName = str
+Entry = int
+"""An entry of the replicated register."""
+
+
+class Mode(StrEnum):
+    """What a read asks for."""
+
+    STALE = "stale"
+    DEFAULT = "default"
+    CONSISTENT = "consistent"
 
 
 class Request(msgspec.Struct, frozen=True, order=True, cache_hash=True):
-    """What a client wants: `writes` if it changes the state."""
+    """What a client wants: `writes` if it changes the state; a read has a mode."""
 
     id: str
     writes: bool
+    mode: Mode = Mode.DEFAULT
 
 
 class Answer(StrEnum):
@@ -64,6 +91,15 @@ class Reply(msgspec.Struct, frozen=True, cache_hash=True):
 
     call: Call
     answer: Answer
+    seen: tuple[Entry, ...] = ()
+
+
+class Answered(msgspec.Struct, frozen=True, cache_hash=True):
+    """What a client is told; a read that is acknowledged, with the entries whose effects it saw, in their order."""
+
+    request: Request
+    answer: Answer
+    seen: tuple[Entry, ...] = ()
 
 
 class Held(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
@@ -83,12 +119,24 @@ class Calling(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
 
 
 class Appended(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
-    """This server believed that it leads and appended `entry` to the replicated log."""
+    """This server believed that it leads and appended `entry` to the replicated register."""
 
-    entry: int
+    entry: Entry
 
 
-Phase = Held | Dialling | Calling | Appended
+class Confirming(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
+    """A read began here, with this read index (how many entries it must see), and waits to be confirmed."""
+
+    index: int
+
+
+class Confirmed(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
+    """The read's index is confirmed: once this server has applied so many entries, it may answer."""
+
+    index: int
+
+
+Phase = Held | Dialling | Calling | Appended | Confirming | Confirmed
 
 
 class Task(msgspec.Struct, frozen=True, cache_hash=True):
@@ -100,7 +148,9 @@ class Task(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 class Agent(msgspec.Struct, frozen=True, cache_hash=True):
-    """One agent, volatile altogether."""
+    """One agent, volatile altogether. (What a restart finds on its disk is the register's matter: here it finds
+    nothing, and applies everything again.)
+    """
 
     server: bool
     leader: AgentName | None = None
@@ -109,6 +159,8 @@ class Agent(msgspec.Struct, frozen=True, cache_hash=True):
     """In order of arrival."""
     calls: int = 0
     """Calls made so far, over all incarnations (their identity)."""
+    applied: tuple[Entry, ...] = ()
+    """Server: what its state machine has applied, in order."""
 
 
 class Outcome(msgspec.Struct, frozen=True, cache_hash=True):
@@ -118,11 +170,10 @@ class Outcome(msgspec.Struct, frozen=True, cache_hash=True):
     calls: tuple[Call, ...] = ()
     replies: tuple[Reply, ...] = ()
     appended: tuple[Request, ...] = ()
-    answers: tuple[tuple[Request, Answer], ...] = ()
+    answers: tuple[Answered, ...] = ()
 
 
-# --- A request arrives
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------- a request arrives
 
 
 def accept(agent: Agent, request: Request) -> Outcome:
@@ -137,24 +188,51 @@ def handle_call(agent: Agent, call: Call) -> Outcome | None:
     return Outcome(replace(agent, tasks=(*agent.tasks, Task(call.request, call, Held()))))
 
 
-# --- It is served here, refused here, or sent on
-# -------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------ it is served here, refused here, or sent on
 
 
-def append(i: AgentName, agent: Agent, task: Task, entry: int) -> Outcome | None:
-    """A server that believes that it leads appends a write; `entry` is the log's name for it. It is not yet applied."""
+def append(i: AgentName, agent: Agent, task: Task, entry: Entry) -> Outcome | None:
+    """A server that believes that it leads appends a write; `entry` is the register's name for it. It is not committed
+    yet.
+    """
     if agent.leader != i or not task.request.writes or task.phase != Held():
         return None
     return Outcome(with_phase(agent, task, Appended(entry)), appended=(task.request,))
 
 
-def read(i: AgentName, agent: Agent, task: Task) -> Outcome | None:
-    """A server that believes that it leads answers a read. (What it may answer is the matter of spec/raft and
-    spec/catalog.)
-    """
-    if agent.leader != i or task.request.writes or task.phase != Held():
+def begin_read(i: AgentName, agent: Agent, task: Task, index: int) -> Outcome | None:
+    """A server that believes that it leads takes the register's read index for a `default` or `consistent` read."""
+    if agent.leader != i or task.request.writes or task.request.mode is Mode.STALE or task.phase != Held():
         return None
-    return finish(agent, task, Answer.ACKNOWLEDGED)
+    return Outcome(with_phase(agent, task, Confirming(index)))
+
+
+def confirm_read(agent: Agent, task: Task) -> Outcome | None:
+    """The register confirms the read's index. It may never do so."""
+    if not isinstance(task.phase, Confirming):
+        return None
+    return Outcome(with_phase(agent, task, Confirmed(task.phase.index)))
+
+
+def lease_read(i: AgentName, agent: Agent, task: Task, index: int) -> Outcome | None:
+    """A `default` read at a server that holds the lease needs no confirmation."""
+    if agent.leader != i or task.request.writes or task.request.mode is not Mode.DEFAULT or task.phase != Held():
+        return None
+    return Outcome(with_phase(agent, task, Confirmed(index)))
+
+
+def answer_read(agent: Agent, task: Task) -> Outcome | None:
+    """A confirmed read is answered once its index is applied, whatever this server believes by then."""
+    if not isinstance(task.phase, Confirmed) or len(agent.applied) < task.phase.index:
+        return None
+    return finish(agent, task, Answer.ACKNOWLEDGED, agent.applied)
+
+
+def stale_read(agent: Agent, task: Task) -> Outcome | None:
+    """Any server answers a `stale` read from what it has applied."""
+    if not agent.server or task.request.writes or task.request.mode is not Mode.STALE or task.phase != Held():
+        return None
+    return finish(agent, task, Answer.ACKNOWLEDGED, agent.applied)
 
 
 def refuse_forwarded(i: AgentName, agent: Agent, task: Task) -> Outcome | None:
@@ -192,8 +270,7 @@ def dial_failed(agent: Agent, task: Task) -> Outcome | None:
     return Outcome(with_phase(agent, task, Held())) if isinstance(task.phase, Dialling) else None
 
 
-# --- It ends --------------------------------------------------------------------------------------------------------
-# -----------------
+# ---------------------------------------------------------------------------------------------------------- it ends
 
 
 def handle_reply(agent: Agent, reply: Reply) -> Outcome | None:
@@ -205,7 +282,7 @@ def handle_reply(agent: Agent, reply: Reply) -> Outcome | None:
         return None
     if reply.answer == Answer.REFUSED:
         return Outcome(with_phase(agent, task, Held()))
-    return finish(agent, task, reply.answer)
+    return finish(agent, task, reply.answer, reply.seen)
 
 
 def connection_lost(agent: Agent, peer: AgentName, epoch: int) -> Outcome:
@@ -231,15 +308,28 @@ def hold_timeout(agent: Agent, task: Task) -> Outcome:
     return finish(agent, task, Answer.UNKNOWN if may_be_applied else Answer.REFUSED)
 
 
-def committed(agent: Agent, entry: int) -> Outcome | None:
-    """The log has applied the entry that this server appended."""
+def apply_entry(agent: Agent, entry: Entry) -> Outcome:
+    """The server applies the next committed entry; if it appended that entry for a client, the write is
+    acknowledged.
+    """
+    applied = replace(agent, applied=(*agent.applied, entry))
     task = next((task for task in agent.tasks if task.phase == Appended(entry)), None)
-    return None if task is None else finish(agent, task, Answer.ACKNOWLEDGED)
+    return Outcome(applied) if task is None else finish(applied, task, Answer.ACKNOWLEDGED)
 
 
 def leadership_lost(agent: Agent, task: Task) -> Outcome | None:
-    """The server stops believing before its entry is applied: a later leader may still commit it, or overwrite it."""
-    return finish(agent, task, Answer.UNKNOWN) if isinstance(task.phase, Appended) else None
+    """The server stops believing that it leads. A later leader may still commit what it appended, or overwrite it; a
+    read that was not confirmed is held again.
+    """
+    match task.phase:
+        case Appended():
+            return finish(agent, task, Answer.UNKNOWN)
+        case Confirming():
+            return Outcome(with_phase(agent, task, Held()))
+        case Held() | Dialling() | Calling() | Confirmed():
+            return None
+        case _:
+            assert_never(task.phase)
 
 
 def believe(agent: Agent, leader: AgentName | None) -> Outcome | None:
@@ -249,71 +339,18 @@ def believe(agent: Agent, leader: AgentName | None) -> Outcome | None:
 
 def crash_restart(agent: Agent) -> Outcome:
     """Everything is forgotten. Clients whose requests were here see their connection close: unknown to them."""
-    answers = tuple((task.request, Answer.UNKNOWN) for task in agent.tasks if task.source is None)
-    return Outcome(replace(agent, leader=None, tasks=()), answers=answers)
+    answers = tuple(Answered(task.request, Answer.UNKNOWN) for task in agent.tasks if task.source is None)
+    return Outcome(replace(agent, leader=None, tasks=(), applied=()), answers=answers)
 
 
-def finish(agent: Agent, task: Task, answer: Answer) -> Outcome:
+def finish(agent: Agent, task: Task, answer: Answer, seen: tuple[Entry, ...] = ()) -> Outcome:
     """Answer whoever brought the request, and forget it."""
     rest = replace(agent, tasks=tuple(other for other in agent.tasks if other != task))
     if task.source is None:
-        return Outcome(rest, answers=((task.request, answer),))
-    return Outcome(rest, replies=(Reply(task.source, answer),))
+        return Outcome(rest, answers=(Answered(task.request, answer, seen),))
+    return Outcome(rest, replies=(Reply(task.source, answer, seen),))
 
 
 def with_phase(agent: Agent, task: Task, phase: Phase) -> Agent:
     """The agent with `task` in another phase, at the same place."""
     return replace(agent, tasks=tuple(replace(t, phase=phase) if t == task else t for t in agent.tasks))
-
-
-# --- Properties: over the answers that clients got and the entries that were applied
-# -------------------------------------------------
-
-
-class Observed(msgspec.Struct, frozen=True, cache_hash=True):
-    """What properties may speak of: answers given to clients, requests applied (once for each entry), and for each
-    call sent its path, callee included.
-    """
-
-    answers: tuple[tuple[Request, Answer], ...]
-    applied: tuple[Request, ...]
-    paths: tuple[tuple[AgentName, ...], ...]
-
-
-def applied_at_most_once(seen: Observed) -> bool:
-    """Forwarding and its retries never apply a write twice."""
-    return len(set(seen.applied)) == len(seen.applied)
-
-
-def acknowledged_means_applied(seen: Observed) -> bool:
-    """A write whose client was told that it happened has been applied."""
-    return all(request in seen.applied for request, answer in seen.answers if ack_of_write(request, answer))
-
-
-def refused_means_never_applied(seen: Observed) -> bool:
-    """A write whose client was told that it did not happen is never applied, now or later."""
-    return not any(request in seen.applied for request, answer in seen.answers if answer == Answer.REFUSED)
-
-
-def answered_at_most_once(seen: Observed) -> bool:
-    """A client gets one answer."""
-    return len({request for request, _ in seen.answers}) == len(seen.answers)
-
-
-def sent_on_at_most_twice(seen: Observed) -> bool:
-    """From a client agent to a server and from that to the leader: no longer path, no agent twice."""
-    return all(len(path) <= 3 and len(set(path)) == len(path) for path in seen.paths)
-
-
-def ack_of_write(request: Request, answer: Answer) -> bool:
-    """Whether this answer promises that a write was applied."""
-    return request.writes and answer == Answer.ACKNOWLEDGED
-
-
-PROPERTIES = (
-    applied_at_most_once,
-    acknowledged_means_applied,
-    refused_means_never_applied,
-    answered_at_most_once,
-    sent_on_at_most_twice,
-)

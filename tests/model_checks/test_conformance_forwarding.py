@@ -72,7 +72,7 @@ def spec_says(failure: Failure, request: Request) -> str:
     outcome = failure(request)
     assert outcome is not None
     if outcome.answers:
-        return str(outcome.answers[0][1])
+        return str(outcome.answers[0].answer)
     return "retried" if outcome.agent.tasks[0].phase == Held() else "waits"
 
 

@@ -6,34 +6,43 @@ from random import Random
 
 import pytest
 
-from model_checks.explore.forwarding import READ, SOMETIMES, WRITE, broken_property, explore_forwarding
+from model_checks.explore.forwarding import (
+    CONSISTENT,
+    LEGS,
+    SOMETIMES,
+    VERIFY,
+    WRITE,
+    broken_property,
+    explore_forwarding,
+)
 from model_checks.explore.forwarding_mutants import MUTANTS, applied_mutant
 from model_checks.explore.forwarding_world import ACTIONS, Bounds, World, initial_world, steps
 from model_checks.verdicts import Verdict
-from spec import forwarding
-from spec.forwarding import Request
+from spec import forwarding, forwarding_properties
+from spec.forwarding import Mode, Request
 
-SMALL = (Bounds(requests=(WRITE,), calls=2), Bounds(requests=(READ,), calls=2, crashes=0))
+SMALL = (Bounds(requests=(WRITE,), calls=2), *VERIFY[1:])
 
 
 def test_forwarding_keeps_its_promises_in_every_interleaving_within_bounds() -> None:
     result = explore_forwarding(SMALL)
     assert (result.verdict, result.reason, result.figures["never"]) == (Verdict.VALID, "", [])
     assert set(result.figures["actions"]) == ACTIONS
-    assert (result.figures["states"], result.figures["depth"]) == (26_397, 20)
+    assert (result.figures["states"], result.figures["depth"]) == (49_986, 22)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_breaks_its_property(name: str) -> None:
     mutant = MUTANTS[name]
-    the_property = next(prop for prop in forwarding.PROPERTIES if prop.__name__ == mutant.breaks)
-    result = explore_forwarding(mutant=name, properties=(the_property,))
+    the_property = next(prop for prop in forwarding_properties.PROPERTIES if prop.__name__ == mutant.breaks)
+    result = explore_forwarding((LEGS[mutant.leg],), name, (the_property,))
     assert (result.verdict, result.property) == (Verdict.INVALID, mutant.breaks)
     assert result.details.startswith("  1. ")
 
 
 def test_every_property_is_broken_by_some_mutant() -> None:
-    assert {mutant.breaks for mutant in MUTANTS.values()} == {prop.__name__ for prop in forwarding.PROPERTIES}
+    properties = {prop.__name__ for prop in forwarding_properties.PROPERTIES}
+    assert {mutant.breaks for mutant in MUTANTS.values()} == properties
 
 
 def test_a_mutant_is_gone_after_its_exploration_even_if_that_fails() -> None:
@@ -64,10 +73,18 @@ def test_beliefs_that_point_in_a_circle_do_not_make_a_request_travel_in_it() -> 
 LARGE = Bounds(
     servers=("a", "b", "d"),
     clients=("c", "e"),
-    requests=(WRITE, READ, Request("w2", True), Request("w3", True)),
+    requests=(
+        WRITE,
+        CONSISTENT,
+        Request("w2", True),
+        Request("r2", False, Mode.DEFAULT),
+        Request("w3", True),
+        Request("r3", False, Mode.STALE),
+    ),
     entrances=("a", "b", "c", "e"),
-    calls=12,
+    calls=16,
     crashes=2,
+    others=2,
 )
 
 
@@ -86,7 +103,7 @@ def walk(seed: int, length: int = 120) -> str:
             break
         names = sorted(by_action)
         world = random.choice(by_action[random.choices(names, [1 if name in RARE else 6 for name in names])[0]])
-        if broken := broken_property(world, forwarding.PROPERTIES):
+        if broken := broken_property(LARGE, world, forwarding_properties.PROPERTIES):
             return broken
     return ""
 
@@ -96,7 +113,8 @@ def test_random_walks_beyond_the_bounds_break_no_property() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["retry_write_after_lost_connection", "forward_what_was_forwarded", "refuse_at_timeout"]
+    "name",
+    ["retry_write_after_lost_connection", "forward_what_was_forwarded", "refuse_at_timeout", "read_on_belief"],
 )
 def test_random_walks_find_mutants(name: str) -> None:
     with applied_mutant(MUTANTS[name]):

@@ -7,18 +7,25 @@ import pytest
 from spec.forwarding import (
     Agent,
     Answer,
+    Answered,
     Appended,
     Call,
     Calling,
+    Confirmed,
+    Confirming,
     Dialling,
     Held,
+    Mode,
     Outcome,
     Reply,
     Request,
     Task,
     accept,
+    answer_read,
     append,
-    committed,
+    apply_entry,
+    begin_read,
+    confirm_read,
     connection_lost,
     crash_restart,
     dial,
@@ -27,12 +34,14 @@ from spec.forwarding import (
     handle_reply,
     hold_timeout,
     leadership_lost,
-    read,
+    lease_read,
     refuse_forwarded,
     send_call,
+    stale_read,
 )
 
 WRITE, READ = Request("w", True), Request("r", False)
+STALE, CONSISTENT = Request("r", False, Mode.STALE), Request("r", False, Mode.CONSISTENT)
 BY_SERVER = Call("b", "a", 1, 1, WRITE, True, ("b",))
 BY_CLIENT_AGENT = Call("c", "a", 1, 1, WRITE, False, ("c",))
 
@@ -54,13 +63,15 @@ def taken(outcome: Outcome | None) -> Outcome:
 def test_a_request_is_held_while_no_leader_is_known() -> None:
     agent = holding(WRITE, None)
     assert append("a", agent, agent.tasks[0], 1) is None
-    assert read("a", agent, agent.tasks[0]) is None
+    reading = holding(READ, None)
+    assert begin_read("a", reading, reading.tasks[0], 0) is None
+    assert lease_read("a", reading, reading.tasks[0], 0) is None
     assert all(dial("a", agent, agent.tasks[0], to) is None for to in ("a", "b"))
 
 
 def test_a_request_that_is_held_until_the_timeout_is_refused() -> None:
     agent = holding(WRITE, None)
-    assert hold_timeout(agent, agent.tasks[0]).answers == ((WRITE, Answer.REFUSED),)
+    assert hold_timeout(agent, agent.tasks[0]).answers == (Answered(WRITE, Answer.REFUSED),)
 
 
 def test_a_follower_that_knows_the_leader_forwards() -> None:
@@ -97,10 +108,8 @@ def test_no_cluster_leader_is_always_safe_to_retry() -> None:
         assert after.tasks[0].phase == Held()
 
 
-@pytest.mark.parametrize(("request_", "answers"), [(READ, ()), (WRITE, ((WRITE, Answer.UNKNOWN),))])
-def test_a_lost_connection_is_retried_for_reads_only(
-    request_: Request, answers: tuple[tuple[Request, Answer], ...]
-) -> None:
+@pytest.mark.parametrize(("request_", "answers"), [(READ, ()), (WRITE, (Answered(WRITE, Answer.UNKNOWN),))])
+def test_a_lost_connection_is_retried_for_reads_only(request_: Request, answers: tuple[Answered, ...]) -> None:
     outcome = connection_lost(calling(request_), "b", 3)
     assert outcome.answers == answers
     assert [task.phase for task in outcome.agent.tasks] == ([] if answers else [Held()])
@@ -118,14 +127,55 @@ def test_a_write_that_was_definitely_not_sent_is_retried() -> None:
 def test_a_write_is_acknowledged_when_it_is_applied_and_not_before() -> None:
     appended = taken(append("a", holding(WRITE, "a"), holding(WRITE, "a").tasks[0], 7))
     assert (appended.answers, appended.appended) == ((), (WRITE,))
-    assert committed(appended.agent, 6) is None
-    assert taken(committed(appended.agent, 7)).answers == ((WRITE, Answer.ACKNOWLEDGED),)
+    assert apply_entry(appended.agent, 6).answers == ()
+    assert apply_entry(appended.agent, 7).answers == (Answered(WRITE, Answer.ACKNOWLEDGED),)
+
+
+def test_a_stale_read_is_answered_by_any_server_from_what_it_has_applied() -> None:
+    agent = holding(STALE, None)
+    after = apply_entry(agent, 3).agent
+    assert taken(stale_read(agent, agent.tasks[0])).answers == (Answered(STALE, Answer.ACKNOWLEDGED),)
+    assert taken(stale_read(after, after.tasks[0])).answers == (Answered(STALE, Answer.ACKNOWLEDGED, (3,)),)
+
+
+@pytest.mark.parametrize("asked", [READ, CONSISTENT, WRITE])
+def test_nothing_else_is_answered_as_if_it_were_stale(asked: Request) -> None:
+    agent = holding(asked, "a")
+    assert stale_read(agent, agent.tasks[0]) is None
+
+
+def test_a_consistent_read_waits_for_its_confirmation_and_for_its_index() -> None:
+    agent = holding(CONSISTENT, "a")
+    assert lease_read("a", agent, agent.tasks[0], 0) is None
+    begun = taken(begin_read("a", agent, agent.tasks[0], 1)).agent
+    assert begun.tasks[0].phase == Confirming(1) and answer_read(begun, begun.tasks[0]) is None
+    confirmed = taken(confirm_read(begun, begun.tasks[0])).agent
+    assert answer_read(confirmed, confirmed.tasks[0]) is None
+    applied = apply_entry(confirmed, 1).agent
+    assert taken(answer_read(applied, applied.tasks[0])).answers == (Answered(CONSISTENT, Answer.ACKNOWLEDGED, (1,)),)
+
+
+def test_a_default_read_needs_no_confirmation_from_who_holds_the_lease() -> None:
+    agent = holding(READ, "a")
+    held = taken(lease_read("a", agent, agent.tasks[0], 0)).agent
+    assert taken(answer_read(held, held.tasks[0])).answers == (Answered(READ, Answer.ACKNOWLEDGED),)
+
+
+def test_a_read_that_is_not_confirmed_when_leadership_is_lost_is_held_again() -> None:
+    agent = Agent(True, "b", (Task(READ, None, Confirming(2)),))
+    assert taken(leadership_lost(agent, agent.tasks[0])).agent.tasks[0].phase == Held()
+
+
+def test_a_confirmed_read_outlives_leadership() -> None:
+    agent = Agent(True, None, (Task(READ, None, Confirmed(0)),))
+    assert leadership_lost(agent, agent.tasks[0]) is None
+    assert taken(answer_read(agent, agent.tasks[0])).answers == (Answered(READ, Answer.ACKNOWLEDGED),)
 
 
 @pytest.mark.parametrize("phase", [Appended(1), calling(WRITE).tasks[0].phase])
 def test_what_may_still_be_applied_is_unknown_at_the_timeout(phase: Appended | Calling) -> None:
     agent = Agent(True, "a", (Task(WRITE, None, phase),))
-    assert hold_timeout(agent, agent.tasks[0]).answers == ((WRITE, Answer.UNKNOWN),)
+    assert hold_timeout(agent, agent.tasks[0]).answers == (Answered(WRITE, Answer.UNKNOWN),)
 
 
 def test_leadership_lost_while_committing_is_unknown() -> None:
@@ -140,4 +190,4 @@ def test_a_late_reply_is_dropped() -> None:
 def test_a_crash_leaves_the_requests_of_this_agents_clients_unknown() -> None:
     agent = taken(handle_call(accept(Agent(True, "a"), READ).agent, BY_SERVER)).agent
     outcome = crash_restart(agent)
-    assert (outcome.agent, outcome.answers, outcome.replies) == (Agent(True), ((READ, Answer.UNKNOWN),), ())
+    assert (outcome.agent, outcome.answers, outcome.replies) == (Agent(True), (Answered(READ, Answer.UNKNOWN),), ())
