@@ -9,7 +9,7 @@ other, and what has no meaning in a state (the log of a term without a leader, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,6 +68,11 @@ def was_applied(state: State, n: Any, i: Any) -> bool:
     return any(true for (x, j, _), true in state["applied"].items() if (x, j) == (n, i))
 
 
+def has_snapshot(state: State, n: Any) -> bool:
+    """`n` has a snapshot."""
+    return bool(state["snapshot_index"][(n,)])
+
+
 MEANT: Final[Mapping[str, Callable[..., bool]]] = {
     "log_term": in_log,
     "log_value": in_log,
@@ -82,9 +87,13 @@ MEANT: Final[Mapping[str, Callable[..., bool]]] = {
     "commit_quorum": lambda state, t, i: bool(state["committed"][(t, i)]),
     "applied_term": was_applied,
     "applied_index": was_applied,
-    "read_term": is_read,
-    "read_index": is_read,
     "read_seen": is_read,
+    "read_elected": is_read,
+    "first_length": is_elected,
+    "commit_length": lambda state, t, i: bool(state["committed"][(t, i)]),
+    "snapshot_certificate_term": has_snapshot,
+    "snapshot_certificate_index": has_snapshot,
+    "urged_by": lambda state, n, t: bool(state["urged"][(n, t)]),
 }
 """Where a symbol has a meaning; symbols that are not here have one everywhere."""
 
@@ -191,14 +200,33 @@ def describe(system: System, obligation: Obligation, finite: FiniteProblem, mode
         *configurations(finite, model),
         f"    {'':<44} {'before':<8} after",
     ]
-    sent = {m for (m,), true in after["sent"].items() if true}
-    fields = {name: arity for name, arity in system.rigid.items() if arity.arguments[:1] == (Sort.MESSAGE,)}
-    content = {
-        name: {key: evaluate(model, cell) for key, cell in algebra.rigid_tables[name].items() if key[0] in sent}
-        for name in fields
-    }
-    told = [f"    {row:<44} {value}" for name, arity in fields.items() for row, value in rows_of(name, arity, content)]
-    return "\n".join([*head, *columns(system.signature, before, after), *(["  messages:", *told] if sent else [])])
+    told = list(values_shown(finite, model, after))
+    return "\n".join([*head, *columns(system.signature, before, after), *told])
+
+
+SHOWN: Final[Mapping[Sort, tuple[str, str]]] = {
+    Sort.MESSAGE: ("messages", "sent"),
+    Sort.READ: ("reads", "read_begun"),
+    Sort.ROUND: ("rounds", "round_begun"),
+}
+"""Sorts of immutable values, what they are called, and which of them exist in a state."""
+
+
+def values_shown(finite: FiniteProblem, model: z3.ModelRef, state: State) -> Iterator[str]:
+    """What the messages, reads and rounds of a state are."""
+    algebra = finite.algebra
+    for sort, (heading, existing) in SHOWN.items():
+        fields = {name: arity for name, arity in algebra.system.rigid.items() if arity.arguments[:1] == (sort,)}
+        present = {element for (element,), true in state.get(existing, {}).items() if true}
+        if not present:
+            continue
+        content = {
+            name: {key: evaluate(model, cell) for key, cell in algebra.rigid_tables[name].items() if key[0] in present}
+            for name in fields
+        }
+        yield f"  {heading}:"
+        for name, arity in fields.items():
+            yield from (f"    {row:<44} {value}" for row, value in rows_of(name, arity, content))
 
 
 def configurations(finite: FiniteProblem, model: z3.ModelRef) -> list[str]:
@@ -218,7 +246,7 @@ def configurations(finite: FiniteProblem, model: z3.ModelRef) -> list[str]:
 
 
 def rows_of(name: str, arity: Arity, content: State) -> list[tuple[str, str]]:
-    """The fields of messages as rows; entries only where the message has them."""
+    """The fields of values as rows; a message's entries only where it has them."""
     found = []
     for key, value in content[name].items():
         m = key[:1]

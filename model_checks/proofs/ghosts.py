@@ -30,8 +30,8 @@ HIDDEN: Final = (frozenset(HISTORY) - {"applied"}) | {
     "commit_length",
     "read_seen",
     "read_elected",
-    "base_term",
-    "base_index",
+    "snapshot_certificate_term",
+    "snapshot_certificate_index",
 }
 """History, which nobody sees; the logs of terms are compared where their leaders see them."""
 
@@ -39,7 +39,7 @@ EXCEPTED: Final = frozenset({"send_snapshot"})
 """Sends the identity of the state below the base."""
 
 NEEDED: Final = (
-    *("base_applied", "base_certificate", "log_genesis", "leader_elected", "snapshot_sane", "own_disk"),
+    *("snapshot_applied", "snapshot_certificate", "log_genesis", "leader_elected", "snapshot_content", "own_disk"),
     *("leader_certificate", "message_content", "elected_term", "commit_acknowledged"),
 )
 """Lemmas that bound indexes from below."""

@@ -7,10 +7,14 @@ last heard from a leader at x may vote or campaign; lease_end(x) < vote_from(x),
 6.4.1). Withholding the vote makes it safe (section 4.2.3).
 
 A server *decides* in memory to vote in a term, some time before the vote is on its disk. Between the two it confirms
-no round of an earlier term; a crash forgets the decision, and counts as having heard from a leader. A leader that
-transfers its leadership ends its lease for good; those that hear of it need not wait (section 3.10).
+no round of an earlier term; a crash forgets the decision, and counts as having heard from a leader.
 
-Difference: hearing from a leader is an action of its own, since only what is confirmed afterwards depends on it.
+The lease of a term has *ended* when its leader transfers its leadership, or loses the role in any way: steps down,
+crashes, learns of a newer term. Who knows it of the latest leader from which it heard, or of a later one, need not wait
+(section 3.10). That a process is gone is known where the kernel of its machine says so (ARCHITECTURE.md).
+
+Differences: hearing from a leader is an action of its own, since only what is confirmed afterwards depends on it. A
+leader counts itself without confirming its rounds: it still leads.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from model_checks.proofs.algebra import (
     action,
     refined,
 )
-from model_checks.proofs.model import set_at
+from model_checks.proofs.model import Updates, set_at
 
 NODE, QUORUM, READ, ROUND, TIME = Sort.NODE, Sort.QUORUM, Sort.READ, Sort.ROUND, Sort.TIME
 TERM, INDEX, BOOL = Sort.TERM, Sort.INDEX, Sort.BOOL
@@ -40,23 +44,27 @@ TERM, INDEX, BOOL = Sort.TERM, Sort.INDEX, Sort.BOOL
 SIGNATURE: Final[Signature] = {
     "now": Arity((), TIME),
     "heard_at": Arity((NODE,), TIME),
+    "heard_term": Arity((NODE,), TERM),
+    "round_heard": Arity((NODE, ROUND), BOOL),
     "round_begun": Arity((ROUND,), BOOL),
-    "round_term": Arity((ROUND,), TERM),
-    "round_start": Arity((ROUND,), TIME),
     "confirmed": Arity((NODE, ROUND), BOOL),
     "decided": Arity((NODE, TERM), BOOL),
-    "transferred": Arity((TERM,), BOOL),
     "urged": Arity((NODE, TERM), BOOL),
     "urged_by": Arity((NODE, TERM), TERM),
+    "transferring": Arity((NODE,), BOOL),
+    "lease_ended": Arity((TERM,), BOOL),
 }
-"""When a server last heard from a leader; rounds of heartbeats and who confirmed them; who decided to vote in a term,
-and who did without waiting, since a leader of an earlier term transfers its leadership."""
+"""When, in which term at most, and by which rounds a server heard from a leader; who confirmed which rounds; who
+decided to vote in a term, and by the end of which term's lease without waiting; which leaders transfer."""
 
 RIGID: Final[Signature] = {
     "first_time": Arity((), TIME),
     "lease_end": Arity((TIME,), TIME),
     "vote_from": Arity((TIME,), TIME),
+    "round_term": Arity((ROUND,), TERM),
+    "round_start": Arity((ROUND,), TIME),
 }
+"""Clocks; and what a round is, as a message is its fields."""
 
 MUTANTS: Final[Mapping[str, str]] = {
     "long_lease": "a lease may end in the very instant in which a follower may vote",
@@ -67,6 +75,7 @@ MUTANTS: Final[Mapping[str, str]] = {
     "restart_votes_at_once": "a server votes right after a restart",
     "round_without_term_check": "a server of any term confirms a round",
     "transfer_with_lease": "a leader answers by its lease while it transfers its leadership",
+    "urged_by_older_lease": "a server does not wait once any lease has ended, though it heard from a later leader",
 }
 
 
@@ -97,20 +106,36 @@ def initial(a: Algebra, s: Symbols) -> Value:
 
     return a.conj(
         snapshots.initial(a, s),
-        a.forall((NODE,), lambda n: s.heard_at(n) == s.now()),
+        a.forall((NODE,), lambda n: a.conj(s.heard_at(n) == s.now(), a.neg(s.transferring(n)))),
         a.forall((ROUND,), lambda h: a.neg(s.round_begun(h))),
-        a.forall((NODE, ROUND), lambda n, h: a.neg(s.confirmed(n, h))),
+        a.forall((NODE, ROUND), lambda n, h: a.neg(a.disj(s.round_heard(n, h), s.confirmed(n, h)))),
         a.forall((NODE, TERM), undecided),
-        a.forall((TERM,), lambda t: a.neg(s.transferred(t))),
+        a.forall((TERM,), lambda t: a.neg(s.lease_ended(t))),
     )
 
 
 # -------------------------------------------------------------------------------------------------- what is refined
 
 
+def lease_lost(a: Algebra, s: Symbols, n: Value) -> Updates:
+    """Where `n` led, the lease of its term has ended."""
+    t = s.current_term(n)
+    return {"lease_ended": lambda u: a.disj(s.lease_ended(u), a.conj(s.leader(n), u == t))}
+
+
 def _timeout(a: Algebra, s: Symbols, n: Value, t: Value) -> Transition:
     """A vote for oneself was decided."""
-    return Transition(s.decided(n, t), {})
+    return Transition(s.decided(n, t), lease_lost(a, s, n))
+
+
+def _update_term(a: Algebra, s: Symbols, n: Value, t: Value) -> Transition:
+    """A leader that learns of a newer term leads no more."""
+    return Transition(True, lease_lost(a, s, n))
+
+
+def _step_down(a: Algebra, s: Symbols, n: Value) -> Transition:
+    """A leader that steps down answers no more."""
+    return Transition(True, lease_lost(a, s, n))
 
 
 def _grant_vote(
@@ -120,13 +145,21 @@ def _grant_vote(
     return Transition(s.decided(v, t), {})
 
 
+def _become_leader(a: Algebra, s: Symbols, n: Value, q: Value) -> Transition:
+    """A new leader does not transfer its leadership yet."""
+    return Transition(True, {"transferring": lambda x: a.conj(x != n, s.transferring(x))})
+
+
 def _restart(a: Algebra, s: Symbols, n: Value) -> Transition:
-    """Decisions are forgotten, and so is when a leader was heard: it may have been just now."""
+    """Decisions are forgotten, and when and from whom a leader was heard: just now, for all that the disk knows."""
     heard = a.rigid.first_time() if a.mutated("restart_votes_at_once") else s.now()
     return Transition(
         True,
         {
+            **lease_lost(a, s, n),
             "heard_at": set_at(a, s.heard_at, n, heard),
+            "heard_term": set_at(a, s.heard_term, n, s.current_term(n)),
+            "round_heard": lambda x, h: a.conj(x != n, s.round_heard(x, h)),
             "decided": lambda x, t: a.conj(x != n, s.decided(x, t)),
             "urged": lambda x, t: a.conj(x != n, s.urged(x, t)),
         },
@@ -144,15 +177,13 @@ def tick(a: Algebra, s: Symbols, x: Value) -> Transition:
 
 @action(n=NODE, h=ROUND)
 def begin_round(a: Algebra, s: Symbols, n: Value, h: Value) -> Transition:
-    """The leader begins a round of heartbeats (section 6.4.1)."""
-    return Transition(
-        a.conj(s.leader(n), a.neg(s.round_begun(h))),
-        {
-            "round_begun": lambda x: a.disj(x == h, s.round_begun(x)),
-            "round_term": set_at(a, s.round_term, h, s.current_term(n)),
-            "round_start": set_at(a, s.round_start, h, s.now()),
-        },
+    """The leader begins a round of heartbeats, now (section 6.4.1). To begin it again changes nothing."""
+    guard = a.conj(
+        s.leader(n),
+        a.rigid.round_term(h) == s.current_term(n),
+        a.unless("lease_from_reply", a.rigid.round_start(h) == s.now()),
     )
+    return Transition(guard, {"round_begun": lambda x: a.disj(x == h, s.round_begun(x))})
 
 
 @action(v=NODE)
@@ -162,20 +193,28 @@ def hear_leader(a: Algebra, s: Symbols, v: Value) -> Transition:
 
 
 @action(v=NODE, h=ROUND)
+def hear_round(a: Algebra, s: Symbols, v: Value, h: Value) -> Transition:
+    """A server hears from the leader of a term that it has not passed, by a request of round h or a later one."""
+    t = a.rigid.round_term(h)
+    return Transition(
+        a.conj(s.round_begun(h), a.le(s.heard_term(v), t)),
+        {
+            "heard_at": set_at(a, s.heard_at, v, s.now()),
+            "heard_term": set_at(a, s.heard_term, v, t),
+            "round_heard": lambda x, y: a.disj(s.round_heard(x, y), a.conj(x == v, y == h)),
+        },
+    )
+
+
+@action(v=NODE, h=ROUND)
 def confirm_round(a: Algebra, s: Symbols, v: Value, h: Value) -> Transition:
-    """A server whose disk and memory know no later term answers a round that it heard of."""
-    t = s.round_term(h)
+    """A server whose disk and memory know no later term answers a round that it heard of since it started."""
+    t = a.rigid.round_term(h)
     undecided = a.forall((TERM,), lambda u: a.implies(s.decided(v, u), a.le(u, t)))
     current = a.conj(s.current_term(v) == t, undecided)
-    guard = a.conj(
-        s.round_begun(h),
-        a.le(s.round_start(h), s.heard_at(v)),
-        a.unless("round_without_term_check", current),
-    )
-    confirmed = {"confirmed": lambda x, y: a.disj(s.confirmed(x, y), a.conj(x == v, y == h))}
-    if a.mutated("lease_from_reply"):
-        return Transition(guard, {**confirmed, "round_start": set_at(a, s.round_start, h, s.now())})
-    return Transition(guard, confirmed)
+    replied = a.rigid.round_start(h) == s.now() if a.mutated("lease_from_reply") else True
+    guard = a.conj(s.round_heard(v, h), a.unless("round_without_term_check", current), replied)
+    return Transition(guard, {"confirmed": lambda x, y: a.disj(s.confirmed(x, y), a.conj(x == v, y == h))})
 
 
 @action(v=NODE, t=TERM)
@@ -194,22 +233,23 @@ def decide_vote(a: Algebra, s: Symbols, v: Value, t: Value) -> Transition:
 @action(n=NODE)
 def transfer_leadership(a: Algebra, s: Symbols, n: Value) -> Transition:
     """A leader that asks another server to take over ends its lease for good (section 3.10)."""
-    t = s.current_term(n)
-    return Transition(s.leader(n), {"transferred": lambda u: a.disj(u == t, s.transferred(u))})
+    return Transition(s.leader(n), {**lease_lost(a, s, n), "transferring": lambda x: a.disj(x == n, s.transferring(x))})
+
+
+def released(a: Algebra, s: Symbols, v: Value, u: Value) -> Value:
+    """The lease of term u has ended, and `v` heard from no later leader."""
+    return a.conj(s.lease_ended(u), a.unless("urged_by_older_lease", a.le(s.heard_term(v), u)))
 
 
 @action(v=NODE, t=TERM, u=TERM)
 def decide_vote_urged(a: Algebra, s: Symbols, v: Value, t: Value, u: Value) -> Transition:
-    """A server need not wait if the leader of the latest term that it knows, in memory, transfers its leadership."""
-    current = a.conj(
-        a.le(s.current_term(v), u), a.forall((TERM,), lambda w: a.implies(s.decided(v, w), a.le(w, u))), a.lt(u, t)
-    )
+    """A server need not wait once the lease of the latest leader that it heard, or of a later one, has ended."""
 
     def this(x: Value, w: Value) -> Value:
         return a.conj(x == v, w == t)
 
     return Transition(
-        a.conj(s.transferred(u), current),
+        a.conj(released(a, s, v, u), a.lt(u, t)),
         {
             "decided": lambda x, w: a.disj(s.decided(x, w), this(x, w)),
             "urged": lambda x, w: a.disj(s.urged(x, w), this(x, w)),
@@ -224,20 +264,22 @@ def lease_read(a: Algebra, s: Symbols, n: Value, r: Value, j: Value, h: Value, q
 
     A read that begins and is confirmed in one step: what is proved of reads is proved of it.
     """
+    x = a.rigid
     t = s.current_term(n)
     begun = membership.begin_read.rule(a, s, n, r, j)
     own_commit = a.conj(a.le(s.base(n), j), a.lt(a.genesis, j), a.le(j, s.commit_index(n)), s.tlog_term(t, j) == t)
     guard = a.conj(
         s.leader(n),
-        a.neg(s.read_begun(r)),
+        x.read_term(r) == t,
+        x.read_index(r) == s.commit_index(n),
         s.round_begun(h),
-        s.round_term(h) == t,
-        a.rigid.quorum_of(q, membership.of_term(a, s, t)),
-        a.forall((NODE,), lambda v: a.implies(a.rigid.member(v, q), s.confirmed(v, h))),
+        x.round_term(h) == t,
+        x.quorum_of(q, membership.of_term(a, s, t)),
+        a.forall((NODE,), lambda v: a.implies(x.member(v, q), a.disj(v == n, s.confirmed(v, h)))),
         a.mark(q),
-        a.unless("endless_lease", a.le(s.now(), a.rigid.lease_end(s.round_start(h)))),
+        a.unless("endless_lease", a.le(s.now(), x.lease_end(x.round_start(h)))),
         a.unless("lease_without_own_commit", own_commit),
-        a.unless("transfer_with_lease", a.neg(s.transferred(t))),
+        a.unless("transfer_with_lease", a.neg(s.transferring(n))),
     )
     return Transition(
         guard,
@@ -245,13 +287,21 @@ def lease_read(a: Algebra, s: Symbols, n: Value, r: Value, j: Value, h: Value, q
     )
 
 
-REFINED: Final[Mapping[str, Rule]] = {"timeout": _timeout, "grant_vote": _grant_vote, "restart": _restart}
+REFINED: Final[Mapping[str, Rule]] = {
+    "timeout": _timeout,
+    "update_term": _update_term,
+    "step_down": _step_down,
+    "grant_vote": _grant_vote,
+    "become_leader": _become_leader,
+    "restart": _restart,
+}
 
 ACTIONS: Final[tuple[Action, ...]] = (
     *(refined(act, REFINED[act.name]) if act.name in REFINED else act for act in snapshots.ACTIONS),
     tick,
     begin_round,
     hear_leader,
+    hear_round,
     confirm_round,
     decide_vote,
     transfer_leadership,

@@ -152,12 +152,15 @@ def _advance_commit(a: Algebra, s: Symbols, n: Value, i: Value, q: Value) -> Tra
 
 def _begin_read(a: Algebra, s: Symbols, n: Value, r: Value, j: Value) -> Transition:
     """History: who had been elected when the read began."""
-    return Transition(True, {"read_elected": lambda x, u: a.ite(x == r, s.elected(u), s.read_elected(x, u))})
+    return Transition(
+        True,
+        {"read_elected": lambda x, u: a.ite(reads.begins(a, s, x, r), s.elected(u), s.read_elected(x, u))},
+    )
 
 
 def _confirm_read(a: Algebra, s: Symbols, r: Value, q: Value) -> Transition:
     """Those who confirm are a quorum of the latest configuration of the read's leader, which still leads."""
-    t = s.read_term(r)
+    t = a.rigid.read_term(r)
     n = s.leader_of(t)
     leads = a.conj(s.leader(n), s.current_term(n) == t)
     return Transition(a.conj(leads, a.rigid.quorum_of(q, of_term(a, s, t))), {})

@@ -187,7 +187,7 @@ def elected_unheard(a: Algebra, s: Symbols) -> Value:
         premise = a.conj(
             s.read_begun(r),
             s.read_elected(r, u),
-            a.lt(s.read_term(r), u),
+            a.lt(a.rigid.read_term(r), u),
             a.rigid.member(v, s.winning_quorum(u)),
         )
         return a.implies(premise, a.neg(s.heard(v, r)))

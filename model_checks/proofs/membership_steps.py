@@ -291,14 +291,14 @@ def read_current(a: Algebra, s: Symbols, r: Value, q: Value) -> Statement:
     """Nobody had been elected in a later term when a read began that a quorum has confirmed."""
     return Statement(
         (TERM,),
-        lambda u: a.implies(s.read_elected(r, u), a.le(u, s.read_term(r))),
+        lambda u: a.implies(s.read_elected(r, u), a.le(u, a.rigid.read_term(r))),
         lambda u: [[s.read_elected(r, u)]],
     )
 
 
 def read_pair(a: Algebra, s: Symbols, r: Value, q: Value, u: Value) -> tuple[tuple[Value, Value], tuple[Value, Value]]:
     """The later leader when it was elected, and the leader of the read."""
-    t = s.read_term(r)
+    t = a.rigid.read_term(r)
     return (u, s.first_length(u)), (t, s.tlog_length(t))
 
 

@@ -1,7 +1,8 @@
 """Pre-vote, added to the relational model: a server campaigns only if a quorum would vote for it.
 
 A pre-vote changes nothing durable, and no safety lemma mentions it: it only makes `timeout` rarer (Ongaro 2014,
-section 9.6). A server that a leader's transfer urges to campaign does not ask first (section 3.10).
+section 9.6). A server that need not wait, since a lease has ended, does not ask first (section 3.10). All is proved for
+clusters that ask (`asks_first`) and for those that do not.
 
 Must not: be needed by any lemma (`needed_by` in the selection file would say so).
 """
@@ -33,6 +34,9 @@ SIGNATURE: Final[Signature] = {
 }
 """candidate, term, last index, last term; voter, term, candidate."""
 
+RIGID: Final[Signature] = {"asks_first": Arity((), BOOL)}
+"""Whether servers ask before they campaign."""
+
 
 def initial(a: Algebra, s: Symbols) -> Value:
     """Nobody has asked, nobody has answered."""
@@ -44,12 +48,12 @@ def initial(a: Algebra, s: Symbols) -> Value:
 
 
 def _timeout(a: Algebra, s: Symbols, n: Value, t: Value, q: Value) -> Transition:
-    """A quorum of the candidate's latest configuration would vote for it, or a transfer urges it."""
+    """A quorum of the candidate's latest configuration would vote for it, or the end of a lease urges it."""
     asked = a.conj(
         a.rigid.quorum_of(q, membership.on_disk(a, s, n)),
         a.forall((NODE,), lambda v: a.implies(a.rigid.member(v, q), s.prevote(v, t, n))),
     )
-    return Transition(a.disj(asked, s.urged(n, t)), {})
+    return Transition(a.implies(a.rigid.asks_first(), a.disj(asked, s.urged(n, t))), {})
 
 
 @action(n=NODE, t=TERM)
@@ -67,16 +71,16 @@ def ask_prevote(a: Algebra, s: Symbols, n: Value, t: Value) -> Transition:
     )
 
 
-@action(v=NODE, c=NODE, t=TERM, last_index=INDEX, last_term=TERM)
+@action(v=NODE, c=NODE, t=TERM, last_index=INDEX, last_term=TERM, u=TERM)
 def grant_prevote(
-    a: Algebra, s: Symbols, v: Value, c: Value, t: Value, last_index: Value, last_term: Value
+    a: Algebra, s: Symbols, v: Value, c: Value, t: Value, last_index: Value, last_term: Value, u: Value
 ) -> Transition:
-    """A server that has not heard from a leader for long enough would vote for an up-to-date log."""
+    """A server that need not wait, or has waited, would vote for an up-to-date log."""
     guard = a.conj(
         s.prevote_request(c, t, last_index, last_term),
         a.lt(s.current_term(v), t),
         up_to_date(a, s, v, last_index, last_term),
-        a.le(a.rigid.vote_from(s.heard_at(v)), s.now()),
+        a.disj(a.le(a.rigid.vote_from(s.heard_at(v)), s.now()), leases.released(a, s, v, u)),
     )
     return Transition(guard, {"prevote": lambda x, u, y: a.disj(s.prevote(x, u, y), a.conj(x == v, u == t, y == c))})
 

@@ -29,12 +29,13 @@ NODE, QUORUM, READ, TERM, INDEX, BOOL = Sort.NODE, Sort.QUORUM, Sort.READ, Sort.
 
 SIGNATURE: Final[Signature] = {
     "read_begun": Arity((READ,), BOOL),
-    "read_term": Arity((READ,), TERM),
-    "read_index": Arity((READ,), INDEX),
     "read_seen": Arity((READ, TERM, INDEX), BOOL),
     "heard": Arity((NODE, READ), BOOL),
     "read_confirmed": Arity((READ,), BOOL),
 }
+
+RIGID: Final[Signature] = {"read_term": Arity((READ,), TERM), "read_index": Arity((READ,), INDEX)}
+"""A read is a value, as a message is: its term and its index are what it is."""
 
 
 def initial(a: Algebra, s: Symbols) -> Value:
@@ -51,22 +52,25 @@ def begin_read(a: Algebra, s: Symbols, n: Value, r: Value, j: Value) -> Transiti
     """The leader takes its commit index for the read; entry j, of its own term, is committed (section 6.4, step 1)."""
     t = s.current_term(n)
     own_commit = a.conj(a.lt(a.genesis, j), a.le(j, s.commit_index(n)), s.tlog_term(t, j) == t)
-    guard = a.conj(s.leader(n), a.neg(s.read_begun(r)), a.unless("read_without_own_commit", own_commit))
+    taken = a.conj(a.rigid.read_term(r) == t, a.rigid.read_index(r) == s.commit_index(n))
     return Transition(
-        guard,
+        a.conj(s.leader(n), taken, a.unless("read_without_own_commit", own_commit)),
         {
             "read_begun": lambda x: a.disj(x == r, s.read_begun(x)),
-            "read_term": model.set_at(a, s.read_term, r, t),
-            "read_index": model.set_at(a, s.read_index, r, s.commit_index(n)),
-            "read_seen": lambda x, u, i: a.ite(x == r, s.committed(u, i), s.read_seen(x, u, i)),
+            "read_seen": lambda x, u, i: a.ite(begins(a, s, x, r), s.committed(u, i), s.read_seen(x, u, i)),
         },
     )
+
+
+def begins(a: Algebra, s: Symbols, x: Value, r: Value) -> Value:
+    """x is the read r, which begins now: history is written once. (To begin it again would change nothing.)"""
+    return a.conj(x == r, a.neg(s.read_begun(r)))
 
 
 @action(v=NODE, r=READ)
 def confirm_leadership(a: Algebra, s: Symbols, v: Value, r: Value) -> Transition:
     """A server whose disk knows no later term answers a round that was begun after the read (step 2)."""
-    guard = a.conj(s.read_begun(r), a.unless("read_without_term_check", s.current_term(v) == s.read_term(r)))
+    guard = a.conj(s.read_begun(r), a.unless("read_without_term_check", s.current_term(v) == a.rigid.read_term(r)))
     return Transition(guard, {"heard": lambda x, y: a.disj(s.heard(x, y), a.conj(x == v, y == r))})
 
 
@@ -87,9 +91,11 @@ def read_linearizable(a: Algebra, s: Symbols) -> Value:
     """A confirmed read's index covers all that was committed when it began, and its leader's log holds it."""
 
     def body(r: Value, u: Value, i: Value) -> Value:
-        t = s.read_term(r)
+        t = a.rigid.read_term(r)
         held = a.conj(a.le(i, s.tlog_length(t)), s.tlog_term(t, i) == u, s.tlog_value(t, i) == s.tlog_value(u, i))
-        return a.implies(a.conj(s.read_confirmed(r), s.read_seen(r, u, i)), a.conj(a.le(i, s.read_index(r)), held))
+        return a.implies(
+            a.conj(s.read_confirmed(r), s.read_seen(r, u, i)), a.conj(a.le(i, a.rigid.read_index(r)), held)
+        )
 
     return a.forall((READ, TERM, INDEX), body)
 
@@ -97,7 +103,7 @@ def read_linearizable(a: Algebra, s: Symbols) -> Value:
 @state_property
 def read_leader(a: Algebra, s: Symbols) -> Value:
     """A read that has begun belongs to a term that had a leader."""
-    return a.forall((READ,), lambda r: a.implies(s.read_begun(r), s.elected(s.read_term(r))))
+    return a.forall((READ,), lambda r: a.implies(s.read_begun(r), s.elected(a.rigid.read_term(r))))
 
 
 @state_property
@@ -125,7 +131,7 @@ def seen_unheard(a: Algebra, s: Symbols) -> Value:
         premise = a.conj(
             s.read_begun(r),
             s.read_seen(r, u, i),
-            a.lt(s.read_term(r), u),
+            a.lt(a.rigid.read_term(r), u),
             a.rigid.member(v, s.commit_quorum(u, i)),
         )
         return a.implies(premise, a.neg(s.heard(v, r)))
@@ -138,8 +144,8 @@ def seen_bound(a: Algebra, s: Symbols) -> Value:
     """What was committed up to the read's term is covered by the read index."""
 
     def body(r: Value, u: Value, i: Value) -> Value:
-        premise = a.conj(s.read_begun(r), s.read_seen(r, u, i), a.le(u, s.read_term(r)))
-        return a.implies(premise, a.le(i, s.read_index(r)))
+        premise = a.conj(s.read_begun(r), s.read_seen(r, u, i), a.le(u, a.rigid.read_term(r)))
+        return a.implies(premise, a.le(i, a.rigid.read_index(r)))
 
     return a.forall((READ, TERM, INDEX), body)
 
@@ -149,7 +155,7 @@ def confirmed_bound(a: Algebra, s: Symbols) -> Value:
     """A confirmed read saw no commit of a later term."""
 
     def body(r: Value, u: Value, i: Value) -> Value:
-        return a.implies(a.conj(s.read_confirmed(r), s.read_seen(r, u, i)), a.le(u, s.read_term(r)))
+        return a.implies(a.conj(s.read_confirmed(r), s.read_seen(r, u, i)), a.le(u, a.rigid.read_term(r)))
 
     return a.forall((READ, TERM, INDEX), body, lambda r, u, i: [[s.read_seen(r, u, i)]])
 
@@ -176,7 +182,7 @@ LEMMAS: Final = (
 
 RAFT: Final = System(
     signature={**signature.SIGNATURE, **SIGNATURE},
-    rigid=signature.RIGID,
+    rigid={**signature.RIGID, **RIGID},
     initial=initial,
     actions=(*model.ACTIONS, *ACTIONS),
     lemmas=(*lemmas.LEMMAS, *LEMMAS),

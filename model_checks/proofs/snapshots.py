@@ -1,14 +1,15 @@
-"""Log compaction and InstallSnapshot, added to the relational model with membership changes.
+"""Snapshots, log compaction and InstallSnapshot, added to the relational model with membership changes.
 
-The whole log stays as history; compaction only raises `base`, below which nothing of it exists any more. A snapshot
-is sent as a request from the genesis to the leader's base, whose entries are history: the identity of the state. A
-receiver whose log holds the snapshot's last entry keeps what follows, else the snapshot replaces its log (Ongaro 2014,
-sections 5.1 and 5.3). Installing a snapshot applies all that it covers.
+The whole log stays as history. A server knows two indexes: up to `snapshot_index` its disk holds the state that its
+entries lead to, up to `base` (at most that) it has forgotten the entries. A snapshot is sent as a request from the
+genesis to the leader's snapshot index, whose entries are history: the identity of the state. A receiver whose log holds
+the snapshot's last entry needs no snapshot; else it replaces its log (Ongaro 2014, sections 5.1 and 5.3). Installing a
+snapshot applies all that it covers.
 
 That nothing really depends on the history below a base is proved apart (`ghosts`).
 
-`last_applied` is the state machine's position: applied one by one, forgotten down to the base by a restart. A base has
-a certificate of a term that the disk knows: the term's record precedes the compaction's on the same disk.
+`last_applied` is the state machine's position: applied one by one, forgotten down to the snapshot by a restart. A
+snapshot has a certificate of a term that the disk knows: the term's record precedes the snapshot's on the same disk.
 
 Must not: know of leases.
 """
@@ -32,22 +33,25 @@ from model_checks.proofs.algebra import (
     action,
     refined,
 )
-from model_checks.proofs.model import Updates, inside, set_at
+from model_checks.proofs.model import Updates, applies, inside, set_at
 
 NODE, MESSAGE, TERM, INDEX, BOOL = Sort.NODE, Sort.MESSAGE, Sort.TERM, Sort.INDEX, Sort.BOOL
 
 SIGNATURE: Final[Signature] = {
+    "snapshot_index": Arity((NODE,), INDEX),
+    "snapshot_certificate_term": Arity((NODE,), TERM),
+    "snapshot_certificate_index": Arity((NODE,), INDEX),
     "base": Arity((NODE,), INDEX),
-    "base_term": Arity((NODE,), TERM),
-    "base_index": Arity((NODE,), INDEX),
     "last_applied": Arity((NODE,), INDEX),
-    "snapshot": Arity((MESSAGE,), BOOL),
 }
-"""The last index that a server's snapshot covers, and the commit that it rests on (history); which requests are
-snapshots."""
+"""What a server's snapshot covers, and the commit that it rests on (history); what is forgotten; what is applied."""
+
+RIGID: Final[Signature] = {"is_snapshot": Arity((MESSAGE,), BOOL)}
+"""Which requests are snapshots."""
 
 MUTANTS: Final[Mapping[str, str]] = {
-    "compact_uncommitted": "a server compacts what nobody said is committed",
+    "snapshot_uncommitted": "a server's snapshot covers what nobody said is committed",
+    "compact_beyond_snapshot": "a server forgets entries that its snapshot does not cover",
     "snapshot_drops_suffix": "a snapshot replaces the log even if that holds the snapshot's last entry",
     "older_snapshot": "a snapshot is installed though the state machine is further",
 }
@@ -57,13 +61,9 @@ def initial(a: Algebra, s: Symbols) -> Value:
     """No snapshot, nothing applied."""
 
     def blank(n: Value) -> Value:
-        return a.conj(s.base(n) == a.genesis, s.last_applied(n) == a.genesis)
+        return a.conj(*(index(n) == a.genesis for index in (s.snapshot_index, s.base, s.last_applied)))
 
-    return a.conj(
-        membership.initial(a, s),
-        a.forall((NODE,), blank),
-        a.forall((MESSAGE,), lambda m: a.neg(s.snapshot(m))),
-    )
+    return a.conj(membership.initial(a, s), a.forall((NODE,), blank))
 
 
 # -------------------------------------------------------------------------------------------------- what is refined
@@ -71,7 +71,7 @@ def initial(a: Algebra, s: Symbols) -> Value:
 
 def _send_append(a: Algebra, s: Symbols, n: Value, m: Value) -> Transition:
     """The entry before the slice, and all of it, is still there; a request is not a snapshot."""
-    return Transition(a.conj(a.neg(s.snapshot(m)), a.le(s.base(n), a.rigid.prev_index(m))), {})
+    return Transition(a.conj(a.neg(a.rigid.is_snapshot(m)), a.le(s.base(n), a.rigid.prev_index(m))), {})
 
 
 def _advance_commit(a: Algebra, s: Symbols, n: Value, i: Value, q: Value) -> Transition:
@@ -94,14 +94,6 @@ def _apply_own(a: Algebra, s: Symbols, n: Value, i: Value) -> Transition:
     return Transition(a.successor(s.last_applied(n), i), {"last_applied": set_at(a, s.last_applied, n, i)})
 
 
-def _apply_told(a: Algebra, s: Symbols, n: Value, m: Value, i: Value) -> Transition:
-    """Entries are applied in order; a snapshot shows its last entry only."""
-    shown = a.implies(s.snapshot(m), i == a.rigid.last_index(m))
-    return Transition(
-        a.conj(a.successor(s.last_applied(n), i), shown), {"last_applied": set_at(a, s.last_applied, n, i)}
-    )
-
-
 def above_base(a: Algebra, s: Symbols, n: Value, m: Value, j: Value, last: Value) -> Value:
     """The message carries entry j up to `last`, and the server has not compacted it."""
     return a.conj(inside(a, m, j, last), a.lt(s.base(n), j))
@@ -113,7 +105,7 @@ def may_take(a: Algebra, s: Symbols, n: Value, m: Value, k: Value) -> Value:
     held = a.disj(a.lt(r.prev_index(m), s.base(n)), s.log_term(n, r.prev_index(m)) == r.prev_term(m))
     return a.conj(
         s.sent(m),
-        a.neg(s.snapshot(m)),
+        a.neg(r.is_snapshot(m)),
         r.term(m) == s.current_term(n),
         a.neg(s.leader(n)),
         a.le(r.prev_index(m), s.log_length(n)),
@@ -166,114 +158,149 @@ def recv_append_noconflict(a: Algebra, s: Symbols, n: Value, m: Value, k: Value)
 # ------------------------------------------------------------------------------------------------------- what is new
 
 
+def told(a: Algebra, s: Symbols, n: Value, m: Value, i: Value, k: Value) -> Value:
+    """A leader, of whatever term, said that entry i is committed; its request shows entry k >= i as the disk holds it.
+
+    Log Matching then makes all up to k the leader's. A snapshot shows its last entry only.
+    """
+    r = a.rigid
+    shown = a.ite(k == r.prev_index(m), r.prev_term(m), r.entry_term(m, k))
+    return a.conj(
+        s.sent(m),
+        a.le(i, k),
+        a.le(r.prev_index(m), k),
+        a.le(k, r.last_index(m)),
+        a.implies(r.is_snapshot(m), k == r.last_index(m)),
+        a.le(k, s.log_length(n)),
+        s.log_term(n, k) == shown,
+    )
+
+
+@action(n=NODE, m=MESSAGE, i=INDEX, k=INDEX)
+def apply_told(a: Algebra, s: Symbols, n: Value, m: Value, i: Value, k: Value) -> Transition:
+    """As in `model`, in order, and by a request that shows any later entry: the leader may have forgotten this one."""
+    r = a.rigid
+    guard = a.conj(told(a, s, n, m, i, k), a.le(i, r.commit(m)), a.successor(s.last_applied(n), i))
+    return Transition(
+        guard,
+        {
+            **applies(a, s, n, i, r.certificate_term(m), r.certificate_index(m)),
+            "last_applied": set_at(a, s.last_applied, n, i),
+        },
+    )
+
+
 @action(n=NODE)
 def restart(a: Algebra, s: Symbols, n: Value) -> Transition:
     """The role is lost, and the state machine begins again with the snapshot (section 3.8)."""
-    return Transition(True, {**model.role_lost(a, s, n), "last_applied": set_at(a, s.last_applied, n, s.base(n))})
+    last_applied = set_at(a, s.last_applied, n, s.snapshot_index(n))
+    return Transition(True, {**model.role_lost(a, s, n), "last_applied": last_applied})
 
 
-def based(a: Algebra, s: Symbols, n: Value, i: Value, term: Value, index: Value) -> Updates:
+def covers(a: Algebra, s: Symbols, n: Value, i: Value, term: Value, index: Value) -> Updates:
     """All up to i is in the snapshot of `n`, by the certificate (term, index)."""
     return {
-        "base": set_at(a, s.base, n, i),
-        "base_term": set_at(a, s.base_term, n, term),
-        "base_index": set_at(a, s.base_index, n, index),
+        "snapshot_index": set_at(a, s.snapshot_index, n, i),
+        "snapshot_certificate_term": set_at(a, s.snapshot_certificate_term, n, term),
+        "snapshot_certificate_index": set_at(a, s.snapshot_certificate_index, n, index),
     }
 
 
 @action(n=NODE, i=INDEX)
-def compact_own(a: Algebra, s: Symbols, n: Value, i: Value) -> Transition:
-    """A leader compacts what it has applied and knows to be committed, as far as its disk holds it (section 5.1)."""
+def take_snapshot_own(a: Algebra, s: Symbols, n: Value, i: Value) -> Transition:
+    """The snapshot of a leader: of what it applied and knows to be committed, as far as its disk holds it (5.1)."""
     guard = a.conj(
         s.leader(n),
-        a.lt(s.base(n), i),
+        a.lt(s.snapshot_index(n), i),
         a.le(i, s.last_applied(n)),
         a.le(i, s.commit_index(n)),
         a.le(i, s.log_length(n)),
     )
-    return Transition(guard, based(a, s, n, i, s.certificate_term(n), s.certificate_index(n)))
+    return Transition(guard, covers(a, s, n, i, s.certificate_term(n), s.certificate_index(n)))
 
 
-@action(n=NODE, m=MESSAGE, i=INDEX)
-def compact_told(a: Algebra, s: Symbols, n: Value, m: Value, i: Value) -> Transition:
-    """A server compacts what it has applied and what a leader, of a term that its disk knows, said is committed."""
+@action(n=NODE, m=MESSAGE, i=INDEX, k=INDEX)
+def take_snapshot_told(a: Algebra, s: Symbols, n: Value, m: Value, i: Value, k: Value) -> Transition:
+    """A server's snapshot: of what it applied and a leader, of a term that its disk knows, said is committed."""
     r = a.rigid
-    shown = a.ite(i == r.prev_index(m), r.prev_term(m), r.entry_term(m, i))
     guard = a.conj(
-        s.sent(m),
+        told(a, s, n, m, i, k),
         a.le(r.term(m), s.current_term(n)),
-        a.lt(s.base(n), i),
+        a.lt(s.snapshot_index(n), i),
         a.le(i, s.last_applied(n)),
-        a.unless("compact_uncommitted", a.le(i, r.commit(m))),
-        a.le(r.prev_index(m), i),
-        a.le(i, r.last_index(m)),
-        a.implies(s.snapshot(m), i == r.last_index(m)),
-        a.le(i, s.log_length(n)),
-        s.log_term(n, i) == shown,
+        a.unless("snapshot_uncommitted", a.le(i, r.commit(m))),
     )
-    return Transition(guard, based(a, s, n, i, r.certificate_term(m), r.certificate_index(m)))
+    return Transition(guard, covers(a, s, n, i, r.certificate_term(m), r.certificate_index(m)))
+
+
+@action(n=NODE, i=INDEX)
+def compact(a: Algebra, s: Symbols, n: Value, i: Value) -> Transition:
+    """A server forgets entries that its snapshot covers (section 5.1)."""
+    covered = a.unless("compact_beyond_snapshot", a.le(i, s.snapshot_index(n)))
+    return Transition(a.conj(a.lt(s.base(n), i), covered), {"base": set_at(a, s.base, n, i)})
 
 
 @action(n=NODE, m=MESSAGE)
 def send_snapshot(a: Algebra, s: Symbols, n: Value, m: Value) -> Transition:
     """The leader sends its snapshot (section 5.3). The entries are history: they say which state it is."""
     r = a.rigid
+    last = s.snapshot_index(n)
 
     def same(j: Value) -> Value:
         entry = a.conj(r.entry_term(m, j) == s.log_term(n, j), r.entry_value(m, j) == s.log_value(n, j))
-        return a.implies(inside(a, m, j, s.base(n)), entry)
+        return a.implies(inside(a, m, j, last), entry)
 
     guard = a.conj(
         s.leader(n),
-        a.neg(s.sent(m)),
+        r.is_snapshot(m),
         r.term(m) == s.current_term(n),
         r.prev_index(m) == a.genesis,
         r.prev_term(m) == a.first_term,
-        r.last_index(m) == s.base(n),
-        a.lt(a.genesis, s.base(n)),
+        r.last_index(m) == last,
+        a.lt(a.genesis, last),
         a.forall((INDEX,), same),
-        r.commit(m) == s.base(n),
-        r.certificate_term(m) == s.base_term(n),
-        r.certificate_index(m) == s.base_index(n),
+        r.commit(m) == last,
+        r.certificate_term(m) == s.snapshot_certificate_term(n),
+        r.certificate_index(m) == s.snapshot_certificate_index(n),
     )
-    return Transition(
-        guard, {"sent": lambda x: a.disj(x == m, s.sent(x)), "snapshot": lambda x: a.disj(x == m, s.snapshot(x))}
-    )
+    return Transition(guard, {"sent": lambda x: a.disj(x == m, s.sent(x))})
 
 
 @action(n=NODE, m=MESSAGE)
 def recv_snapshot(a: Algebra, s: Symbols, n: Value, m: Value) -> Transition:
-    """A snapshot that is ahead of the state machine reaches the disk (section 5.3): in one piece or not at all."""
+    """A snapshot ahead of the state machine, whose last entry the log lacks, replaces the log: in one piece (5.3).
+
+    A log that holds the entry keeps it and what follows, and acknowledges it (`recv_append_noconflict`).
+    """
     r = a.rigid
     t, last = s.current_term(n), r.last_index(m)
+    held = a.conj(a.le(s.base(n), last), a.le(last, s.log_length(n)), s.log_term(n, last) == r.entry_term(m, last))
     guard = a.conj(
-        s.snapshot(m),
+        s.sent(m),
+        r.is_snapshot(m),
         r.term(m) == t,
         a.neg(s.leader(n)),
         a.unless("older_snapshot", a.lt(s.last_applied(n), last)),
+        a.unless("snapshot_drops_suffix", a.neg(held)),
     )
-    keeps = a.conj(a.le(last, s.log_length(n)), s.log_term(n, last) == r.entry_term(m, last))
-    replaced = True if a.mutated("snapshot_drops_suffix") else a.neg(keeps)
 
     def new(x: Value, j: Value) -> Value:
-        return a.conj(x == n, replaced, inside(a, m, j, last))
-
-    def covered(x: Value, j: Value) -> Value:
         return a.conj(x == n, inside(a, m, j, last))
 
     return Transition(
         guard,
         {
-            **based(a, s, n, last, r.certificate_term(m), r.certificate_index(m)),
+            **covers(a, s, n, last, r.certificate_term(m), r.certificate_index(m)),
+            "base": set_at(a, s.base, n, last),
             "candidate": lambda x: a.conj(x != n, s.candidate(x)),
-            "log_length": lambda x: a.ite(a.conj(x == n, replaced), last, s.log_length(x)),
+            "log_length": set_at(a, s.log_length, n, last),
             "log_term": lambda x, j: a.ite(new(x, j), r.entry_term(m, j), s.log_term(x, j)),
             "log_value": lambda x, j: a.ite(new(x, j), r.entry_value(m, j), s.log_value(x, j)),
             "acknowledged": lambda x, u, j: a.disj(s.acknowledged(x, u, j), a.conj(x == n, u == t, a.le(j, last))),
             "last_applied": set_at(a, s.last_applied, n, last),
-            "applied": lambda x, j, w: a.disj(s.applied(x, j, w), a.conj(covered(x, j), w == r.entry_value(m, j))),
-            "applied_term": lambda x, j: a.ite(covered(x, j), r.certificate_term(m), s.applied_term(x, j)),
-            "applied_index": lambda x, j: a.ite(covered(x, j), r.certificate_index(m), s.applied_index(x, j)),
+            "applied": lambda x, j, w: a.disj(s.applied(x, j, w), a.conj(new(x, j), w == r.entry_value(m, j))),
+            "applied_term": lambda x, j: a.ite(new(x, j), r.certificate_term(m), s.applied_term(x, j)),
+            "applied_index": lambda x, j: a.ite(new(x, j), r.certificate_index(m), s.applied_index(x, j)),
         },
     )
 
@@ -284,10 +311,9 @@ REFINED: Final[Mapping[str, Rule]] = {
     "begin_read": _begin_read,
     "change_configuration": _change_configuration,
     "apply_own": _apply_own,
-    "apply_told": _apply_told,
 }
 
-REPLACED: Final = {act.name: act for act in (recv_append_conflict, recv_append_noconflict)}
+REPLACED: Final = {act.name: act for act in (recv_append_conflict, recv_append_noconflict, apply_told)}
 
 
 def _with_snapshots(act: Action) -> Action:
@@ -300,8 +326,9 @@ def _with_snapshots(act: Action) -> Action:
 ACTIONS: Final[tuple[Action, ...]] = (
     *(_with_snapshots(act) for act in membership.ACTIONS),
     restart,
-    compact_own,
-    compact_told,
+    take_snapshot_own,
+    take_snapshot_told,
+    compact,
     send_snapshot,
     recv_snapshot,
 )

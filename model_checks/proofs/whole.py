@@ -51,7 +51,7 @@ WHOLE: Final = System(
         **leases.SIGNATURE,
         **prevote.SIGNATURE,
     },
-    rigid={**RAFT.rigid, **membership.RIGID, **leases.RIGID},
+    rigid={**RAFT.rigid, **membership.RIGID, **snapshots.RIGID, **leases.RIGID, **prevote.RIGID},
     initial=prevote.initial,
     actions=prevote.ACTIONS,
     lemmas=(

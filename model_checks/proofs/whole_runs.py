@@ -42,12 +42,14 @@ def _composition(signature: Signature, rigid: Signature, actions: tuple[Action, 
 
 _UP_TO_SNAPSHOTS: Final = {**membership.SIGNATURE, **snapshots.SIGNATURE}
 MEMBERSHIP: Final = _composition(membership.SIGNATURE, {}, membership.ACTIONS, "membership")
-SNAPSHOTS: Final = _composition(_UP_TO_SNAPSHOTS, {}, snapshots.ACTIONS, "snapshots")
-LEASES: Final = _composition({**_UP_TO_SNAPSHOTS, **leases.SIGNATURE}, leases.RIGID, leases.ACTIONS, "leases")
+SNAPSHOTS: Final = _composition(_UP_TO_SNAPSHOTS, snapshots.RIGID, snapshots.ACTIONS, "snapshots")
+LEASES: Final = _composition(
+    {**_UP_TO_SNAPSHOTS, **leases.SIGNATURE}, {**snapshots.RIGID, **leases.RIGID}, leases.ACTIONS, "leases"
+)
 
 OF_FOUR: Final = ("timeout", *("update_term", "grant_vote") * 2, "become_leader")
 DECIDED: Final = ("decide_vote", "decide_vote", *ELECTION)
-ROUND: Final = ("begin_round", "hear_leader", "hear_leader", "confirm_round", "confirm_round")
+ROUND: Final = ("begin_round", "hear_round", "confirm_round")
 LEASED: Final = ("tick", *DECIDED, *COMMIT, *ROUND)
 ONE: Final = ((0, 1, 2),)
 
@@ -109,7 +111,7 @@ VIOLATIONS: Final[Mapping[str, tuple[System, Scenario]]] = {
         SNAPSHOTS,
         Scenario(
             (
-                *(*ELECTION, *COMMIT, "apply_own", "compact_own", "send_snapshot"),
+                *(*ELECTION, *COMMIT, "apply_own", "take_snapshot_own", "send_snapshot"),
                 *(*WRITE, *COPY, "recv_snapshot", "advance_commit", *ELECTION),
             ),
             Sizes(3, 3, 3, 1, 3, 1, configurations=ONE),
@@ -143,7 +145,7 @@ WITNESS: Final = Scenario(
     (
         *("tick", "ask_prevote", "grant_prevote", "grant_prevote", *DECIDED, *COMMIT),
         *("change_configuration", "append_own", *COPY, "advance_commit"),
-        *("apply_own", "apply_own", "compact_own", "send_snapshot", "update_term", "recv_snapshot"),
+        *("apply_own", "apply_own", "take_snapshot_own", "compact", "send_snapshot", "update_term", "recv_snapshot"),
         *(*ROUND, "lease_read"),
     ),
     Sizes(3, 2, 3, 2, 3, 1, configurations=((0, 1, 2), (0, 1)), rounds=1, times=3),
