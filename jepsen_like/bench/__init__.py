@@ -2,5 +2,6 @@
 both.
 
 `wire` (one connection that keeps requests outstanding, HTTP/1.1 or gRPC), `load` (a generator process), `servers`
-(Comitia and etcd as processes), `kv` and `failover` (the measurements). Judges nothing: there are no thresholds here.
+(Comitia and etcd as processes), `kv`, `failover`, `power_off`, `heal` and `catchup` (the measurements). No thresholds:
+the only judgement is whether there was an election where none may be.
 """

@@ -1,4 +1,4 @@
-"""`comitia bench`: figures to print, never thresholds."""
+"""`comitia bench`: figures to print. Only `steady` and `catchup` judge, and only whether there was an election."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from jepsen_like.bench.catchup import measure_catch_up
 from jepsen_like.bench.failover import measure_failover
 from jepsen_like.bench.heal import measure_heal
-from jepsen_like.bench.kv import Measured, measure_both, ratios, sync_ms
+from jepsen_like.bench.kv import Measured, measure, measure_both, ratios, sync_ms
+from jepsen_like.bench.load import PUT
+from jepsen_like.bench.power_off import measure_power_off
 from jepsen_like.bench.servers import ComitiaServers, EtcdServers, running
-from model_checks.verdicts import EXIT_INTERNAL, SetupFailed
+from model_checks.verdicts import EXIT_INTERNAL, SetupFailed, Verdict
 
 SATURATED = 0.9
 WIDTH = 110
@@ -27,7 +30,7 @@ WIDTH = 110
 
 @click.group("bench", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Measure: throughput and latency, fail-over, recovery after a cut. Every write is synced."""
+    """Measure: throughput and latency, fail-over, recovery after a cut, catching up. Every write is synced."""
 
 
 def _table(measured: list[Measured]) -> Table:
@@ -113,32 +116,135 @@ def kv_command(
     return 0
 
 
+FAULTS = {"kill": "kill -9", "power-off": "power-off"}
+
+
+def _measure_fault(fault: str, servers: int, trials: int, directory: Path | None) -> list[float]:
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if fault == "power-off":
+        return asyncio.run(measure_power_off(servers, trials, say))
+    with (
+        tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name,
+        running(ComitiaServers(servers, Path(name))) as started,
+    ):
+        return measure_failover(started, trials, say)
+
+
 @command.command("failover")
 @click.option("--servers", type=click.IntRange(3, 9), default=3, show_default=True)
 @click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For the data.")
+@click.option("--fault", type=click.Choice([*FAULTS, "both"]), default="both", show_default=True)
+@click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For kill -9's data.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, everything else to stderr.")
-def failover_command(servers: int, trials: int, directory: Path | None, as_json: bool) -> int:
-    """kill -9 the leader: time to the next acknowledged put, default settings.
+def failover_command(servers: int, trials: int, fault: str, directory: Path | None, as_json: bool) -> int:
+    """The leader ends: time to the next acknowledged put, default settings.
 
-    A client at each surviving server retries with a timeout of 100 ms; the first acknowledgement counts.
+    kill: kill -9 of its process, whose connections the kernel closes. power-off: silence, all its links are cut at
+    once; in network namespaces, needs what `comitia cluster` needs. A client at each surviving server retries with a
+    timeout of 100 ms; the first acknowledgement counts.
     """
+    chosen = list(FAULTS) if fault == "both" else [fault]
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name,
-            running(ComitiaServers(servers, Path(name))) as started,
-        ):
-            times = measure_failover(started, trials, lambda line: print(line, file=sys.stderr, flush=True))
+        found = {name: _measure_fault(name, servers, trials, directory) for name in chosen}
     except SetupFailed as error:
         click.echo(f"set-up failed: {error}", err=True)
         return EXIT_INTERNAL
-    median = statistics.median(times)
+    for name, times in found.items():
+        median = statistics.median(times)
+        if not as_json:
+            words = f"median {median:.0f} ms, min {min(times):.0f} ms, max {max(times):.0f} ms"
+            click.echo(f"{FAULTS[name]}, {trials} trials: {words}")
     if as_json:
-        report = {"trials": trials, "median_ms": median, "min_ms": min(times), "max_ms": max(times), "each_ms": times}
-        click.echo(json.dumps(report))
-    else:
-        click.echo(f"{trials} trials: median {median:.0f} ms, min {min(times):.0f} ms, max {max(times):.0f} ms")
+        report = {
+            name: {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times), "each_ms": times}
+            for name, times in found.items()
+        }
+        click.echo(json.dumps({"trials": trials, **report}))
     return 0
+
+
+@command.command("catchup")
+@click.option("--entries", type=click.IntRange(min=1_000), default=1_000_000, show_default=True, help="To be behind.")
+@click.option("--keys", type=click.IntRange(min=1), default=100_000, show_default=True, help="Different keys put.")
+@click.option("--value-bytes", type=click.IntRange(0, 500_000), default=16, show_default=True)
+@click.option("--clients", type=click.IntRange(min=0), default=16, show_default=True, help="That go on meanwhile.")
+@click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For the data.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, everything else to stderr.")
+def catchup_command(
+    entries: int, keys: int, value_bytes: int, clients: int, directory: Path | None, as_json: bool
+) -> int:
+    """One of three servers comes back, far behind: time until it has caught up by a snapshot, under load.
+
+    INVALID (exit code 1) if there was an election meanwhile, or no snapshot was needed.
+    """
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name:
+            servers = ComitiaServers(3, Path(name))
+            with running(servers):
+                found = measure_catch_up(servers, entries, keys, value_bytes, clients, say)
+    except (SetupFailed, OSError) as error:
+        click.echo(f"set-up failed: {error}", err=True)
+        return EXIT_INTERNAL
+    if as_json:
+        click.echo(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}))
+    else:
+        click.echo(f"{found.entries:,} entries behind (written in {found.filling_s:g} s)")
+        click.echo(f"caught up after {found.seconds:g} s by a snapshot up to index {found.snapshot_index:,}")
+        click.echo(f"meanwhile {found.load_per_second:,.0f} entries a second, {found.elections} elections")
+        click.echo(f"verdict: {found.verdict.value}")
+    return found.verdict.exit_code
+
+
+@command.command("steady")
+@click.option("--servers", type=click.IntRange(1, 9), default=3, show_default=True)
+@click.option("--clients", type=click.IntRange(min=1), default=64, show_default=True, help="Outstanding requests.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=300.0, show_default=True)
+@click.option("--value-bytes", type=click.IntRange(0, 500_000), default=256, show_default=True)
+@click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Of the load generator.")
+@click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For the data.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
+def steady_command(
+    servers: int,
+    clients: int,
+    seconds: float,
+    value_bytes: int,
+    processes: int,
+    directory: Path | None,
+    as_json: bool,
+) -> int:
+    """Puts at full load for a long time: no election may happen.
+
+    INVALID (exit code 1) if a term went by, UNKNOWN (2) if no put was acknowledged.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name:
+            started = ComitiaServers(servers, Path(name))
+            with running(started):
+                found = measure(started, PUT, clients, seconds, processes, value_bytes)
+    except (SetupFailed, OSError) as error:
+        click.echo(f"set-up failed: {error}", err=True)
+        return EXIT_INTERNAL
+    verdict = steadiness(found)
+    if as_json:
+        click.echo(json.dumps({"verdict": verdict.value, "measured": msgspec.to_builtins(found)}))
+    else:
+        console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+        console.print(_table([found]))
+        console.print(f"{found.elections} elections in {seconds:g} s: {verdict.value}", highlight=False)
+    return verdict.exit_code
+
+
+def steadiness(found: Measured) -> Verdict:
+    """VALID if puts were acknowledged and no election happened."""
+    if found.elections:
+        return Verdict.INVALID
+    return Verdict.VALID if found.per_second else Verdict.UNKNOWN
 
 
 @command.command("heal")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 from jepsen_like.bench.servers import Servers
 from jepsen_like.client.http import HttpConnection
@@ -37,11 +38,11 @@ def _client(port: int) -> KvClient:
     return KvClient(HttpConnection(dial, f"127.0.0.1:{port}"))
 
 
-async def _put_until_acknowledged(port: int, key: str, timeout_s: float) -> int:
-    client = _client(port)
+async def put_until_acknowledged(client: KvClient, key: str, timeout_s: float) -> int:
+    """Put again and again until it is acknowledged: the time of that, in ns. Closes the client."""
     try:
         while True:
-            answer = await client.put(key, port, timeout_s)
+            answer = await client.put(key, key, timeout_s)
             if isinstance(answer, Answered):
                 return time.monotonic_ns()
             await asyncio.sleep(RETRY_PAUSE_S)
@@ -49,8 +50,11 @@ async def _put_until_acknowledged(port: int, key: str, timeout_s: float) -> int:
         client.close()
 
 
-async def _first_acknowledgement(ports: list[int]) -> int:
-    tasks = [asyncio.ensure_future(_put_until_acknowledged(port, "bench/failover", PUT_TIMEOUT_S)) for port in ports]
+async def first_acknowledgement(attempts: Iterable[Coroutine[Any, Any, int]]) -> int:
+    """The earliest of the times that `attempts` yield; the others are cancelled. Raises SetupFailed if there is none
+    in time.
+    """
+    tasks = [asyncio.ensure_future(attempt) for attempt in attempts]
     try:
         done, _ = await asyncio.wait(tasks, timeout=TRIAL_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -58,7 +62,7 @@ async def _first_acknowledgement(ports: list[int]) -> int:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     if not done:
-        raise SetupFailed(f"no put was acknowledged within {TRIAL_DEADLINE_S:g} s of the leader's death")
+        raise SetupFailed(f"no put was acknowledged within {TRIAL_DEADLINE_S:g} s of the leader's end")
     return min(task.result() for task in done)
 
 
@@ -67,7 +71,7 @@ async def _settled(servers: Servers) -> int:
     leader = await asyncio.to_thread(servers.wait_for_leader)
     async with asyncio.timeout(TRIAL_DEADLINE_S):
         for port in servers.client_ports:
-            await _put_until_acknowledged(port, "bench/settle", 1.0)
+            await put_until_acknowledged(_client(port), "bench/settle", 1.0)
     return leader
 
 
@@ -76,7 +80,9 @@ async def trial(servers: Servers) -> float:
     leader = await _settled(servers)
     ports = [port for number, port in enumerate(servers.client_ports) if number != leader]
     killed_ns = servers.kill(leader)
-    acknowledged_ns = await _first_acknowledgement(ports)
+    acknowledged_ns = await first_acknowledgement(
+        [put_until_acknowledged(_client(port), "bench/failover", PUT_TIMEOUT_S) for port in ports]
+    )
     servers.start(leader)
     return (acknowledged_ns - killed_ns) / 1e6
 
@@ -86,5 +92,5 @@ def measure_failover(servers: Servers, trials: int, progress: Callable[[str], No
     times: list[float] = []
     for number in range(trials):
         times.append(round(asyncio.run(trial(servers)), 1))
-        progress(f"trial {number + 1}/{trials}: {times[-1]:.0f} ms")
+        progress(f"kill -9, trial {number + 1}/{trials}: {times[-1]:.0f} ms")
     return times

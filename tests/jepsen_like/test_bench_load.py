@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from jepsen_like.bench import failover, wire
 from jepsen_like.bench import load as load_module
-from jepsen_like.bench import wire
+from jepsen_like.bench.catchup import CaughtUp
+from jepsen_like.bench.command import steadiness
+from jepsen_like.bench.failover import first_acknowledgement
 from jepsen_like.bench.kv import Measured, quantile, ratios, sync_ms
 from jepsen_like.bench.load import PUT, READ, LoadSpec, generate, requests_of
 from jepsen_like.bench.wire import (
@@ -27,6 +30,7 @@ from jepsen_like.bench.wire import (
     grpc_message,
     varint,
 )
+from model_checks.verdicts import SetupFailed, Verdict
 
 
 class CountingServer(asyncio.Protocol):
@@ -201,3 +205,57 @@ def test_the_ratio_is_of_the_same_operation_in_the_same_run() -> None:
 def test_the_sync_probe_leaves_nothing(tmp_path: Path) -> None:
     assert sync_ms(tmp_path, count=3) > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def caught_up(snapshot_index: int = 900, elections: int = 0) -> CaughtUp:
+    return CaughtUp(
+        entries=1_000,
+        filling_s=1.0,
+        seconds=1.0,
+        seconds_to_serve=0.5,
+        snapshot_index=snapshot_index,
+        load_per_second=10.0,
+        elections=elections,
+    )
+
+
+def test_catching_up_counts_only_by_a_snapshot_and_without_an_election() -> None:
+    assert caught_up().verdict is Verdict.VALID
+    assert caught_up(snapshot_index=0).verdict is Verdict.INVALID
+    assert caught_up(elections=1).verdict is Verdict.INVALID
+
+
+def test_a_steady_run_has_acknowledged_puts_and_no_election() -> None:
+    def measured(per_second: float, elections: int) -> Measured:
+        return Measured(
+            system="comitia",
+            operation=PUT,
+            clients=1,
+            per_second=per_second,
+            p50_ms=1.0,
+            p99_ms=1.0,
+            errors=0,
+            elections=elections,
+            generator_cpu_shares=[0.1],
+            server_cpu_share=0.1,
+        )
+
+    assert steadiness(measured(10.0, 0)) is Verdict.VALID
+    assert steadiness(measured(10.0, 1)) is Verdict.INVALID
+    assert steadiness(measured(0.0, 0)) is Verdict.UNKNOWN
+
+
+def test_the_first_acknowledgement_counts_and_none_in_time_is_a_failed_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def acknowledged(after_turns: int) -> int:
+        for _ in range(after_turns):
+            await asyncio.sleep(0)
+        return after_turns
+
+    async def never() -> int:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    assert asyncio.run(first_acknowledgement([acknowledged(9), never(), acknowledged(3)])) == 3
+    monkeypatch.setattr(failover, "TRIAL_DEADLINE_S", 0.01)
+    with pytest.raises(SetupFailed, match="no put was acknowledged"):
+        asyncio.run(first_acknowledgement([never()]))
