@@ -71,7 +71,11 @@ REQUIREMENTS = (
     Requirement("acknowledged_while_impaired", 1_000, "of them invoked while their server was cut off or paused"),
     Requirement("faults", 15, "faults"),
     Requirement("leader_faults", 3, "faults that hit the leader"),
+    Requirement("configuration_changes", 5, "changes of the configuration"),
+    Requirement("snapshots_installed", 2, "snapshots installed"),
+    Requirement("transfers", 2, "transfers of the leadership"),
 )
+LIVE_NEMESES = "partition,kill,pause,membership,snapshot,transfer"
 
 
 def stages(seed: int, jobs: int, time_limit_s: float) -> tuple[Stage, ...]:
@@ -110,10 +114,10 @@ def stages(seed: int, jobs: int, time_limit_s: float) -> tuple[Stage, ...]:
         ),
         Stage(
             "live cluster",
-            "five servers and two client agents under partitions, kills and pauses",
+            "five servers and two client agents: cut, killed, paused, removed, left behind, handed over",
             (
-                *("chaos", "test", "--nodes", "5", "--clients", "2", "--workload", "register"),
-                *("--nemesis", "partition,kill,pause", "--time-limit", f"{time_limit_s:g}"),
+                *("chaos", "test", "--servers", "5", "--clients", "2", "--workload", "register"),
+                *("--nemesis", LIVE_NEMESES, "--time-limit", f"{time_limit_s:g}"),
                 *("--seed", text_seed, "--json"),
             ),
             2,
@@ -302,8 +306,9 @@ def command(time_limit: float, jobs: int, seed: int | None, only: tuple[str, ...
     """Check the whole chain: proofs, exploration, linking, the core in memory, and a real cluster that is being broken.
 
     The live part starts five servers and two client agents as processes in network namespaces, loads them for
-    --time-limit seconds while links are cut and processes are killed and paused, then checks the client history and
-    every recorded step of every server. A run that tried too little is UNKNOWN.
+    --time-limit seconds while links are cut, processes killed and paused, servers removed and added again, followers
+    left behind until they need a snapshot, and the leadership handed over; then it checks the client history and every
+    recorded step of every server. A run that tried too little is UNKNOWN.
 
     Exit codes: 0 VALID, 1 INVALID, 2 UNKNOWN (Ctrl-C too), 254 bad arguments, 255 internal error.
     """

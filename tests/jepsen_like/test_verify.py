@@ -8,11 +8,20 @@ from typing import Any
 import pytest
 
 from jepsen_like import verify
+from jepsen_like.nemesis.package import PACKAGES
 from jepsen_like.verify import Stage, StageResult, finish, judge, last_json_object, require_enough, stages
 from model_checks.verdicts import Verdict, merge
 
 STAGE = Stage("exploration", "why", ("check", "explore", "--json"), 1)
-ENOUGH = {"acknowledged": 20_000, "acknowledged_while_impaired": 1_000, "faults": 15, "leader_faults": 3}
+ENOUGH = {
+    "acknowledged": 20_000,
+    "acknowledged_while_impaired": 1_000,
+    "faults": 15,
+    "leader_faults": 3,
+    "configuration_changes": 5,
+    "snapshots_installed": 2,
+    "transfers": 2,
+}
 
 
 def report(verdict: str, **more: Any) -> str:
@@ -86,3 +95,9 @@ def test_invalid_beats_unknown_beats_valid_and_nothing_is_unknown() -> None:
 
 def live(figures: dict[str, Any], verdict: Verdict = Verdict.VALID) -> StageResult:
     return StageResult(name="live cluster", verdict=verdict, report={"figures": figures})
+
+
+def test_the_live_run_is_broken_in_every_way_that_it_must_have_tried() -> None:
+    live_stage = stages(seed=1, jobs=2, time_limit_s=60)[-1]
+    nemesis = live_stage.arguments[live_stage.arguments.index("--nemesis") + 1]
+    assert set(nemesis.split(",")) == set(PACKAGES) - {"rolling-restart"}
