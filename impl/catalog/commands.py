@@ -10,6 +10,9 @@ from typing import Annotated, assert_never
 
 import msgspec
 
+from impl.catalog.rows import Check, Node, Service, Session
+from impl.catalog.transactions import Operation
+
 Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -53,7 +56,69 @@ class KvDeleteTree(msgspec.Struct, frozen=True, array_like=True, tag="kv-delete-
     prefix: str
 
 
+class KvAcquire(msgspec.Struct, frozen=True, array_like=True, tag="kv-acquire"):
+    """Set a key and take its lock for a session. Result: whether it was taken."""
+
+    key: str
+    value: bytes
+    flags: Unsigned
+    session: str
+
+
+class KvRelease(msgspec.Struct, frozen=True, array_like=True, tag="kv-release"):
+    """Set a key and give its lock back, if the session holds it. Result: whether it did."""
+
+    key: str
+    value: bytes
+    flags: Unsigned
+    session: str
+
+
+class ReapTombstones(msgspec.Struct, frozen=True, array_like=True, tag="tombstones-reap"):
+    """Forget the tombstones that are not newer than `up_to`; the leader's doing. Result: true."""
+
+    up_to: Unsigned
+
+
+class Register(msgspec.Struct, frozen=True, array_like=True, tag="register"):
+    """Register a node with, perhaps, an instance and checks, all or nothing. Result: true, or why not."""
+
+    node: Node
+    service: Service | None = None
+    checks: tuple[Check, ...] = ()
+    skip_node_update: bool = False
+
+
+class Deregister(msgspec.Struct, frozen=True, array_like=True, tag="deregister"):
+    """Deregister an instance (`service_id`), or else a check (`check_id`), or else the node. Result: true."""
+
+    node: str
+    service_id: str = ""
+    check_id: str = ""
+
+
+class SessionCreate(msgspec.Struct, frozen=True, array_like=True, tag="session-create"):
+    """Begin a session, whose id the leader drew. Result: true, or why not."""
+
+    session: Session
+
+
+class SessionDestroy(msgspec.Struct, frozen=True, array_like=True, tag="session-destroy"):
+    """End a session: its client's wish, or its TTL expired. Result: true."""
+
+    session_id: str
+
+
+class Transaction(msgspec.Struct, frozen=True, array_like=True, tag="transaction"):
+    """Operations in order, all or none. Result: the outcome."""
+
+    operations: tuple[Operation, ...]
+
+
 Command = Noop | KvSet | KvCas | KvDelete | KvDeleteCas | KvDeleteTree
+RegistryCommand = (
+    KvAcquire | KvRelease | ReapTombstones | Register | Deregister | SessionCreate | SessionDestroy | Transaction
+)
 Write = KvSet | KvCas | KvDelete | KvDeleteCas | KvDeleteTree
 
 encode_command = msgspec.msgpack.Encoder().encode

@@ -1,0 +1,128 @@
+"""All tables of the state store, the indexes of their groups of rows, and what a command touched.
+
+An *index* is the log index of the last change of a table ("nodes", "services", "checks", "sessions", "kv") or of a
+finer group ("node.NAME", "service.NAME", "service_kind.KIND", and "service_last_extinction", "node_last_extinction").
+The index of an answer is made of these, and who waits for a change of the answer waits for them to be touched. Source:
+Consul, "Blocking Queries"; the index table of its state store.
+
+It must not decide what a command means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from impl.catalog.indexed_table import IndexedTable, Journal, undo
+from impl.catalog.rows import Check, Node, Service, Session, node_key, row_key
+
+KV = "kv"
+NODES = "nodes"
+SERVICES = "services"
+CHECKS = "checks"
+SESSIONS = "sessions"
+SERVICE_EXTINCTION = "service_last_extinction"
+NODE_EXTINCTION = "node_last_extinction"
+
+
+class KvEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One key as Consul stores it."""
+
+    key: str
+    flags: int
+    value: bytes
+    create_index: int
+    modify_index: int
+    lock_index: int = 0
+    """How often its lock was acquired."""
+    session: str = ""
+    """Who holds its lock."""
+
+
+class Invalid(Exception):
+    """The command cannot be carried out at all; the text is what its client reads. Nothing was changed."""
+
+
+class Tables:
+    """The tables. Whoever changes them says with `touch` or `touch_key` what may look different now."""
+
+    def __init__(self) -> None:
+        self.entries: IndexedTable[KvEntry] = IndexedTable(
+            {"session": lambda row: (row.session,) if row.session else ()}
+        )
+        self.tombstones: IndexedTable[int] = IndexedTable()
+        self.nodes: IndexedTable[Node] = IndexedTable({"id": lambda row: (row.id,) if row.id else ()})
+        self.services: IndexedTable[Service] = IndexedTable(
+            {"service": lambda row: (row.service,), "node": lambda row: (node_key(row.node),)}
+        )
+        self.checks: IndexedTable[Check] = IndexedTable(
+            {
+                "node": lambda row: (node_key(row.node),),
+                "instance": lambda row: (row_key(row.node, row.service_id),),
+                "service": lambda row: (row.service_name,) if row.service_name else (),
+                "status": lambda row: (row.status,),
+            }
+        )
+        self.sessions: IndexedTable[Session] = IndexedTable(
+            {
+                "node": lambda row: (node_key(row.node),),
+                "check": lambda row: [row_key(row.node, check_id) for check_id in row.checks],
+            }
+        )
+        self.indexes: IndexedTable[int] = IndexedTable()
+        self.touched: list[str] = []
+        """Names of the indexes that rose or vanished since this list was last emptied."""
+        self.touched_keys: list[str] = []
+        """Keys of the KV store that changed since this list was last emptied."""
+        self.lost: list[tuple[str, int]] = []
+        """(key, lock-delay in ns) of the holds that ended with their session since this list was last emptied."""
+
+    def index(self, *names: str) -> int:
+        """The greatest of the named indexes; 0 if none was ever set."""
+        return max((self.indexes.get(name) or 0 for name in names), default=0)
+
+    def touch(self, index: int, *names: str) -> None:
+        """Raise indexes."""
+        for name in names:
+            self.indexes.put(name, index)
+        self.touched.extend(names)
+
+    def forget(self, name: str) -> None:
+        """An index vanishes with the last row of its group."""
+        self.indexes.pop(name)
+        self.touched.append(name)
+
+    def touch_key(self, index: int, key: str) -> None:
+        """A key of the KV store was created, changed or deleted."""
+        self.indexes.put(KV, index)
+        self.touched_keys.append(key)
+
+    @contextmanager
+    def atomic(self) -> Iterator[None]:
+        """What is done within is done whole, or taken back if it raises. Does not nest."""
+        journal: Journal = []
+        tables = (
+            self.entries,
+            self.tombstones,
+            self.nodes,
+            self.services,
+            self.checks,
+            self.sessions,
+            self.indexes,
+        )
+        touched, keys, lost = len(self.touched), len(self.touched_keys), len(self.lost)
+        for table in tables:
+            table.journal = journal
+        try:
+            yield
+        except BaseException:
+            for table in tables:
+                table.journal = None
+            undo(journal)
+            del self.touched[touched:], self.touched_keys[keys:], self.lost[lost:]
+            raise
+        finally:
+            for table in tables:
+                table.journal = None

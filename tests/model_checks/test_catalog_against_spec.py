@@ -1,0 +1,232 @@
+"""The state store applies every log as the catalog's specification does: same results, same rows, same indexes, same
+answers; what it takes back, it takes back whole; and each command means the same to both codecs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from impl.catalog import kv, registry, registry_queries, sessions, tables, transactions, transitions
+from impl.catalog.commands import Command as ImplCommand
+from impl.catalog.commands import RegistryCommand
+from impl.catalog.tables import Tables
+from model_checks.catalog import payloads
+from model_checks.catalog.generated import COMMANDS, QUERIES
+from spec.catalog import commands as asked
+from spec.catalog.commands import Command, CreateSession, Deregister, DestroySession, Lock, Noop, Register, Transaction
+from spec.catalog.queries import Instance, OfNode, Tags, query
+from spec.catalog.state import Check, Node, Row, Service, Session, State, Status, initial_state
+from spec.catalog.transactions import Outcome
+from spec.catalog.transitions import Failed, Result, apply
+
+_decode: msgspec.msgpack.Decoder[ImplCommand | RegistryCommand] = msgspec.msgpack.Decoder(ImplCommand | RegistryCommand)
+
+
+def plain(value: Any) -> Any:
+    """What msgpack makes of a value: arrays and maps."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(value))
+
+
+def fields(row: Any) -> Any:
+    """A row of the spec as the array that payloads have."""
+    match row:
+        case Row():
+            return payloads.row_fields(row)
+        case Node():
+            return payloads.node_fields(row)
+        case Service():
+            return payloads.service_fields(row)
+        case Check():
+            return payloads.check_fields(row)
+        case Session():
+            return payloads.session_fields(row)
+        case Instance(node, service, checks):
+            return [fields(node), fields(service), [fields(check) for check in checks]]
+        case OfNode(node, services):
+            return [fields(node), [fields(service) for service in services]]
+        case Tags(name, tags):
+            return [name, list(tags)]
+        case _:
+            return row
+
+
+def expected_tables(state: State) -> dict[str, Any]:
+    indexes = dict(state.indexes.items())
+    if state.table_index:
+        indexes[tables.KV] = state.table_index
+    return {
+        "entries": [fields(row) for _, row in state.rows.items()],
+        "tombstones": dict(state.tombstones.items()),
+        "nodes": [fields(row) for _, row in state.nodes.items()],
+        "services": [fields(row) for _, row in state.services.items()],
+        "checks": [fields(row) for _, row in state.checks.items()],
+        "sessions": [fields(row) for _, row in state.sessions.items()],
+        "indexes": indexes,
+    }
+
+
+def found_tables(store: Tables) -> dict[str, Any]:
+    rows = {
+        name: [plain(table[key]) for key in table.under("")]
+        for name in ("entries", "nodes", "services", "checks", "sessions")
+        for table in (getattr(store, name),)
+    }
+    numbers = {
+        name: {key: table[key] for key in table.under("")}
+        for name in ("tombstones", "indexes")
+        for table in (getattr(store, name),)
+    }
+    return rows | numbers
+
+
+def expected_result(result: Result) -> Any:
+    match result:
+        case bool():
+            return result
+        case Failed(why):
+            return ["failed", why]
+        case Outcome(results, errors):
+            kinds = {Row: "kv", Node: "node", Service: "service", Check: "check"}
+            shown = [[kinds[type(row)], fields(row)] for row in results]
+            return [shown, [[error.position, error.what] for error in errors]]
+
+
+def registry_query(request: Any) -> registry_queries.RegistryQuery | None:
+    """The implementation's name for a request of the spec; None for the KV store's."""
+    match request:
+        case asked.ListNodes(meta):
+            return registry_queries.ListNodes(dict(meta))
+        case asked.ListServices(meta):
+            return registry_queries.ListServices(dict(meta))
+        case asked.ServiceInstances(service, tags, meta):
+            return registry_queries.ServiceInstances(service, tags, dict(meta))
+        case asked.ServiceHealth(service, tags, passing, meta):
+            return registry_queries.ServiceHealth(service, tags, passing, dict(meta))
+        case asked.NodeServices(node):
+            return registry_queries.NodeServices(node)
+        case asked.NodeChecks(node):
+            return registry_queries.NodeChecks(node)
+        case asked.ServiceChecks(service, meta):
+            return registry_queries.ServiceChecks(service, dict(meta))
+        case asked.ChecksInState(status, meta):
+            return registry_queries.ChecksInState(status, dict(meta))
+        case asked.GetSession(session_id):
+            return registry_queries.GetSession(session_id)
+        case asked.ListSessions(node):
+            return registry_queries.ListSessions(node)
+        case _:
+            return None
+
+
+def found_answer(store: Tables, request: registry_queries.RegistryQuery) -> tuple[int, list[Any]]:
+    found = registry_queries.answer(store, request)
+    match found:
+        case registry_queries.NodesAnswer(index, rows):
+            return index, plain(rows)
+        case registry_queries.ServicesAnswer(index, services):
+            return index, [[name, tags] for name, tags in services.items()]
+        case registry_queries.InstancesAnswer(index, instances):
+            return index, plain(instances)
+        case registry_queries.NodeAnswer(index, node, on_it):
+            return index, [] if node is None else [[plain(node), plain(on_it)]]
+        case registry_queries.ChecksAnswer(index, checks):
+            return index, plain(checks)
+        case registry_queries.SessionsAnswer(index, sessions_found):
+            return index, plain(sessions_found)
+
+
+def compare(log: list[Command]) -> None:
+    """Apply the log to both, comparing everything after each command; what changed must have been announced."""
+    state, store = initial_state(), Tables()
+    for index, command in enumerate([Noop(), *log], 1):
+        payload = payloads.encoded(command)
+        assert payloads.decoded(payload) == command
+        before = {request: query(state, request) for request in QUERIES}
+        waiting = {
+            request: set(registry_queries.watched(store, asked_here))
+            for request in QUERIES
+            if (asked_here := registry_query(request)) is not None
+        }
+        state, result = apply(state, command, index)
+        found = transitions.apply(store, _decode.decode(payload), index)
+        assert plain(found) == expected_result(result), command
+        assert found_tables(store) == expected_tables(state), command
+        for request, topics in waiting.items():
+            asked_here = registry_query(request)
+            assert asked_here is not None
+            wanted_index, rows = query(state, request)
+            assert found_answer(store, asked_here) == (wanted_index, [fields(row) for row in rows]), request
+            if (wanted_index, rows) != before[request]:
+                assert topics & set(store.touched), f"nobody woke for {request}"
+        store.touched.clear()
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(COMMANDS, max_size=14))
+def test_every_log_builds_the_state_that_the_specification_says(log: list[Command]) -> None:
+    compare(log)
+
+
+# ------------------------------------------------------------------------------------------------------------- mutants
+
+ALIVE = Check("n1", "alive", status=Status.PASSING)
+WEB = Register(Node("n1", "1"), Service("n1", "x", "web"), (ALIVE,))
+SESSION = CreateSession(Session("s", "n1", node_checks=("alive",)))
+HELD: tuple[Command, ...] = (WEB, SESSION, Lock("a", b"1", 0, "s"))
+BAD_CHECK = Register(Node("n2", "1"), None, (Check("n2", "c", service_id="none"),))
+
+
+def nothing(*_: Any) -> None:
+    return None
+
+
+def nowhere(*_: Any) -> list[Any]:
+    return []
+
+
+MUTANTS: tuple[tuple[Any, str, Any, tuple[Command, ...]], ...] = (
+    (registry, "_touch_health", nothing, (WEB, Deregister("n1", check_id="alive"))),
+    (registry, "_touch_services_on", nothing, (WEB, Register(Node("n1", "2")))),
+    (registry, "_refuse_taken_name", nothing, (
+        Register(Node("n1", "1", id="u"), None, (Check("n1", "serfHealth", status=Status.PASSING),)),
+        Register(Node("n1", "1", id="v")),
+    )),
+    (registry, "_left", nothing, (WEB, Deregister("n1", service_id="x"))),
+    (sessions, "of_check", nowhere, (*HELD, Deregister("n1", check_id="alive"))),
+    (sessions, "of_node", nowhere, (WEB, CreateSession(Session("s", "n1")), Deregister("n1"))),
+    (kv, "lose", nothing, (*HELD, DestroySession("s"))),
+    (tables, "undo", nothing, (BAD_CHECK,)),
+    (tables, "undo", nothing, (Transaction((asked.KvOperation(asked.KvVerb.SET, "a", b"1"),
+                                            asked.KvOperation(asked.KvVerb.GET, "none"))),)),
+    (transactions, "_without_value", lambda entry: entry, (
+        Transaction((asked.KvOperation(asked.KvVerb.SET, "a", b"1"),)),
+    )),
+    (registry_queries, "_service_topics", lambda *_: ("services",), (
+        WEB,
+        Register(Node("n2", "1"), Service("n2", "y", "db")),
+    )),
+    (registry_queries, "watched", lambda *_: (), (WEB,)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant[1]}")
+def test_a_mutant_differs(monkeypatch: pytest.MonkeyPatch, mutant: tuple[Any, str, Any, tuple[Command, ...]]) -> None:
+    module, name, broken, log = mutant
+    compare(list(log))
+    monkeypatch.setattr(module, name, broken)
+    with pytest.raises(AssertionError):
+        compare(list(log))
+
+
+def test_a_payload_that_is_not_of_the_format_is_refused() -> None:
+    for bad in (
+        b"\xc1",
+        msgspec.msgpack.encode(["kv-set", "a"]),
+        msgspec.msgpack.encode(["register", [], None, [], 0]),
+    ):
+        with pytest.raises(payloads.Malformed):
+            payloads.decoded(bad)
