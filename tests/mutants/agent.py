@@ -8,14 +8,16 @@ Used as `comitia chaos test --agent-command "python tests/mutants/agent.py NAME"
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import comitia
 from impl.agent.api import AgentError
 from impl.agent.forwarding import Retriable
-from impl.raft import following, outbox
+from impl.raft import following, outbox, reads
 from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse
 from impl.raft.server import Received, Server
 from impl.raft.settings import Restored
@@ -23,11 +25,17 @@ from impl.raft.settings import Restored
 Function = Callable[..., Any]
 
 
-def replace(target: str, make: Callable[[Function], Function]) -> None:
-    """Replace `package.module:name` by `make(original)`. Raises AttributeError if the product has no such name."""
-    module_name, _, name = target.partition(":")
-    module = importlib.import_module(module_name)
-    setattr(module, name, make(getattr(module, name)))
+def replace(target: str, make: Callable[[Any], Any]) -> None:
+    """Replace `package.module:name`, or `package.module:Class.name`, by `make(original)`.
+
+    Raises AttributeError if the product has no such name.
+    """
+    module_name, _, path = target.partition(":")
+    *owners, name = path.split(".")
+    owner: Any = importlib.import_module(module_name)
+    for each in owners:
+        owner = getattr(owner, each)
+    setattr(owner, name, make(getattr(owner, name)))
 
 
 def vote_forgotten_at_restart() -> None:
@@ -102,7 +110,7 @@ def acknowledge_before_append() -> None:
             if not request.entries or not following.passes_consistency_check(server, request):
                 original(server, received, request)
                 return
-            following.follow(server, received.source)
+            following.follow(server, received)
             waiting.append((server.term, received, request))
             match = request.prev_log_index + len(request.entries)
             sequence = outbox.next_sequence(server)
@@ -115,6 +123,61 @@ def acknowledge_before_append() -> None:
     replace("impl.raft.outbox:claim_is_durable", lambda original: lambda server, to, message: True)
 
 
+def own_term_rule_dropped() -> None:
+    """A leader changes the configuration before it has committed anything in its term (Ongaro 2014, section 4.1, and
+    the correction of 2015).
+    """
+    replace("impl.raft.membership:knows_own_term", lambda original: lambda server: True)
+
+
+def nonvoter_counted_in_a_quorum() -> None:
+    """A leader counts the acknowledgements of members that do not vote."""
+    replace("impl.raft.membership:counts", lambda original: lambda server, peer: True)
+
+
+def lease_counted_from_receipt() -> None:
+    """A leader counts its lease from when the answers of a round arrived, not from when the round began. One that was
+    paused finds answers in its sockets, and takes them for fresh.
+    """
+    received: dict[int, int] = {}
+
+    def make(original: Function) -> Function:
+        def handle(server: Server, *rest: Any) -> Any:
+            before = reads.confirmed_round(server)
+            result = original(server, *rest)
+            if reads.confirmed_round(server) > before:
+                received[server.term] = server.now_ns
+            return result
+
+        return handle
+
+    def has_lease(server: Server) -> bool:
+        return not server.transferring and server.now_ns <= received.get(server.term, 0) + server.settings.lease_ns
+
+    replace("impl.raft.leading:handle_append_entries_response", make)
+    replace("impl.raft.reads:has_lease", lambda original: has_lease)
+
+
+def restart_votes_at_once() -> None:
+    """A restarted server has forgotten that it promised a leader not to elect another one for a while (Ongaro 2014,
+    section 6.4.1): it votes before it has heard from anybody.
+    """
+
+    def make(original: property) -> property:
+        waited = original.fget
+        assert waited is not None
+        return property(lambda server: server.leader_incarnation == 0 or waited(server))
+
+    replace("impl.raft.server:Server.waited", make)
+
+
+def snapshot_drops_a_matching_suffix() -> None:
+    """A follower replaces its log by a snapshot although the log holds the snapshot's last entry: what follows, and may
+    have been acknowledged, is lost (Ongaro 2014, section 5.3).
+    """
+    replace("impl.raft.snapshots:holds_last_entry", lambda original: lambda server, request: False)
+
+
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     mutate.__name__.replace("_", "-"): mutate
     for mutate in (
@@ -124,16 +187,44 @@ MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
         write_retried_after_eof,
         acknowledged_entry_dropped,
         acknowledge_before_append,
+        own_term_rule_dropped,
+        nonvoter_counted_in_a_quorum,
+        lease_counted_from_receipt,
+        restart_votes_at_once,
+        snapshot_drops_a_matching_suffix,
     )
 }
 
 
+DISK_THAT_HANGS = "disk-that-hangs"
+STALL = "stall"
+"""While a file of this name is in its data directory, the agent's disk does not sync."""
+
+
+def disk_that_hangs(data_dir: str) -> None:
+    """No mistake of the product but a fault of its disk: fdatasync does not return while the file STALL is there."""
+
+    def make(original: Function) -> Function:
+        def sync(file: Any) -> None:
+            while os.path.exists(os.path.join(data_dir, STALL)):
+                time.sleep(0.005)
+            original(file)
+
+        return sync
+
+    replace("impl.runtime.real_disk:RealFile.sync", make)
+
+
 def main(arguments: list[str]) -> None:
-    """Apply the named mutant and run `comitia agent` with the remaining arguments."""
-    if not arguments or arguments[0] not in MUTANTS:
-        sys.exit(f"usage: agent.py MUTANT AGENT-FLAGS...   mutants: {', '.join(sorted(MUTANTS))}")
-    MUTANTS[arguments[0]]()
-    comitia.main(["agent", *arguments[1:]])
+    """Apply the named mutant, or fault of the disk, and run `comitia agent` with the remaining arguments."""
+    match arguments:
+        case [name, *flags] if name in MUTANTS:
+            MUTANTS[name]()
+        case [name, *flags] if name == DISK_THAT_HANGS:
+            disk_that_hangs(flags[flags.index("-data-dir") + 1])
+        case _:
+            sys.exit(f"usage: agent.py NAME AGENT-FLAGS...   names: {', '.join([*sorted(MUTANTS), DISK_THAT_HANGS])}")
+    comitia.main(["agent", *flags])
 
 
 if __name__ == "__main__":

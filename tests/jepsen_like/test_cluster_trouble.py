@@ -1,0 +1,121 @@
+"""Real agents in trouble that no nemesis makes: a disk that does not sync; and a server that joins late."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from jepsen_like.cluster import launch, observe
+from jepsen_like.cluster.api import Cluster, ClusterSpec
+from jepsen_like.nemesis.operator_api import Operator
+from model_checks.verdicts import SetupFailed
+
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+
+DEADLINE_S = 20.0
+STEP_DOWN_S = 2.0
+"""Within this, a leader whose disk hangs must have made way for another."""
+AGENT = Path(__file__).resolve().parents[1] / "mutants" / "agent.py"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMITIA_HOME", str(tmp_path))
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    try:
+        launch.launch(ClusterSpec(servers=0), attached=True).end()
+    except SetupFailed as error:
+        pytest.skip(str(error))
+
+
+def run_with(spec: ClusterSpec, act: Callable[[Cluster], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with Cluster.start(spec) as cluster:
+            await cluster.wait_for_leader(DEADLINE_S)
+            await act(cluster)
+
+    asyncio.run(asyncio.wait_for(main(), 100))
+
+
+async def until(condition: Callable[[], Awaitable[bool]], deadline_s: float = DEADLINE_S) -> None:
+    end = time.monotonic() + deadline_s
+    while not await condition():
+        assert time.monotonic() < end, "the condition did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+async def put(cluster: Cluster, node: str, key: str, value: bytes, timeout_s: float = 1.0) -> bool:
+    """Whether the write was acknowledged."""
+    try:
+        status, _, body = await cluster.request(node, "PUT", f"/v1/kv/{key}", value, timeout_s=timeout_s)
+    except observe.HttpFailure:
+        return False
+    return (status, body.strip()) == (200, b"true")
+
+
+async def get(cluster: Cluster, node: str, key: str) -> bytes:
+    try:
+        return (await cluster.request(node, "GET", f"/v1/kv/{key}?raw&consistent", timeout_s=10))[2]
+    except observe.HttpFailure:
+        return b""
+
+
+async def voters(cluster: Cluster) -> set[str]:
+    """The voters by the leader's account; empty if nobody leads."""
+    leader = await cluster.leader()
+    found = None if leader is None else await Operator(cluster, (observe.HttpFailure,)).configuration(leader)
+    return set() if found is None else set(found.voters)
+
+
+def log_of(cluster: Cluster, node: str) -> str:
+    return (cluster.directory / "logs" / f"{node}.log").read_text(errors="replace")
+
+
+def test_a_leader_whose_disk_does_not_sync_makes_way_for_another() -> None:
+    async def act(cluster: Cluster) -> None:
+        old = await cluster.wait_for_leader(DEADLINE_S)
+        await until(lambda: put(cluster, old, "k", b"before"))
+        stall = cluster.directory / "data" / old / "stall"
+        stall.touch()
+        started = time.monotonic()
+        others = [node for node in cluster.servers if node != old]
+
+        async def written() -> bool:
+            return await put(cluster, others[0], "k", b"after", timeout_s=0.2)
+
+        await until(written, STEP_DOWN_S)
+        assert time.monotonic() - started < STEP_DOWN_S
+        assert await cluster.leader() in others
+        stall.unlink()
+
+        async def follows() -> bool:
+            views = (await cluster.status()).views
+            return old in views and views[old].leader in others and await get(cluster, old, "k") == b"after"
+
+        await until(follows)
+        assert await cluster.unexpected_exits() == []
+        assert "stepped down" in log_of(cluster, old)
+
+    command = shlex.join([sys.executable, str(AGENT), "disk-that-hangs"])
+    run_with(ClusterSpec(servers=3, agent_command=command), act)
+
+
+def test_a_spare_server_joins_and_becomes_a_voter() -> None:
+    async def act(cluster: Cluster) -> None:
+        await until(lambda: put(cluster, "s1", "k", b"here"))
+        assert await voters(cluster) == {"s1", "s2", "s3"}
+        await cluster.restart("s4")
+
+        async def votes() -> bool:
+            return await voters(cluster) == set(cluster.servers)
+
+        await until(votes)
+        assert await get(cluster, "s4", "k") == b"here"
+
+    run_with(ClusterSpec(servers=4, spares=1), act)
