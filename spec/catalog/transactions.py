@@ -155,7 +155,8 @@ def node_step(state: State, op: NodeOperation, index: Index) -> Step:
         state,
         op.verb,
         now,
-        stale=not as_expected(state.nodes.get(node_key(node.node)), node.modify_index),
+        named=state.nodes.get(node_key(node.node)),
+        expected=node.modify_index,
         missing=f'node "{node.node}" doesn\'t exist',
         name=f'node "{node.node}"',
         ensure=lambda: registry.ensure_node(state, node, index),
@@ -172,7 +173,8 @@ def service_step(state: State, op: ServiceOperation, index: Index) -> Step:
         state,
         op.verb,
         lambda state: state.services.get(key),
-        stale=not as_expected(state.services.get(key), service.modify_index),
+        named=state.services.get(key),
+        expected=service.modify_index,
         missing=f"{name} doesn't exist",
         name=name,
         ensure=lambda: registry.ensure_service(state, service, index),
@@ -189,7 +191,8 @@ def check_step(state: State, op: CheckOperation, index: Index) -> Step:
         state,
         op.verb,
         lambda state: state.checks.get(key),
-        stale=not as_expected(state.checks.get(key), check.modify_index),
+        named=state.checks.get(key),
+        expected=check.modify_index,
         missing=f"{name} doesn't exist",
         name=name,
         ensure=lambda: registry.ensure_check(state, check, index),
@@ -202,13 +205,18 @@ def row_step(
     verb: Verb,
     now: Callable[[State], Node | Service | Check | None],
     *,
-    stale: bool,
+    named: Node | Service | Check | None,
+    expected: Index,
     missing: str,
     name: str,
     ensure: Callable[[], State],
     delete: Callable[[], State],
 ) -> Step:
-    """What the verbs mean is the same for nodes, instances and checks."""
+    """What the verbs mean is the same for nodes, instances and checks.
+
+    Conditional ones look at the row of that name, even where a node is shown by its id.
+    """
+    stale = expected != (0 if named is None else named.modify_index)
     match verb:
         case Verb.GET:
             return shown(state, now(state), missing)
@@ -218,8 +226,7 @@ def row_step(
             return shown(state, now(state), missing)
         case Verb.DELETE | Verb.DELETE_CAS:
             # Unlike that of a key, the conditional deletion of what is not there fails.
-            gone = verb is Verb.DELETE_CAS and now(state) is None
-            require(verb is Verb.DELETE or not (stale or gone), f"failed to delete {name}, index is stale")
+            require(verb is Verb.DELETE or not (stale or named is None), f"failed to delete {name}, index is stale")
             return delete(), ()
         case _:
             assert_never(verb)
@@ -230,11 +237,6 @@ def shown(state: State, row: Node | Service | Check | None, missing: str) -> Ste
     if row is None:
         raise Invalid(missing)
     return state, (row,)
-
-
-def as_expected(row: Node | Service | Check | None, expected: Index) -> bool:
-    """Whether a conditional operation may go on: the row's ModifyIndex is `expected`; 0: there is no row."""
-    return expected == (0 if row is None else row.modify_index)
 
 
 def found(row: Row | None, otherwise: str) -> Row:

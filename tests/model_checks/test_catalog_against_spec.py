@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from impl.catalog import kv, registry, registry_queries, sessions, tables, transactions, transitions
@@ -165,6 +165,14 @@ def compare(log: list[Command]) -> None:
         store.touched.clear()
 
 
+RENAMED: list[Command] = [
+    Register(Node("n2", "1", id="u")),
+    Transaction((asked.NodeOperation(asked.Verb.DELETE_CAS, Node("n1", "1", id="u")),)),
+]
+"""A conditional deletion looks at the node's name: the specification once looked at its id."""
+
+
+@example(RENAMED)
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(COMMANDS, max_size=14))
 def test_every_log_builds_the_state_that_the_specification_says(log: list[Command]) -> None:
