@@ -1,10 +1,11 @@
 """Local steps, computed once: server states, messages and inboxes become small integers.
 
-A *configuration* of a server is its state with the messages that wait for it (its inbox). A global state is then one
-number: a configuration per server and the history, each in a field of `FIELD` bits. What a server can do depends on
-its configuration only, and what a step sends joins other inboxes; so a step is an addition to the number, looked up in
-tables that are filled from the spec when they are first needed. Filling them eagerly would call the spec on impossible
-pairs.
+A *configuration* of a server (the word of automata theory, not of Raft) is its state with the messages that wait for
+it (its inbox) and what its clock shows. A global state is then one number: a configuration per server and the history,
+each in a field of `FIELD` bits. What a server can do depends on its configuration only, and what a step sends joins
+other inboxes; so a step is an addition to the number, looked up in tables that are filled from the spec when they are
+first needed. Filling them eagerly would call the spec on impossible pairs. Time passes as a step of the first server
+that delivers `TICK` to the others.
 
 It must not decide anything that the spec decides: every entry comes from `spec.raft.network`. Sends are taken at once
 and dead messages forgotten, as `network.settled` does; tests compare the counts with those of `plain`.
@@ -17,13 +18,17 @@ from typing import Generic, NamedTuple, TypeVar
 
 from model_checks.explore.judge import Judge
 from spec.raft.bounds import Bounds
-from spec.raft.messages import Message
-from spec.raft.network import History, Protocol, Transition, World, internal_steps, receipts, remember, sends
-from spec.raft.types import Server
+from spec.raft.messages import Message, PreVoteRequest
+from spec.raft.network import History, Protocol, Transition, World, internal_steps, receipts, remember, sends, tick
+from spec.raft.types import Server, Time
 
 FIELD = 24
 """Bits for one configuration or history in a global state."""
 MASK = (1 << FIELD) - 1
+TICK = -1
+"""The letter that advances its receiver's clock."""
+SENDING = -1
+"""In place of the time, for steps that depend on the server's state alone."""
 
 T = TypeVar("T", bound=Hashable)
 
@@ -59,10 +64,11 @@ class Move(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """A server state (by number) and its inbox (a bit per message)."""
+    """A server state (by number), its inbox (a bit per message), and what its clock shows."""
 
     server: int
     inbox: int
+    now: Time
 
 
 class Effect(NamedTuple):
@@ -74,16 +80,21 @@ class Effect(NamedTuple):
     recorded: int
 
 
+class Outbox(NamedTuple):
+    """What a server may send in one state."""
+
+    letters: tuple[int, ...]
+    """Per receiver, as inbox bits."""
+    broken: str | None
+    """The property that one of these messages breaks."""
+
+
 class LocalState:
-    """What is known of one server state at one position; filled as inboxes ask for it."""
+    """What is known of one server state at one position and time; filled as inboxes ask for it."""
 
-    __slots__ = ("asked", "broken", "internal", "outbox", "received", "useful")
+    __slots__ = ("asked", "internal", "received", "useful")
 
-    def __init__(self, outbox: tuple[int, ...], broken: str | None) -> None:
-        self.outbox = outbox
-        """Per receiver, the bits of all that the server may send in this state."""
-        self.broken = broken
-        """The property that one of these messages breaks."""
+    def __init__(self) -> None:
         self.internal: list[Effect] | None = None
         self.asked = 0
         """Messages whose effect on this state is known, as inbox bits; `useful` are those that have one."""
@@ -116,10 +127,11 @@ class Tables:
         self.recorded: list[Transition] = []
         self.broken: dict[int, str] = {}
         """Recorded step -> the property that it breaks by itself."""
-        self.transitions: list[tuple[Transition, tuple[int, int]]] = []
-        """Every local step computed, once, with its server's position and the number of the state before it."""
+        self.transitions: list[tuple[Transition, tuple[int, int, Time]]] = []
+        """Every local step computed, with its server's position, the number of the state before it, and the time."""
         self._by_term: list[dict[int, int]] = [{} for _ in self.c.servers]
-        self._local_states: list[dict[int, LocalState]] = [{} for _ in self.c.servers]
+        self._outboxes: list[dict[int, Outbox]] = [{} for _ in self.c.servers]
+        self._local_states: list[dict[tuple[int, Time], LocalState]] = [{} for _ in self.c.servers]
 
     # ------------------------------------------------------------------------------------------ numbers and worlds
 
@@ -130,29 +142,31 @@ class Tables:
             sent[self.position[m.dest]] |= 1 << self.message(m)
         numbers = [self.servers.number(s) for s in world.servers]
         for position, number in enumerate(numbers):
-            for to, bits in enumerate(self.local_state(position, number).outbox):
+            for to, bits in enumerate(self.outbox(position, number).letters):
                 sent[to] |= bits
         state = self.histories.number(world.history) << FIELD * self.width
         for position, number in enumerate(numbers):
             alive = self.alive(position, number, sent[position])
-            state |= self.configuration(position, Configuration(number, alive)) << FIELD * position
+            here = self.configuration(position, Configuration(number, alive, world.now))
+            state |= here << FIELD * position
         return state
 
     def unpack(self, state: int) -> World:
         """The world that `state` numbers."""
         servers: list[Server] = []
         messages: set[Message] = set()
+        now = 0
         for position in range(self.width):
-            server, inbox = self.configurations[position].values[state >> FIELD * position & MASK]
+            server, inbox, now = self.configurations[position].values[state >> FIELD * position & MASK]
             servers.append(self.servers.values[server])
             messages.update(self.messages.values[bit] for bit in bits_of(inbox))
-        return World(tuple(servers), frozenset(messages), self.histories.values[state >> FIELD * self.width])
+        return World(tuple(servers), frozenset(messages), self.histories.values[state >> FIELD * self.width], now)
 
     def message(self, m: Message) -> int:
         """The bit of `m` in its receiver's inbox."""
         known = len(self.messages.values)
         bit = self.messages.number(m)
-        if bit == known:
+        if bit == known and not isinstance(m, PreVoteRequest):
             by_term = self._by_term[self.position[m.dest]]
             by_term[m.term] = by_term.get(m.term, 0) | 1 << bit
         return bit
@@ -167,7 +181,7 @@ class Tables:
 
     def view(self, s: Server) -> int:
         """The number of what `PAIR_PROPERTIES`, `HISTORY_PROPERTIES` and `SOMETIMES_PAIR` read of a server."""
-        key = (s.role, s.current_term, s.log, s.durable.log, s.commit_index)
+        key = (s.role, s.current_term, s.log, s.durable.log, s.commit_index, s.durable.snapshot)
         number = self._view_numbers.setdefault(key, len(self.view_servers))
         if number == len(self.view_servers):
             self.view_servers.append(s)
@@ -183,31 +197,34 @@ class Tables:
 
     # ------------------------------------------------------------------------------------------------------- steps
 
-    def local_state(self, position: int, server: int) -> LocalState:
-        """What is known of state `server` at `position`: at first, what it may send."""
-        known = self._local_states[position].get(server)
+    def outbox(self, position: int, server: int) -> Outbox:
+        """What the server at `position` may send in state `server`."""
+        known = self._outboxes[position].get(server)
         if known is None:
             sent, s = [0] * self.width, self.servers.values[server]
             broken = None
             for step in sends(self.protocol, self.c, self.c.servers[position], s):
-                self.transitions.append((step, (position, server)))
+                self.transitions.append((step, (position, server, SENDING)))
                 broken = broken or self.judge.sent(s, step.outcome.sent)
                 for m in step.outcome.sent:
                     sent[self.position[m.dest]] |= 1 << self.message(m)
-            known = self._local_states[position][server] = LocalState(tuple(sent), broken)
+            known = self._outboxes[position][server] = Outbox(tuple(sent), broken)
         return known
 
     def effects(self, position: int, configuration: Configuration) -> Iterator[Effect]:
         """Every local step from `configuration` that has an effect."""
-        server, inbox = configuration
-        local, i, s = self.local_state(position, server), self.c.servers[position], self.servers.values[server]
+        server, inbox, now = configuration
+        i, s = self.c.servers[position], self.servers.values[server]
+        local = self._local_states[position].get((server, now))
+        if local is None:
+            local = self._local_states[position][server, now] = LocalState()
         if local.internal is None:
-            found = internal_steps(self.protocol, self.c, self.bounds, i, s)
-            local.internal = self.met(position, server, found)
+            found = internal_steps(self.protocol, self.c, self.bounds, i, s, now)
+            local.internal = self.met(position, server, now, found)
         yield from local.internal
         for bit in bits_of(inbox & ~local.asked):
-            found = receipts(self.protocol, self.c, self.bounds, i, s, self.messages.values[bit])
-            received = self.met(position, server, found)
+            found = receipts(self.protocol, self.c, self.bounds, i, s, self.messages.values[bit], now)
+            received = self.met(position, server, now, found)
             local.asked |= 1 << bit
             if received:
                 local.useful |= 1 << bit
@@ -215,18 +232,21 @@ class Tables:
         for bit in bits_of(inbox & local.useful):
             yield from local.received[bit]
 
-    def met(self, position: int, server: int, steps: Iterator[Transition]) -> list[Effect]:
+    def met(self, position: int, server: int, now: Time, steps: Iterator[Transition]) -> list[Effect]:
         """Note every step; keep those with an effect."""
-        effects, before = [], self.local_state(position, server).outbox
+        effects, before = [], self.outbox(position, server).letters
         for step in steps:
-            self.transitions.append((step, (position, server)))
-            if step.changes_nothing:
+            self.transitions.append((step, (position, server, now)))
+            if step.changes_nothing and not step.outcome.sent:
                 continue
             after = self.servers.number(step.after)
-            local = self.local_state(position, after)
-            fresh = ((to, bits & ~old) for to, (bits, old) in enumerate(zip(local.outbox, before, strict=True)))
-            sent = tuple((to, self.letters.number(bits)) for to, bits in fresh if bits)
-            effects.append(Effect(step, after, sent, self.record(step, local.broken)))
+            box = self.outbox(position, after)
+            fresh = [bits & ~old for bits, old in zip(box.letters, before, strict=True)]
+            for m in step.outcome.sent:
+                fresh[self.position[m.dest]] |= 1 << self.message(m)
+            sent = tuple((to, self.letters.number(bits)) for to, bits in enumerate(fresh) if bits)
+            broken = self.judge.sent(step.before, step.outcome.sent)
+            effects.append(Effect(step, after, sent, self.record(step, box.broken or broken)))
         return effects
 
     def record(self, step: Transition, broken_by_sending: str | None) -> int:
@@ -245,22 +265,37 @@ class Tables:
         configuration = self.configurations[position].values[number]
         moves, steps, view = [], [], self.views[position][number]
         for step, after, sent, recorded in self.effects(position, configuration):
-            target = self.configuration(
-                position, Configuration(after, self.alive(position, after, configuration.inbox))
-            )
+            inbox = self.alive(position, after, configuration.inbox)
+            target = self.configuration(position, Configuration(after, inbox, configuration.now))
             looks_new = self.views[position][target] != view
             moves.append(Move((target - number) << FIELD * position, sent, recorded, looks_new))
             steps.append(step)
+        if position == 0 and configuration.now < self.bounds.max_time:
+            moves.append(self.tick(number))
+            steps.append(tick(self.c, self.servers.values[configuration.server], configuration.now))
         self.moves[position][number] = moves
         self.move_steps[position][number] = steps
         return moves
 
+    def tick(self, number: int) -> Move:
+        """Time passes: the first server's configuration `number` moves on, and all others with it."""
+        letter = self.letters.number(TICK)
+        later = self.configuration(0, self.later(self.configurations[0].values[number]))
+        return Move(later - number, tuple((to, letter) for to in range(1, self.width)), recorded=-1, looks_new=False)
+
+    def later(self, configuration: Configuration) -> Configuration:
+        """`configuration` when the clock has advanced."""
+        return configuration._replace(now=configuration.now + 1)
+
     def deliver(self, position: int, number: int, letter: int) -> int:
         """What it adds to a global state when the messages of `letter` join the inbox of configuration `number`."""
-        server, inbox = self.configurations[position].values[number]
-        joined = inbox | self.alive(position, server, self.letters.values[letter])
-        target = self.configuration(position, Configuration(server, joined))
-        added = (target - number) << FIELD * position
+        configuration, bits = self.configurations[position].values[number], self.letters.values[letter]
+        if bits == TICK:
+            changed = self.later(configuration)
+        else:
+            joined = configuration.inbox | self.alive(position, configuration.server, bits)
+            changed = configuration._replace(inbox=joined)
+        added = (self.configuration(position, changed) - number) << FIELD * position
         self.deliveries[position][number << FIELD | letter] = added
         return added
 

@@ -22,7 +22,7 @@ from spec.raft.messages import (
     RequestVoteResponse,
     TimeoutNow,
 )
-from spec.raft.network import Protocol, Transition, sends
+from spec.raft.network import ADVANCE_CLOCK, Protocol, Transition, sends
 from spec.raft.properties import is_message
 from spec.raft.types import Constants, Fact, Point, Server
 
@@ -32,7 +32,8 @@ def describe(counterexample: Counterexample, protocol: Protocol, c: Constants) -
     lines = ["start:"]
     lines += [f"      {i}  {state(s)}" for i, s in zip(c.servers, counterexample.start.servers, strict=True)]
     for number, step in enumerate(with_sends(counterexample, protocol, c), start=1):
-        lines.append(f"{number:>4}  {step.server}  {step.action}{arguments(step)}")
+        who = "all" if step.action == ADVANCE_CLOCK else step.server
+        lines.append(f"{number:>4}  {who}  {step.action}{arguments(step)}")
         lines += [f"          {change}" for change in changes(step.before, step.after)]
         lines += [f"          sends {message(m)}" for m in step.outcome.sent]
         lines += [f"          now true: {fact(each)}" for each in step.outcome.facts]
@@ -102,13 +103,15 @@ def fact(each: Fact) -> str:
 
 def point(p: Point) -> str:
     """A disk point on one line."""
-    return f"term {p.term}, vote {p.voted_for or 'none'}, log {p.log}"
+    snapshot = f", snapshot {p.snapshot}, base {p.base}" if p.snapshot else ""
+    return f"term {p.term}, vote {p.voted_for or 'none'}, log {p.log}{snapshot}"
 
 
 def state(s: Server) -> str:
     """A server on one line: what is not at its initial value."""
     fresh = fields(s)
-    empty = {"leader": "none", "commit index": "0", "applied": "0", "leader match": "0", "round": "0"}
+    zero = ("commit index", "applied", "leader match", "round", "heard at")
+    empty = {"leader": "none", **dict.fromkeys(zero, "0")}
     return ", ".join(f"{name} {value}" for name, value in fresh.items() if value not in ("", empty.get(name)))
 
 
@@ -127,6 +130,12 @@ def fields(s: Server) -> dict[str, str]:
         "answered rounds": " ".join(f"{peer}:{answered}" for peer, answered in s.acked_round),
         "reads": " ".join(f"{each.id}@{each.index}/{each.round}" for each in s.reads),
         "confirmed reads": " ".join(f"{each.id}@{each.index}" for each in s.confirmed),
+        "heard at": str(s.heard_at),
+        "pre-votes": " ".join(s.pre_votes),
+        "lease of the term's leader": "ended" if s.lease_ended else "",
+        "urged by term": str(s.urged_by or ""),
+        "rounds begun": " ".join(f"{number}@{start}" for number, start in s.round_starts),
+        "transferring": "yes" if s.transferring else "",
         "disk": point(s.durable) if s.issued else "as memory",
     }
 

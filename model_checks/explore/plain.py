@@ -15,9 +15,9 @@ from itertools import combinations
 from model_checks.explore.judge import Judge
 from model_checks.explore.results import Counterexample, Exploration, Limits, count_witnesses
 from spec.raft.bounds import Bounds
-from spec.raft.network import Protocol, Transition, World, sends, settled, steps, take
-from spec.raft.properties import SOMETIMES_PAIR
+from spec.raft.network import ADVANCE_CLOCK, Protocol, Transition, World, sends, settled, steps, take
 from spec.raft.types import Constants
+from spec.raft.witnesses import SOMETIMES_PAIR
 
 
 class PlainSearch:
@@ -82,15 +82,17 @@ class PlainSearch:
 
     def successors(self, world: World) -> Iterator[tuple[Transition, World]]:
         """Every step from `world` that has an effect, with the world after it; records all that it meets."""
-        every = list(steps(self.protocol, self.c, self.bounds, world))
+        every = [(step, bool(step.outcome.sent)) for step in steps(self.protocol, self.c, self.bounds, world)]
         for i, s in zip(self.c.servers, world.servers, strict=True):
-            every.extend(sends(self.protocol, self.c, i, s))
-        for step in every:
+            every += [(step, False) for step in sends(self.protocol, self.c, i, s)]
+        for step, answers in every:
             after = take(self.c, self.bounds, world, step)
             if after is None:
                 continue
-            self.transitions[step] = None
-            if step.changes_nothing and (self.reduced or after == world):
+            if step.action != ADVANCE_CLOCK:
+                self.transitions[step] = None
+            idle = self.reduced and not answers and step.action != ADVANCE_CLOCK
+            if step.changes_nothing and (idle or after == world):
                 continue
             self.taken[step.action] += 1
             self.generated += 1

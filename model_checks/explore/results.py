@@ -10,7 +10,7 @@ from model_checks.verdicts import Verdict
 from spec.raft.actions import ACTIONS
 from spec.raft.bounds import Bounds
 from spec.raft.network import Transition, World
-from spec.raft.properties import SOMETIMES, SOMETIMES_PAIR
+from spec.raft.witnesses import SOMETIMES, SOMETIMES_PAIR
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -15,14 +15,15 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import assert_never
 
-from model_checks.explore.interned import FIELD, MASK, Move, Tables
+from model_checks.explore.interned import FIELD, MASK, SENDING, Move, Tables
 from model_checks.explore.judge import PROPERTIES, Judge
 from model_checks.explore.plain import PlainSearch
 from model_checks.explore.results import Counterexample, Exploration, Limits, count_witnesses
 from spec.raft.actions import ACTIONS
 from spec.raft.bounds import Bounds
 from spec.raft.network import Protocol, Transition, World, initial_world
-from spec.raft.properties import SOMETIMES_PAIR
+from spec.raft.types import Time
+from spec.raft.witnesses import SOMETIMES_PAIR
 
 
 class Engine(StrEnum):
@@ -207,7 +208,7 @@ class InternedSearch:
         for position, i in enumerate(self.tables.c.servers):
             number = self.tables.configurations[position].values[first >> FIELD * position & MASK].server
             broken = self.judge.state(i, self.tables.servers.values[number])
-            self.stop_if(broken or self.tables.local_state(position, number).broken, first, first, None)
+            self.stop_if(broken or self.tables.outbox(position, number).broken, first, first, None)
 
     def stop_if(self, broken: str | None, after: int, state: int, move: Move | None) -> None:
         """Raise Violation for a state just reached by `move`, or for the start."""
@@ -266,8 +267,12 @@ class InternedSearch:
         reached = {(position, number) for position in range(self.width) for number in self.visits[position]}
         for state in (*self.frontier, *self.found):
             reached.update((position, state >> FIELD * position & MASK) for position in range(self.width))
-        states = {(position, tables.configurations[position].values[number].server) for position, number in reached}
-        return tuple(step for step, origin in tables.transitions if origin in states and step not in never)
+        origins: set[tuple[int, int, Time]] = set()
+        for position, number in reached:
+            server, _, now = tables.configurations[position].values[number]
+            origins.update(((position, server, now), (position, server, SENDING)))
+        met = (step for step, origin in tables.transitions if origin in origins and step not in never)
+        return tuple(dict.fromkeys(met)) if self.bounds.max_time else tuple(met)
 
     def taken(self) -> dict[str, int]:
         """Per action, global steps with an effect: visits of each configuration times its moves."""

@@ -12,12 +12,15 @@ fall.
 
 History variables (`History`) would not exist in a real system; properties over time are stated with them. raft.tla:
 elections, allLogs.
+
+**Time** is one number that all clocks show; it stands still while servers act. What drift does to a lease is a matter
+of `Constants` (and proved elsewhere: `model_checks/proofs/drift.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -51,6 +54,9 @@ from spec.raft.types import (
     ServerId,
     Time,
 )
+
+ADVANCE_CLOCK: Final = "advance_clock"
+"""The name of the step in which time passes."""
 
 Protocol = Mapping[str, Action]
 """The actions by name: `actions.ACTIONS`, or a mutant of it."""
@@ -278,8 +284,11 @@ def with_commitment(known: tuple[Committed, ...], fact: Committed) -> tuple[Comm
 
 
 def dead(c: Constants, servers: tuple[Server, ...], m: Message) -> bool:
-    """Whether `m` can never again change its destination: its term is below the destination's durable term."""
-    return m.term < servers[c.servers.index(m.dest)].durable.term
+    """Whether `m` can never again change its destination: its term is below the destination's durable term.
+
+    Not so a pre-vote request: who refuses it says its own term.
+    """
+    return m.term < servers[c.servers.index(m.dest)].durable.term and not isinstance(m, PreVoteRequest)
 
 
 def settled(protocol: Protocol, c: Constants, world: World, i: ServerId) -> World:
@@ -289,11 +298,18 @@ def settled(protocol: Protocol, c: Constants, world: World, i: ServerId) -> Worl
     return replace(world, messages=alive)
 
 
+def tick(c: Constants, first: Server, now: Time) -> Transition:
+    """The step that advances the clocks from `now`: no server's, but shown as one of the first, which stays."""
+    return Transition(c.servers[0], ADVANCE_CLOCK, (now + 1,), first, Outcome(first))
+
+
 def take(c: Constants, b: Bounds, world: World, step: Transition) -> World | None:
-    """`world` after `step` of one of its servers; None if that leaves the bounds.
+    """`world` after `step` of one of its servers, or after a tick; None if that leaves the bounds.
 
     Sends nothing but what the step sends.
     """
+    if step.action == ADVANCE_CLOCK:
+        return replace(world, now=world.now + 1) if world.now < b.max_time else None
     history = remember(world.history, step, b)
     if history is None:
         return None
@@ -302,8 +318,13 @@ def take(c: Constants, b: Bounds, world: World, step: Transition) -> World | Non
 
 
 def steps(protocol: Protocol, c: Constants, b: Bounds, world: World) -> Iterator[Transition]:
-    """Every enabled step of every server in `world` but sends, within the bounds of one server, in a fixed order."""
+    """Every enabled step of every server in `world` but sends, within the bounds of one server, in a fixed order.
+
+    Time passes last.
+    """
     for i, s in zip(c.servers, world.servers, strict=True):
         yield from internal_steps(protocol, c, b, i, s, world.now)
         for m in sorted((m for m in world.messages if m.dest == i), key=repr):
             yield from receipts(protocol, c, b, i, s, m, world.now)
+    if world.now < b.max_time:
+        yield tick(c, world.servers[0], world.now)

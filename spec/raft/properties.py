@@ -1,5 +1,4 @@
-"""What Raft promises, as checks on one server, one step, one fact or one pair of servers; and what must happen
-sometimes.
+"""What Raft promises, as checks on one server, one step, one fact or one pair of servers.
 
 A property is a named predicate that is False when it is broken. It must not restate an action's guard: it is a theorem
 of the dissertation, or one of the durability rules seen from the disk.
@@ -7,15 +6,17 @@ of the dissertation, or one of the durability rules seen from the disk.
 - `INVARIANTS` hold of every reachable state of one server;
 - `STEP_PROPERTIES` of every local step, `SENT_PROPERTIES` of every message and the state that sent it;
 - `FACT_PROPERTIES` of a new fact and the history before it: properties over time are pairwise over facts;
-- `PAIR_PROPERTIES` of any two servers, `HISTORY_PROPERTIES` of a server and the history;
-- `SOMETIMES` are witnesses: a model in which one never happens may keep its promises because it does nothing.
+- `PAIR_PROPERTIES` of any two servers, `HISTORY_PROPERTIES` of a server and the history.
 
-Sources: Ongaro 2014, figure 3.2 and sections 3.6.3 and 6.4; raft.tla.
+What must happen sometimes is in `witnesses`.
+
+Sources: Ongaro 2014, figure 3.2 and sections 3.6.3, 4.1, 5.1 and 6.4; raft.tla.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Final, TypeGuard, assert_never
 
 from spec.raft.log import Log
@@ -40,6 +41,7 @@ from spec.raft.types import (
     Fact,
     ReadAnswered,
     ReadConfirmed,
+    Restored,
     Role,
     Server,
     ServerId,
@@ -50,21 +52,40 @@ from spec.raft.types import (
 
 def type_invariant(c: Constants, i: ServerId, s: Server) -> bool:
     """Every field is within its range, and empty in the roles that do not use it."""
-    peers, leads = c.peers(i), s.role is Role.LEADER
-    terms = [s.durable.term, *(write.point.term for write in s.issued)]
+    points = [s.durable, *(write.point for write in s.issued)]
+    terms = [point.term for point in points]
     return (
-        0 <= s.last_applied <= s.commit_index <= s.log.length
+        max(s.last_applied, s.memory.snapshot) <= s.commit_index <= s.log.length
+        and all(0 <= point.base <= point.snapshot <= point.log.length for point in points)
         and 0 <= s.leader_match <= s.log.length
         and terms == sorted(terms)
-        and set(s.votes) <= set(peers)
-        and list(s.votes) == sorted(set(s.votes))
+        and s.urged_by <= s.current_term
+        and role_invariant(c, i, s)
+    )
+
+
+def role_invariant(c: Constants, i: ServerId, s: Server) -> bool:
+    """The part of the type invariant that speaks of roles."""
+    leads = s.role is Role.LEADER
+    counted = tuple(member for member in c.configuration(s.log).members if member != i) if leads else ()
+    return (
+        is_set_of_peers(c, i, s.votes)
+        and is_set_of_peers(c, i, s.pre_votes)
         and (s.role is Role.CANDIDATE or not s.votes)
         and (s.role is Role.FOLLOWER or s.leader_match == 0)
-        and tuple(peer for peer, _ in s.match_index) == (peers if leads else ())
-        and tuple(peer for peer, _ in s.acked_round) == (peers if leads else ())
-        and (leads or not s.reads)
+        and tuple(peer for peer, _ in s.match_index) == counted
+        and tuple(peer for peer, _ in s.acked_round) == counted
+        and (leads or not (s.reads or s.round_starts or s.transferring))
+        and not (leads and (s.pre_votes or s.lease_ended))
+        and list(s.round_starts) == sorted(s.round_starts)
+        and all(number <= s.round for number, _ in s.round_starts)
         and (s.leader_id == i) == leads
     )
+
+
+def is_set_of_peers(c: Constants, i: ServerId, servers: tuple[ServerId, ...]) -> bool:
+    """Whether `servers` are sorted, without repetition, and other than `i`."""
+    return list(servers) == sorted(set(servers)) and set(servers) <= set(c.peers(i))
 
 
 def acknowledged_was_sent(c: Constants, i: ServerId, s: Server) -> bool:
@@ -117,10 +138,22 @@ def disk_keeps_its_word(step: Transition) -> bool:
 
 
 def indexes_grow(step: Transition) -> bool:
-    """Without a crash, the commit index and the applied index never fall (Ongaro 2014, figure 3.1)."""
+    """The commit index and the applied index never fall (Ongaro 2014, figure 3.1), but for a crash.
+
+    Then both fall to what the snapshot on disk covers.
+    """
     before, after = step.before, step.after
-    grow = before.commit_index <= after.commit_index and before.last_applied <= after.last_applied
-    return grow or step.action == "crash_restart"
+    if step.action == "crash_restart":
+        return after.commit_index == after.last_applied == after.durable.snapshot
+    return before.commit_index <= after.commit_index and before.last_applied <= after.last_applied
+
+
+def snapshots_grow(step: Transition) -> bool:
+    """What the snapshot covers and what the log forgot never shrink on disk, nor from write to write (Ongaro 2014,
+    section 5.1); a crash loses writes, but nothing that was durable.
+    """
+    points = [step.before.durable, step.after.durable, *(write.point for write in step.after.issued)]
+    return all(p.snapshot <= q.snapshot and p.base <= q.base for p, q in pairwise(points))
 
 
 def stale_messages_are_ignored(step: Transition) -> bool:
@@ -141,27 +174,36 @@ STEP_PROPERTIES: Final[Mapping[str, Callable[[Transition], bool]]] = {
     "Leader Append-Only": leader_append_only,
     "Durable Promises": disk_keeps_its_word,
     "Monotone Indexes": indexes_grow,
+    "Monotone Snapshots": snapshots_grow,
     "Stale Messages": stale_messages_are_ignored,
 }
 
 
 def said_by_disk(s: Server, m: Message) -> bool:
-    """What a message promises, the sender's disk holds (ARCHITECTURE.md, section 3, rules 1-3)."""
-    if s.durable.term != m.term:
-        return False
+    """What a message promises, the sender's disk holds (ARCHITECTURE.md, section 3, rules 1-3).
+
+    A pre-vote promises nothing, but must not speak of a log that may be lost; that a lease has ended is said by who
+    held it.
+    """
+    disk = s.durable
     match m:
+        case PreVoteRequest():
+            shown = (m.last_log_index, m.last_log_term)
+            return m.term == disk.term + 1 and shown == (disk.log.length, disk.log.last_term)
+        case PreVoteResponse():
+            return m.term > disk.term if m.granted else m.term == disk.term
         case RequestVoteRequest():
-            return s.durable.voted_for == m.source
-        case RequestVoteResponse(vote_granted=True):
-            return s.durable.voted_for == m.dest
-        case AppendEntriesResponse(success=True):
-            return m.match_index <= s.durable.log.common_prefix(s.log).length
+            return disk.term == m.term and disk.voted_for == m.source
+        case RequestVoteResponse():
+            return disk.term == m.term and (not m.vote_granted or disk.voted_for == m.dest)
+        case AppendEntriesRequest() | TimeoutNow():
+            return disk.term == m.term
+        case AppendEntriesResponse():
+            return disk.term == m.term and (not m.success or m.match_index <= disk.log.common_prefix(s.log).length)
         case InstallSnapshotRequest():
-            return m.last_index <= s.durable.snapshot
-        case RequestVoteResponse() | AppendEntriesRequest() | AppendEntriesResponse() | TimeoutNow():
-            return True
-        case PreVoteRequest() | PreVoteResponse() | LeaseEnded():
-            return True
+            return disk.term == m.term and m.last_index <= disk.snapshot and m.log.is_prefix_of(disk.log)
+        case LeaseEnded():
+            return s.current_term == m.term and s.role is Role.LEADER
         case _:
             assert_never(m)
 
@@ -196,7 +238,8 @@ def leader_completeness(c: Constants, history: History, fact: Fact) -> bool:
 def state_machine_safety(c: Constants, history: History, fact: Fact) -> bool:
     """No two servers ever apply different entries at one index (Ongaro 2014, figure 3.2).
 
-    Stated through commitments: any two agree, and what is applied was committed. Hence any two applied entries agree.
+    Stated through commitments: any two agree, and what is applied was committed, entry by entry or as a snapshot.
+    Hence any two applied entries agree.
     """
     match fact:
         case Committed():
@@ -205,16 +248,21 @@ def state_machine_safety(c: Constants, history: History, fact: Fact) -> bool:
         case Applied():
             holding = [old.log for old in history.committed if old.index >= fact.index]
             return bool(holding) and all(log.entry(fact.index) == fact.entry for log in holding)
+        case Restored():
+            return any(fact.log.is_prefix_of(old.log) for old in history.committed)
         case _:
             return True
 
 
 def read_linearizability(c: Constants, history: History, fact: Fact) -> bool:
-    """A read sees everything that was committed anywhere before it arrived (Ongaro 2014, section 6.4)."""
+    """A read sees everything that was committed anywhere before it arrived (Ongaro 2014, section 6.4).
+
+    A read by lease is confirmed as it arrives, before the history knows it.
+    """
     floors = dict(history.reads)
     match fact:
         case ReadConfirmed():
-            return fact.index >= floors.get(fact.id, 0)
+            return fact.index >= floors.get(fact.id, history.highest_committed)
         case ReadAnswered():
             return min(fact.index, fact.applied) >= floors.get(fact.id, 0)
         case _:
@@ -245,79 +293,29 @@ def log_matching(s: Server, t: Server) -> bool:
 PAIR_PROPERTIES: Final[Mapping[str, Callable[[Server, Server], bool]]] = {"Log Matching": log_matching}
 
 
+def is_committed(history: History, log: Log) -> bool:
+    """Whether a leader has committed all of `log`."""
+    return log.length == 0 or any(log.is_prefix_of(fact.log) for fact in history.committed)
+
+
 def commit_index_is_covered(history: History, s: Server) -> bool:
     """What a server believes to be committed, a leader has committed."""
-    believed = s.log.truncate(s.commit_index)
-    return s.commit_index == 0 or any(believed.is_prefix_of(fact.log) for fact in history.committed)
+    return is_committed(history, s.log.truncate(s.commit_index))
+
+
+def snapshot_is_committed(history: History, s: Server) -> bool:
+    """A snapshot covers only what a leader has committed (Ongaro 2014, section 5.1)."""
+    return s.durable.snapshot == 0 or is_committed(history, s.durable.log.truncate(s.durable.snapshot))
+
+
+def one_configuration_is_uncommitted(history: History, s: Server) -> bool:
+    """Of the configurations in a log, at most the latest is not committed (Ongaro 2014, section 4.1)."""
+    before = [log.truncate(max(0, log.configuration_index - 1)) for log in (s.log, s.durable.log)]
+    return all(is_committed(history, log.truncate(log.configuration_index)) for log in before)
 
 
 HISTORY_PROPERTIES: Final[Mapping[str, Callable[[History, Server], bool]]] = {
-    "Committed Indexes": commit_index_is_covered
+    "Committed Indexes": commit_index_is_covered,
+    "Committed Snapshots": snapshot_is_committed,
+    "One Configuration at a Time": one_configuration_is_uncommitted,
 }
-
-# --------------------------------------------------------------------------------------------------------- sometimes
-
-
-def has_fact(step: Transition, kind: type[Fact]) -> bool:
-    """Whether the step makes a fact of this kind true."""
-    return any(isinstance(fact, kind) for fact in step.outcome.facts)
-
-
-def truncates(step: Transition) -> bool:
-    """A follower cuts entries that conflict with its leader's."""
-    return step.action == "handle_append_entries_request" and not step.before.log.is_prefix_of(step.after.log)
-
-
-def refuses_outdated_candidate(step: Transition) -> bool:
-    """A vote that was free is withheld because the candidate's log is outdated."""
-    voted = step.after.voted_for is not None
-    current = any(is_message(m) and m.term == step.before.current_term for m in step.arguments)
-    return step.action == "handle_request_vote_request" and current and not voted
-
-
-def commits_before_own_disk(step: Transition) -> bool:
-    """A leader commits an entry that its own disk does not hold yet (Ongaro 2014, section 10.2.1)."""
-    return has_fact(step, Committed) and step.before.durable.log.length < step.after.commit_index
-
-
-def commits_older_term(step: Transition) -> bool:
-    """An entry of an older term is committed by one of the leader's own (Ongaro 2014, section 3.6.2)."""
-    return (
-        has_fact(step, Committed) and step.before.log.term_at(step.before.commit_index + 1) < step.before.current_term
-    )
-
-
-SOMETIMES: Final[Mapping[str, Callable[[Transition], bool]]] = {
-    "a leader is elected": lambda step: has_fact(step, Elected),
-    "a leader steps down": lambda step: step.before.role is Role.LEADER and step.action == "update_term",
-    "a candidate follows the winner": lambda step: (
-        step.before.role is Role.CANDIDATE
-        and step.action == "handle_append_entries_request"
-        and not step.changes_nothing
-    ),
-    "a vote is refused to an outdated log": refuses_outdated_candidate,
-    "an entry is committed": lambda step: has_fact(step, Committed),
-    "an entry of an older term is committed": commits_older_term,
-    "a leader commits before its own disk": commits_before_own_disk,
-    "a conflict is truncated": truncates,
-    "a follower applies an entry": lambda step: has_fact(step, Applied) and step.before.role is Role.FOLLOWER,
-    "a read is answered": lambda step: has_fact(step, ReadAnswered),
-    "a former leader answers a read": lambda step: has_fact(step, ReadAnswered) and step.before.role is not Role.LEADER,
-    "an unsynced write is lost": lambda step: (
-        step.action == "crash_restart" and step.after.durable != step.before.memory
-    ),
-    "an unconfirmed write survives": lambda step: (
-        step.action == "crash_restart" and step.after.durable != step.before.durable
-    ),
-    "a write is torn between two points": lambda step: (
-        step.action == "crash_restart" and step.after.durable not in (step.before.durable, step.before.memory)
-    ),
-}
-"""Witnesses in a local step, by name."""
-
-SOMETIMES_PAIR: Final[Mapping[str, Callable[[Server, Server], bool]]] = {
-    "two leaders at once, in different terms": lambda s, t: (
-        s.role is t.role is Role.LEADER and s.current_term != t.current_term
-    ),
-}
-"""Witnesses in two servers of one world, by name."""
