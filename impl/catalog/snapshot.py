@@ -26,6 +26,8 @@ from impl.catalog.store import KvEntry, Store
 
 ROWS_AT_ONCE = 250
 """Rows in a step: well under a millisecond of work."""
+BLOCK_BYTES = 128 * 1024
+"""A block ends when its values have this many bytes together."""
 KV_INDEX = "kv"
 """Name of the index of the KV store: of the last entry that changed a key or left a tombstone."""
 
@@ -59,6 +61,17 @@ Row = IndexRow | KvRow | TombstoneRow
 
 encode_rows = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[list[Row]] = msgspec.msgpack.Decoder(list[Row])
+
+
+def encode_blocks(rows: Sequence[Row]) -> list[bytes]:
+    """The rows in blocks, none of which is much larger than BLOCK_BYTES unless a single row is."""
+    blocks, first, size = list[bytes](), 0, 0
+    for position, row in enumerate(rows, 1):
+        size += len(row.value) if isinstance(row, KvRow) else 0
+        if size >= BLOCK_BYTES or position == len(rows):
+            blocks.append(encode_rows(rows[first:position]))
+            first, size = position, 0
+    return blocks
 
 
 class UnknownRow(Exception):
@@ -148,6 +161,6 @@ def state_digest(store: Store) -> str:
     """The digest of the whole state at once: for states that are small, or servers that do nothing else."""
     digest, view = StateDigest(), StoreView(store)
     while not view.done:
-        if rows := view.rows():
-            digest.add(encode_rows(rows))
+        for block in encode_blocks(view.rows()):
+            digest.add(block)
     return digest.hexdigest()

@@ -22,9 +22,10 @@ import msgspec
 
 from impl.runtime.interfaces import Disk, Lock, Locked, Random
 from impl.storage.durable_log import DurableLog
-from impl.storage.errors import CorruptIdentity, DirectoryInUse, ForeignDirectory, FsyncFailed
-from impl.storage.records import Recovered
+from impl.storage.errors import CorruptIdentity, DirectoryInUse, ForeignDirectory, FsyncFailed, MissingSnapshot
+from impl.storage.records import Recovered, SnapshotMarker
 from impl.storage.segment import SEGMENT_BYTES
+from impl.storage.snapshots import remove_unfinished
 
 FORMAT = 2
 
@@ -79,8 +80,8 @@ def open_data_directory(
     """Lock the directory, find or make the identity, open the log, count the incarnation.
 
     `node_id`: the one that the user asks for; None takes the recorded one or mints one. Raises DirectoryInUse,
-    ForeignDirectory (recorded under another name or id), CorruptIdentity, what `DurableLog.open` raises, and OSError
-    if the directory cannot be made or written.
+    ForeignDirectory (recorded under another name or id), CorruptIdentity, MissingSnapshot, what `DurableLog.open`
+    raises, and OSError if the directory cannot be made or written.
     """
     disk.make_directories(path)
     try:
@@ -98,6 +99,7 @@ def open_data_directory(
         )
         if recovered.records and not started:
             raise CorruptIdentity(f"{path}/incarnation", "it is missing, but the log has records")
+        _prepare_snapshots(disk, f"{path}/raft/snapshots", recovered.snapshot)
         incarnation = count_incarnation(disk, path)
     except BaseException:
         lock.release()
@@ -128,6 +130,13 @@ def _choose(path: str, known: Identity | None, node_name: str, node_id: str | No
         wanted = f"node {node_name}" + (f" ({node_id})" if node_id else "")
         raise ForeignDirectory(path, f"node {known.node_name} ({known.node_id})", wanted)
     return known
+
+
+def _prepare_snapshots(disk: Disk, directory: str, needed: SnapshotMarker | None) -> None:
+    disk.make_directories(directory)
+    remove_unfinished(disk, directory)
+    if needed is not None and not disk.exists(f"{directory}/{needed.file}"):
+        raise MissingSnapshot(f"{directory}/{needed.file}", needed.index)
 
 
 def _mint(random: Random) -> str:

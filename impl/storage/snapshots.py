@@ -29,7 +29,6 @@ from impl.storage.errors import (
     CorruptSnapshot,
     ForeignSnapshot,
     FsyncFailed,
-    MissingSnapshot,
     UnsupportedSnapshot,
     write_error,
 )
@@ -247,35 +246,6 @@ def sync_file(file: File) -> None:
         raise FsyncFailed(file.path, error) from error
 
 
-def verify_snapshot(disk: Disk, directory: str, name: str, index: int, cluster_id: str, checksum: str) -> SnapshotFile:
-    """Read a snapshot that the log needs from its beginning to its end.
-
-    Raises MissingSnapshot, CorruptSnapshot, UnsupportedSnapshot, ForeignSnapshot.
-    """
-    path = f"{directory}/{name}"
-    if not disk.exists(path):
-        raise MissingSnapshot(path, index)
-    reader = SnapshotReader(disk, path, cluster_id)
-    try:
-        size = 0
-        while (block := reader.block()) is not None:
-            size += len(block)
-        if reader.checksum != checksum:
-            raise CorruptSnapshot(path, size, "it is not the file that the log speaks of")
-        return SnapshotFile(reader.header, name, disk_size(disk, path), checksum)
-    finally:
-        reader.close()
-
-
-def disk_size(disk: Disk, path: str) -> int:
-    """Length of a file in bytes."""
-    file = disk.open(path)
-    try:
-        return file.size()
-    finally:
-        file.close()
-
-
 def list_snapshots(disk: Disk, directory: str) -> list[str]:
     """Names of the snapshots in `directory`, the newest first."""
     found = []
@@ -289,17 +259,22 @@ def list_snapshots(disk: Disk, directory: str) -> list[str]:
 
 
 def prune_snapshots(disk: Disk, directory: str, needed: str) -> list[str]:
-    """Remove all but the newest snapshots and the one that the log needs, and what was never finished.
+    """Remove all but the newest snapshots and the one that the log needs; returns what was removed.
 
-    Only for a moment when no file is being written and the marker that names `needed` is durable. Returns what was
-    removed.
+    Only once the marker that names `needed` is durable.
     """
     names = list_snapshots(disk, directory)
     kept = {needed, *names[:KEPT]}
     doomed = [name for name in names if name not in kept]
-    doomed += [name for name in disk.names(directory) if name.endswith(SUFFIX + UNFINISHED)]
     for name in doomed:
         disk.remove(f"{directory}/{name}")
     if doomed:
         disk.sync_directory(directory)
     return doomed
+
+
+def remove_unfinished(disk: Disk, directory: str) -> None:
+    """Remove what a process that ended was writing. Only at the start."""
+    for name in disk.names(directory):
+        if name.endswith(SUFFIX + UNFINISHED):
+            disk.remove(f"{directory}/{name}")

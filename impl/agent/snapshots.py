@@ -1,0 +1,347 @@
+"""Snapshots of the state machine: taken now and then, restored when the core says so, removed when no longer needed.
+
+Both ways go in small steps: a few hundred rows on the loop, one block in the executor, in turn, so that neither the
+loop nor the log's writes ever wait for a whole snapshot. A snapshot that cannot be written costs nothing but itself:
+the log grows on, the next interval tries again. One that cannot be restored is fatal.
+
+What is taken, sent or needed is for `core` to say; how a file looks, for `impl/storage/snapshots.py`. Source: Ongaro
+2014, chapter 5; Consul's `raft_snapshot_threshold`, `raft_snapshot_interval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from impl.agent.logs import Log
+from impl.catalog.snapshot import Row, StateDigest, StoreView, UnknownRow, decode_rows, encode_blocks, restore_rows
+from impl.catalog.store import Store
+from impl.raft.ready import SnapshotMarker, SnapshotMeta
+from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Future, Runtime, Task
+from impl.storage.errors import CorruptSnapshot, MissingSnapshot, StorageError
+from impl.storage.snapshots import (
+    SnapshotFile,
+    SnapshotHeader,
+    SnapshotReader,
+    SnapshotWriter,
+    prune_snapshots,
+)
+
+T = TypeVar("T")
+
+THRESHOLD = 16384
+"""Entries since the last snapshot that are worth a new one."""
+INTERVAL_NS = 30 * NANOSECONDS
+"""Between two looks whether there are so many."""
+
+
+class SnapshotCounters(msgspec.Struct):
+    """What became of snapshots in this incarnation."""
+
+    taken: int = 0
+    restored: int = 0
+    failed: int = 0
+    """Not written, for want of space or because of the disk."""
+    sent: int = 0
+    """Transfers that the receiver has accepted."""
+    received: int = 0
+    chunks_sent: int = 0
+    chunks_received: int = 0
+    refused_chunks: int = 0
+    """Pieces whose checksum was wrong here; they are sent again."""
+    refused_snapshots: int = 0
+    """Whole snapshots whose checksum, cluster or format was wrong here; they are fetched again."""
+    transfers_failed: int = 0
+    """Ended by a lost connection or a refusal; they go on later."""
+
+
+class Machine(Protocol):
+    """What a snapshot is taken of and restored into: the driver."""
+
+    store: Store
+    applied: int
+
+    def snapshot_header(self) -> SnapshotHeader:
+        """What a snapshot of `store`, as it is now, is of."""
+
+    def snapshot_taken(self, meta: SnapshotMeta) -> bool:
+        """The file is durable. False: it came too late to be of use."""
+
+    def restored(self, store: Store, index: int, state_digest: str) -> None:
+        """`store` is the state machine as the snapshot up to `index` holds it."""
+
+    def fail(self, reason: str) -> None:
+        """This process cannot go on."""
+
+
+class Snapshots:
+    """The snapshots of one server, in one directory."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        directory: str,
+        cluster_id: str,
+        log: Log,
+        *,
+        threshold: int = THRESHOLD,
+        interval_ns: int = INTERVAL_NS,
+        newest: SnapshotMarker | None = None,
+        new_store: Callable[[], Store] = Store,
+    ) -> None:
+        """`newest`: the marker that recovery found; `new_store` makes an empty state machine to be filled."""
+        self.runtime = runtime
+        self.directory = directory
+        self.cluster_id = cluster_id
+        self.counters = SnapshotCounters()
+        self.last_index = newest.index if newest is not None else 0
+        """Up to here a snapshot is in force."""
+        self.last_term = newest.term if newest is not None else 0
+        self.taking = False
+        self._log = log
+        self._threshold = threshold
+        self._interval_ns = interval_ns
+        self._new_store = new_store
+        self._files = {newest.checksum: meta_of_marker(newest)} if newest is not None else {}
+        """By checksum: the files that are known to be here."""
+        self._machine: Machine | None = None
+        self._wanted: SnapshotMeta | None = None
+        self._restoring: Task | None = None
+        self._tasks: list[Task] = []
+        self._stopped = False
+
+    def start(self, machine: Machine) -> None:
+        """Begin to look whether it is time for a snapshot."""
+        self._machine = machine
+        self.runtime.clock.call_later(self._interval_ns, self._look)
+
+    def stop(self) -> None:
+        """Leave what is under way."""
+        self._stopped = True
+        for task in [*self._tasks, *([self._restoring] if self._restoring is not None else [])]:
+            task.cancel()
+
+    def path(self, checksum: str) -> str | None:
+        """Where the snapshot with this checksum is; None if it is not here."""
+        known = self._files.get(checksum)
+        return f"{self.directory}/{known.file}" if known is not None else None
+
+    def meta(self, checksum: str) -> SnapshotMeta | None:
+        """The snapshot with this checksum, if it is here."""
+        return self._files.get(checksum)
+
+    def spawn(self, task: Task) -> None:
+        """A task that ends with this server."""
+        self._tasks = [other for other in self._tasks if not other.done()]
+        self._tasks.append(task)
+
+    # --- taking -------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        if self._stopped:
+            return
+        machine = self._machine
+        assert machine is not None, "started"
+        if machine.applied - self.last_index >= self._threshold:
+            self.take()
+        self.runtime.clock.call_later(self._interval_ns, self._look)
+
+    def take(self) -> None:
+        """Take a snapshot of what is applied now, unless one is being taken or restored."""
+        if not (self.taking or self._stopped or self._wanted is not None):
+            self.taking = True
+            self.spawn(self.runtime.tasks.spawn(self._take(), "snapshot"))
+
+    async def _take(self) -> None:
+        machine = self._machine
+        assert machine is not None, "started"
+        # Both in one step of the loop: the header says how far the view has applied the log.
+        view, header = StoreView(machine.store), machine.snapshot_header()
+        started = self.runtime.clock.monotonic_ns()
+        try:
+            file, digest = await self._write(header, view)
+        except (StorageError, OSError) as error:
+            self.counters.failed += 1
+            self._log.error("snapshot not taken: the log grows until one is", error=str(error))
+        else:
+            elapsed = (self.runtime.clock.monotonic_ns() - started) // MILLISECONDS
+            self._log.info("snapshot taken", index=file.header.index, file=file.name, bytes=file.size, ms=elapsed)
+            self._taken(machine, meta_of(file, digest))
+        finally:
+            view.close()
+            self.taking = False
+
+    async def _write(self, header: SnapshotHeader, view: StoreView) -> tuple[SnapshotFile, str]:
+        """Write the view's rows; the file, and the digest of the state. Leaves nothing behind if it fails."""
+        suffix = self.runtime.random.randbytes(4).hex()
+        digest = StateDigest()
+        writer = await off_loop(self.runtime, lambda: SnapshotWriter(self.runtime.disk, self.directory, header, suffix))
+
+        def write(rows: Sequence[Row]) -> None:
+            for block in encode_blocks(rows):
+                digest.add(block)
+                writer.add(block)
+
+        try:
+            while not view.done:
+                await off_loop(self.runtime, partial(write, view.rows()))
+            return await off_loop(self.runtime, writer.finish), digest.hexdigest()
+        except BaseException:
+            self.runtime.executor.submit(writer.abort, _ignore, _ignore)
+            raise
+
+    def _taken(self, machine: Machine, meta: SnapshotMeta) -> None:
+        self.add(meta)
+        if machine.snapshot_taken(meta):
+            self.counters.taken += 1
+        else:
+            self.remove(meta)
+
+    def add(self, meta: SnapshotMeta) -> None:
+        """The file is complete and durable."""
+        self._files[meta.checksum] = meta
+
+    def remove(self, meta: SnapshotMeta) -> None:
+        """Nobody needs the file."""
+        del self._files[meta.checksum]
+        path = f"{self.directory}/{meta.file}"
+        self.runtime.executor.submit(lambda: self.runtime.disk.remove(path), _ignore, self._not_removed)
+
+    def marked(self, marker: SnapshotMarker, remove_segments: Callable[[], int]) -> None:
+        """The log's marker is durable: what it makes superfluous can go."""
+        self.last_index, self.last_term = marker.index, marker.term
+
+        def work() -> tuple[int, list[str]]:
+            return remove_segments(), prune_snapshots(self.runtime.disk, self.directory, marker.file)
+
+        self.runtime.executor.submit(work, self._removed, self._not_removed)
+
+    def _removed(self, removed: tuple[int, list[str]]) -> None:
+        segments, files = removed
+        self._files = {checksum: known for checksum, known in self._files.items() if known.file not in files}
+        if segments or files:
+            self._log.info("removed what the newest snapshot stands for", segments=segments, snapshots=len(files))
+
+    def _not_removed(self, error: BaseException) -> None:
+        if isinstance(error, StorageError):
+            assert self._machine is not None, "started"
+            self._machine.fail(str(error))
+        self._log.error("cannot remove old snapshots", error=str(error))
+
+    # --- restoring ----------------------------------------------------------------------------------------------------
+
+    def restore(self, meta: SnapshotMeta) -> None:
+        """Build the state machine anew from this snapshot; a newer one that is wanted meanwhile takes its place."""
+        self._wanted = meta
+        if self._restoring is None:
+            self._restoring = self.runtime.tasks.spawn(self._restore(), "restore")
+
+    async def _restore(self) -> None:
+        machine = self._machine
+        assert machine is not None, "started"
+        while (meta := self._wanted) is not None:
+            started = self.runtime.clock.monotonic_ns()
+            try:
+                store, digest = await self._read(meta)
+            except (StorageError, OSError, UnknownRow) as error:
+                if meta is not self._wanted:
+                    # It was pruned, since a newer one is wanted.
+                    continue
+                machine.fail(f"the snapshot up to {meta.index} cannot be restored: {error}")
+                return
+            if meta is self._wanted:
+                self._wanted = None
+                self.counters.restored += 1
+                elapsed = (self.runtime.clock.monotonic_ns() - started) // MILLISECONDS
+                self._log.info("snapshot restored", index=meta.index, keys=len(store), ms=elapsed)
+                machine.restored(store, meta.index, digest)
+        self._restoring = None
+
+    async def _read(self, meta: SnapshotMeta) -> tuple[Store, str]:
+        store, digest = self._new_store(), StateDigest()
+        path = f"{self.directory}/{meta.file}"
+        reader = await off_loop(self.runtime, lambda: SnapshotReader(self.runtime.disk, path, self.cluster_id))
+        try:
+            while (block := await off_loop(self.runtime, reader.block)) is not None:
+                digest.add(block)
+                restore_rows(store, decode_rows(block))
+            if reader.checksum != meta.checksum:
+                raise CorruptSnapshot(path, 0, "it is not the file that the log speaks of")
+        finally:
+            self.runtime.executor.submit(reader.close, _ignore, _ignore)
+        return store, digest.hexdigest()
+
+
+def load_store(runtime: Runtime, directory: str, marker: SnapshotMarker, cluster_id: str, store: Store) -> str:
+    """Fill an empty store from the snapshot that the log begins with, at once: nothing else runs yet.
+
+    Returns the digest of the state. Raises MissingSnapshot, CorruptSnapshot, ForeignSnapshot, UnsupportedSnapshot.
+    """
+    path = f"{directory}/{marker.file}"
+    if not runtime.disk.exists(path):
+        raise MissingSnapshot(path, marker.index)
+    reader, digest = SnapshotReader(runtime.disk, path, cluster_id), StateDigest()
+    try:
+        while (block := reader.block()) is not None:
+            digest.add(block)
+            restore_rows(store, decode_rows(block))
+        if reader.checksum != marker.checksum:
+            raise CorruptSnapshot(path, 0, "it is not the file that the log speaks of")
+    except UnknownRow as error:
+        raise CorruptSnapshot(path, 0, str(error)) from error
+    finally:
+        reader.close()
+    return digest.hexdigest()
+
+
+def meta_of(file: SnapshotFile, state_digest: str = "") -> SnapshotMeta:
+    """A file as the core knows it."""
+    header = file.header
+    return SnapshotMeta(
+        index=header.index,
+        term=header.term,
+        configuration=header.configuration,
+        configuration_index=header.configuration_index,
+        file=file.name,
+        checksum=file.checksum,
+        size=file.size,
+        digest=header.digest,
+        state_digest=state_digest,
+    )
+
+
+def meta_of_marker(marker: SnapshotMarker) -> SnapshotMeta:
+    """The file that a marker of the log names."""
+    return SnapshotMeta(
+        index=marker.index,
+        term=marker.term,
+        configuration=marker.configuration,
+        configuration_index=marker.configuration_index,
+        file=marker.file,
+        checksum=marker.checksum,
+        size=marker.size,
+        digest=marker.digest,
+    )
+
+
+def off_loop(runtime: Runtime, work: Callable[[], T]) -> Future[T]:
+    """Blocking work in the executor, behind what is queued there."""
+    ended: Future[T] = runtime.tasks.future()
+
+    def settle(set_outcome: Callable[[], None]) -> None:
+        if not ended.done():
+            set_outcome()
+
+    runtime.executor.submit(
+        work,
+        lambda result: settle(partial(ended.set_result, result)),
+        lambda error: settle(partial(ended.set_exception, error)),
+    )
+    return ended
+
+
+def _ignore(_: object) -> None:
+    """Whatever it was, nothing depends on it."""
