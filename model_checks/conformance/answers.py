@@ -2,10 +2,10 @@
 it was computed at.
 
 Two kinds of rules. At once, from the replay: a write is answered by the server that appended its entry, once, after
-it was applied; a consistent read after it was confirmed; a default read by a server that believes that it leads; no
+it was applied; a consistent read after a quorum confirmed it, a default one after a quorum or a lease did; no
 answer from an index that the server is not at. At the end, in one pass over the applied log: the result of every
-write and the index and rows of every read. It does not say that clients saw a linearizable history:
-`model_checks.histories` does.
+write, the index and rows of every read, and the digest of every snapshot. It does not say that clients saw a
+linearizable history: `model_checks.histories` does.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from model_checks.conformance.payloads import (
     decoded_request,
     described_command,
     recorded_rows,
+    state_digest,
 )
 from model_checks.conformance.server import ServerReplay
-from model_checks.conformance.trace import AnswerLine
+from model_checks.conformance.trace import AnswerLine, Step
 from spec.catalog.commands import KvCommand
 from spec.catalog.queries import query
 from spec.catalog.state import State, initial_state
@@ -31,10 +32,15 @@ from spec.raft.types import Entry, Index, Role
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """An answer that the replay of the catalog will judge."""
+    """An answer, or a snapshot, that the replay of the catalog will judge."""
 
     place: Place
-    line: AnswerLine
+    line: AnswerLine | Step
+
+    @property
+    def index(self) -> Index:
+        """The index that it was computed at."""
+        return self.line.applied if isinstance(self.line, AnswerLine) else self.line.index
 
 
 class Answers:
@@ -42,12 +48,22 @@ class Answers:
 
     def __init__(self) -> None:
         self.waiting: list[Waiting] = []
+        self.by_lease: set[str] = set()
+        """Reads that a lease confirmed."""
         self.confirmed: dict[str, Index] = {}
         """Reads that were answered by the spec and whose answer line has not come yet -> their read index."""
 
     def read_answered(self, id: str, index: Index) -> None:
         """The fact ReadAnswered: the read's answer may follow."""
         self.confirmed[id] = index
+
+    def read_by_lease(self, id: str) -> None:
+        """The fact ReadConfirmed, of a lease."""
+        self.by_lease.add(id)
+
+    def snapshot(self, server: ServerReplay, line: Step) -> None:
+        """A snapshot of the state machine was taken, or replaced it."""
+        self.waiting.append(Waiting(server.here(), line))
 
     def add(self, server: ServerReplay, line: AnswerLine) -> None:
         """Judge who answers, when, and at which index. Raises Divergence."""
@@ -60,11 +76,14 @@ class Answers:
             case "write":
                 self._write(server, line)
             case "consistent":
-                self._consistent(server, line)
+                self._confirmed(server, line)
+            case "default" if line.read:
+                self._confirmed(server, line)
+            case "default" if server.format == 1 and server.spec.role is Role.LEADER:
+                pass
             case "default":
-                if server.spec.role is not Role.LEADER:
-                    why = f"{server.node} answered a default read as a {server.spec.role}"
-                    raise Divergence(READS, "a default read is answered by a leader", why)
+                why = f"{server.node} answered a default read that nothing confirmed, as a {server.spec.role}"
+                raise Divergence(READS, "a default read is confirmed by a quorum or a lease", why)
             case "stale":
                 pass
             case _:
@@ -80,26 +99,36 @@ class Answers:
             why = f"the write at index {line.index} was acknowledged, but its entry is not applied there"
             raise Divergence(READS, "an acknowledged write is committed and applied", why)
 
-    def _consistent(self, server: ServerReplay, line: AnswerLine) -> None:
-        index = self.confirmed.pop(server.prefix + line.read, None)
+    def _confirmed(self, server: ServerReplay, line: AnswerLine) -> None:
+        id = server.prefix + line.read
+        index = self.confirmed.pop(id, None)
         if index is None:
-            why = f"read {line.read!r} was answered without a confirmation round, or twice"
+            why = f"{line.mode} read {line.read!r} was answered without a confirmation, or twice"
+            raise Divergence(READS, "a read is confirmed, and answered once", why)
+        if line.mode == "consistent" and id in self.by_lease:
+            why = f"consistent read {line.read!r} was confirmed by a lease"
             raise Divergence(READS, "a consistent read is confirmed by a quorum", why)
         if line.applied < index:
             why = f"read {line.read!r} was answered at index {line.applied}, but its read index is {index}"
-            raise Divergence(READS, "a consistent read waits for its read index", why)
+            raise Divergence(READS, "a read waits for its read index", why)
 
     def judge(self, applied: list[Entry], payloads: Payloads) -> Divergence | None:
-        """Replay the catalog over the applied log; the first answer that differs from it. Takes each answer once."""
-        self.waiting.sort(key=lambda waiting: waiting.line.applied)
+        """Replay the catalog over the applied log: the first answer or snapshot that differs from it."""
+        self.waiting.sort(key=lambda waiting: waiting.index)
         state, results = initial_state(), list[tuple[KvCommand, Result]]()
+        digests: dict[Index, str] = {}
         for waiting in self.waiting:
             try:
-                while len(results) < waiting.line.applied:
+                while len(results) < waiting.index:
                     command = decoded_command(payloads[applied[len(results)].value])
                     state, result = apply(state, command, len(results) + 1)
                     results.append((command, result))
-                judge_answer(state, results, waiting.line)
+                if isinstance(waiting.line, AnswerLine):
+                    judge_answer(state, results, waiting.line)
+                else:
+                    if waiting.index not in digests:
+                        digests[waiting.index] = state_digest(state)
+                    judge_snapshot(digests[waiting.index], waiting.line)
             except Malformed as malformed:
                 divergence = Divergence(READS, "payloads and queries are those of the format", str(malformed))
                 divergence.place = waiting.place
@@ -108,6 +137,13 @@ class Answers:
                 divergence.place = waiting.place
                 return divergence
         return None
+
+
+def judge_snapshot(expected: str, line: Step) -> None:
+    """Compare a snapshot's digest with the catalog's at its index. Raises Divergence."""
+    if line.state_digest != expected:
+        why = f"{line.action}: the state at index {line.index} has digest {line.state_digest or '(none)'}"
+        raise Divergence(READS, "a snapshot is the state at its index", f"{why}, the catalog's is {expected}")
 
 
 def judge_answer(state: State, results: list[tuple[KvCommand, Result]], line: AnswerLine) -> None:

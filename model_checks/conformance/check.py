@@ -30,10 +30,10 @@ from model_checks.conformance.invariants import CUT_EVERY, Invariants
 from model_checks.conformance.proposals import Proposals
 from model_checks.conformance.replay import Replayed, open_traces, prepare, replay
 from model_checks.conformance.server import ServerReplay
-from model_checks.conformance.trace import AnswerLine, Propose
+from model_checks.conformance.trace import AnswerLine, Propose, Step
 from model_checks.verdicts import CheckResult, Verdict
 from spec.raft.actions import ACTIONS
-from spec.raft.types import Constants, Elected, Fact, ReadAnswered
+from spec.raft.types import Constants, Elected, Fact, ReadAnswered, ReadConfirmed
 
 
 class Judges:
@@ -54,9 +54,11 @@ class Judges:
         """A fact became true by a step of `server`."""
         if isinstance(fact, ReadAnswered):
             self.answers.read_answered(fact.id, fact.index)
+        elif isinstance(fact, ReadConfirmed) and server.action == "lease_read":
+            self.answers.read_by_lease(fact.id)
         self._cut_due |= isinstance(fact, Elected)
         try:
-            self.invariants.fact(server.node, fact)
+            self.invariants.fact(server, fact)
         except Divergence as divergence:
             self._keep(divergence, server)
 
@@ -75,6 +77,10 @@ class Judges:
             self.proposals.add(server, line)
         except Divergence as divergence:
             self._keep(divergence, server)
+
+    def snapshot(self, server: ServerReplay, line: Step) -> None:
+        """`server` took a snapshot of its state machine, or replaced it by one."""
+        self.answers.snapshot(server, line)
 
     def step(self, server: ServerReplay) -> None:
         """Every server stands at a consistent cut: look at it now and then, and after every election."""
@@ -107,7 +113,8 @@ def check_traces(directory: Path | str) -> list[CheckResult]:
     judges.cut(max(replayed.servers.values(), key=lambda server: server.here().ns))
     wrong_answer = judges.answers.judge(judges.invariants.applied, replayed.payloads)
     applied_twice = judges.proposals.judge(judges.invariants.committed)
-    last = [divergence for divergence in (wrong_answer, applied_twice) if divergence is not None]
+    stale_lease = judges.invariants.judge_leases()
+    last = [divergence for divergence in (wrong_answer, applied_twice, stale_lease) if divergence is not None]
     found = [*replayed.divergences, *judges.found.values(), *last]
     seconds = time.monotonic() - started
     figures = figures_of(replayed, judges)
@@ -150,7 +157,7 @@ def figures_of(replayed: Replayed, judges: Judges) -> dict[str, dict[str, Any]]:
     counts: Counter[str] = sum((server.counts for server in replayed.servers.values()), Counter())
     steps = {name: number for name, number in sorted(counts.items()) if name in ACTIONS}
     restarts = sum(server.restarts for server in replayed.servers.values())
-    modes = Counter(waiting.line.mode for waiting in judges.answers.waiting)
+    modes = Counter(each.line.mode for each in judges.answers.waiting if isinstance(each.line, AnswerLine))
     return {
         RAFT: {
             "judged": sum(steps.values()),

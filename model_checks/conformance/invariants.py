@@ -4,13 +4,16 @@ Facts (a leader was elected, an entry committed or applied, a read answered) are
 over the whole run, not only at one time. Cuts are judged whole: at every election, every `CUT_EVERY` steps and at the
 end, every server's state and every pair of servers, by the properties that exploration and the proofs check. The
 replay passes consistent cuts only (`replay`), so a violation is real in every order of events that the traces allow.
+
+Reads by lease are the exception: their promise rests on time, not on messages, so they are judged at the end, against
+what was committed before them by the clock that all servers share.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-from model_checks.conformance.divergence import INVARIANTS, Divergence
+from model_checks.conformance.divergence import INVARIANTS, Divergence, Place
 from model_checks.conformance.entries import digest_of
 from model_checks.conformance.observed import observed
 from model_checks.conformance.server import ServerReplay
@@ -29,6 +32,8 @@ from spec.raft.types import (
     ReadAnswered,
     ReadConfirmed,
     ReadStarted,
+    Restored,
+    Time,
 )
 
 CUT_EVERY = 5_000
@@ -46,17 +51,28 @@ class Invariants:
         self.cuts = 0
         self._floors: dict[str, Index] = {}
         """Read -> the highest index that was committed anywhere when it arrived."""
+        self._committed_at: list[tuple[int, Index]] = []
+        """Commitments: when (nanoseconds, at the latest), and up to which index."""
+        self._by_lease: list[tuple[Time, ReadConfirmed, Place]] = []
 
     @property
     def committed(self) -> Log:
         """The longest log that some leader committed."""
         return max((fact.log for fact in self.history.committed), key=len, default=EMPTY)
 
-    def fact(self, server: str, fact: Fact) -> None:
+    def fact(self, replayed: ServerReplay, fact: Fact) -> None:
         """Judge a fact against the history, then add it. Raises Divergence."""
         self.facts[type(fact).__name__] += 1
+        server = replayed.node
         if isinstance(fact, Applied):
             self._applied(server, fact)
+            return
+        if isinstance(fact, Restored):
+            self._restored(server, fact)
+            return
+        if replayed.action == "lease_read":
+            if isinstance(fact, ReadConfirmed):
+                self._by_lease.append((replayed.clock, fact, replayed.here()))
             return
         history = self.history
         if isinstance(fact, ReadConfirmed | ReadAnswered):
@@ -66,6 +82,7 @@ class Invariants:
             self.history = History((*history.elected, fact), history.committed)
         elif isinstance(fact, Committed):
             self.history = History(history.elected, with_commitment(history.committed, fact))
+            self._committed_at.append((replayed.here().ns, fact.index))
         elif isinstance(fact, ReadStarted):
             self._floors[fact.id] = history.highest_committed
 
@@ -79,6 +96,28 @@ class Invariants:
             why = f"{server} applied {fact.entry} at index {fact.index}, another server {self.applied[fact.index - 1]}"
             raise Divergence(INVARIANTS, "State Machine Safety", why)
         self._judge(server, fact, self.history)
+
+    def _restored(self, server: str, fact: Restored) -> None:
+        """What a snapshot holds is what was applied: chained digests make the last entry stand for all."""
+        self.applied += fact.log.slice(len(self.applied), fact.index) if fact.index > len(self.applied) else ()
+        if self.applied[fact.index - 1] != fact.log.entry(fact.index):
+            why = f"{server} restored {fact.log.entry(fact.index)} at index {fact.index}"
+            others = f"others applied {self.applied[fact.index - 1]}"
+            raise Divergence(INVARIANTS, "State Machine Safety", f"{why}, {others}")
+        self._judge(server, fact, self.history)
+
+    def judge_leases(self) -> Divergence | None:
+        """The first read by lease that does not cover what was committed before it."""
+        commitments, floor = sorted(self._committed_at, reverse=True), 0
+        for now, read, place in sorted(self._by_lease, key=lambda each: each[0]):
+            while commitments and commitments[-1][0] <= now:
+                floor = max(floor, commitments.pop()[1])
+            if read.index < floor:
+                why = f"{read.id} was confirmed by a lease at index {read.index}, when {floor} was committed"
+                divergence = Divergence(INVARIANTS, "Read Linearizability", why)
+                divergence.place = place
+                return divergence
+        return None
 
     def _judge(self, server: str, fact: Fact, history: History) -> None:
         for name, holds in FACT_PROPERTIES.items():
@@ -110,6 +149,8 @@ def described(fact: Fact) -> str:
         return f"elected in term {fact.term} with a log of {fact.log.length} entries ({digest_of(fact.log)})"
     if isinstance(fact, Committed):
         return f"committed index {fact.index} in term {fact.term} ({digest_of(fact.log)})"
+    if isinstance(fact, Restored):
+        return f"restored a snapshot of {fact.index} entries ({digest_of(fact.log)})"
     return repr(fact)
 
 

@@ -8,6 +8,7 @@ not decode here.
 from __future__ import annotations
 
 import base64
+from hashlib import blake2b
 from typing import Any, assert_never
 
 import msgspec
@@ -26,7 +27,8 @@ from spec.catalog.commands import (
     Set,
 )
 from spec.catalog.queries import Answer
-from spec.catalog.state import Row
+from spec.catalog.state import Row, State
+from spec.raft.types import Configuration
 
 
 class Malformed(Exception):
@@ -43,7 +45,7 @@ def decoded_command(payload: bytes) -> KvCommand:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Malformed(f"the payload {payload[:40]!r} is not a msgpack array: {error}") from error
     match fields:
-        case ["noop"]:
+        case ["noop"] | ["configuration", *_]:  # Raft's own: the catalog only counts them
             return Noop()
         case ["kv-set", str(key), bytes(value), int(flags)]:
             return Set(key, value, flags)
@@ -57,6 +59,25 @@ def decoded_command(payload: bytes) -> KvCommand:
             return DeleteTree(prefix)
         case _:
             raise Malformed(f"{str(fields)[:80]} is not a command of the replicated log")
+
+
+def decoded_configuration(payload: bytes) -> Configuration:
+    """The configuration in an entry's payload: rows of name, node id, storage id, address, whether it votes (and what
+    this checker need not know), sorted by name; then the index that allowed it. Raises Malformed.
+    """
+    try:
+        match _decode(payload):
+            case ["configuration", list(rows), int(allowed_by)]:
+                votes = {str(name): bool(votes) for name, _, _, _, votes, *_ in rows}
+                voters = tuple(sorted(name for name in votes if votes[name]))
+                nonvoters = tuple(sorted(name for name in votes if not votes[name]))
+                if [row[0] for row in rows] != sorted(votes):
+                    raise Malformed(f"the members {[row[0] for row in rows]} are not sorted, or one stands there twice")
+                return Configuration(voters, nonvoters, allowed_by)
+            case other:
+                raise Malformed(f"{str(other)[:80]} is not a configuration")
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        raise Malformed(f"the payload {payload[:40]!r} is not a configuration: {error}") from error
 
 
 def described_command(command: KvCommand) -> tuple[str | int, ...]:
@@ -100,3 +121,19 @@ def recorded_row(row: Row) -> list[Any]:
     """One key: name, flags, value in base64, CreateIndex, ModifyIndex, LockIndex."""
     value = base64.b64encode(row.value).decode()
     return [row.key, row.flags, value, row.create_index, row.modify_index, row.lock_index]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def state_digest(state: State) -> str:
+    """The digest of the state machine that traces of snapshots record: BLAKE2b-128 over its rows in canonical order
+    (ARCHITECTURE.md, section 5).
+    """
+    digest = blake2b(_encode(["index", "kv", state.table_index]), digest_size=16)
+    for key, row in state.rows.items():
+        values = [row.value, row.create_index, row.modify_index, row.lock_index]
+        digest.update(_encode(["kv", key, row.flags, *values]))
+    for key, index in state.tombstones.items():
+        digest.update(_encode(["tombstone", key, index]))
+    return digest.hexdigest()

@@ -8,46 +8,27 @@ message that it waits for.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import msgspec
 
 from model_checks.conformance.divergence import PROVENANCE, Divergence
 from model_checks.conformance.entries import Payloads
-from model_checks.conformance.server import Incomplete, Observer, ServerReplay
-from model_checks.conformance.trace import Header, Reader, Send, UnreadableTrace, trace_files
-from spec.raft.messages import Message
-from spec.raft.types import Constants
-
-
-class Sent:
-    """The messages sent so far. They are kept to the end: a datagram may be received late, and more than once."""
-
-    def __init__(self) -> None:
-        self._messages: dict[str, tuple[Message, int]] = {}
-        self._woken: list[str] = []
-        self.awaited: dict[str, list[str]] = {}
-        """Message id -> the servers that wait for it (more than one: only one can be its destination)."""
-
-    def send(self, id: str, message: Message, frame: int) -> None:
-        """Add a message; whoever waits for it may go on."""
-        if id in self._messages:
-            raise Divergence(PROVENANCE, "message ids are unique", f"{id} was sent twice")
-        self._messages[id] = (message, frame)
-        self._woken += self.awaited.pop(id, ())
-
-    def sent(self, id: str) -> tuple[Message, int] | None:
-        """The message with this id, with its frame's checksum."""
-        return self._messages.get(id)
-
-    def woken(self) -> list[str]:
-        """The servers whose message was sent since the last call."""
-        woken, self._woken = self._woken, []
-        return woken
-
-    def __len__(self) -> int:
-        return len(self._messages)
+from model_checks.conformance.payloads import Malformed, decoded_configuration
+from model_checks.conformance.restarts import Incomplete
+from model_checks.conformance.sent import ENDED, Sent
+from model_checks.conformance.server import TRUE_EVIDENCE, Observer, ServerReplay
+from model_checks.conformance.trace import (
+    Header,
+    Reader,
+    Send,
+    TraceFile,
+    UnreadableTrace,
+    reconfigurations,
+    trace_files,
+)
+from spec.raft.types import Constants, ServerId
 
 
 class Replayed(msgspec.Struct):
@@ -82,12 +63,41 @@ def open_traces(directory: Path) -> Opened:
     if len(clusters) > 1:
         why = f"{directory} holds traces of {len(clusters)} clusters"
         raise UnreadableTrace(f"{why}: give each run a directory of its own")
-    constants = Constants(tuple(sorted(headers[0].voters)))
-    strangers = sorted(set(files) - set(constants.servers))
+    timings = {(header.format, header.election_ns, header.lease_ns) for header in headers}
+    if len(timings) > 1:
+        why = f"{directory}: the servers ran with different timings or formats: {sorted(timings)}"
+        raise UnreadableTrace(f"{why}: leases are safe, and can be checked, only if all keep the same ones")
+    return Opened(constants_of(headers[0], files), readers)
+
+
+def constants_of(header: Header, files: dict[str, list[TraceFile]]) -> Constants:
+    """The constants of a run: its servers are those of the genesis and of every configuration. Raises UnreadableTrace
+    if there are traces of others.
+    """
+    known = {*header.voters, *configured(file for of_node in files.values() for file in of_node)}
+    strangers = sorted(set(files) - known)
     if strangers:
-        voters = ", ".join(constants.servers)
-        raise UnreadableTrace(f"{directory}: {', '.join(strangers)} is not one of the voters {voters}")
-    return Opened(constants, readers)
+        servers, directory = ", ".join(sorted(known)), files[strangers[0]][0].path.parent
+        raise UnreadableTrace(f"{directory}: {', '.join(strangers)} is not one of the servers {servers}")
+    return Constants(
+        servers=tuple(sorted(known)),
+        voters=tuple(sorted(header.voters)),
+        election_timeout=header.election_ns,
+        lease=header.lease_ns,
+        pre_vote=header.format > 1,
+    )
+
+
+def configured(files: Iterable[TraceFile]) -> set[ServerId]:
+    """Every server that some configuration names."""
+    members: set[ServerId] = set()
+    for line in reconfigurations(files):
+        for _, payload in line.entries:
+            try:
+                members.update(decoded_configuration(payload).members)
+            except Malformed:
+                continue  # the replay reports it, with its place
+    return members
 
 
 def prepare(opened: Opened, observer: Observer) -> Replayed:
@@ -140,10 +150,14 @@ def advance(replayed: Replayed, running: dict[str, Generator[str, None, None]], 
 def explain_blocked(replayed: Replayed, blocked: dict[str, str]) -> None:
     """Nobody can go on: a message that nobody sent, a trace that is missing, or else a cycle."""
     unsent = {line.id for node in blocked for line in remaining_sends(replayed.servers[node])}
+    unsent |= {name for name in blocked.values() if name.partition(ENDED)[1] and name.partition(ENDED)[0] in blocked}
     traced = {f"{reader.file.node}/{reader.file.incarnation}" for reader in replayed.readers}
     for node, id in sorted(blocked.items()):
         if id in unsent:
             continue  # it waits for a server that waits
+        if id.partition(ENDED)[1]:
+            explain_missing_end(replayed, node, id)
+            continue
         sender = id.rpartition("/")[0]
         if sender not in traced and sender.partition("/")[0] in replayed.constants.servers:
             replayed.incomplete.append(
@@ -153,8 +167,17 @@ def explain_blocked(replayed: Replayed, blocked: dict[str, str]) -> None:
             blame(replayed, node, "what is received was sent", f"nobody sent {id}")
     if unsent.issuperset(blocked.values()):
         for node, id in sorted(blocked.items()):
-            why = f"{id} is received before it is sent, in every order that respects all servers' traces"
+            why = f"{id}: it is received before it is sent, in every order that respects all servers' traces"
             blame(replayed, node, "program order and send -> receive are acyclic", why)
+
+
+def explain_missing_end(replayed: Replayed, node: str, awaited: str) -> None:
+    """A server believes that a leadership has ended, and no trace shows that it has."""
+    leader = awaited.partition(ENDED)[0]
+    if leader not in replayed.servers:
+        replayed.incomplete.append(f"no trace of {leader}, which {node} believes to have ended")
+    else:
+        blame(replayed, node, TRUE_EVIDENCE, f"it acts on the end of {awaited}; no trace says that this ended")
 
 
 def blame(replayed: Replayed, node: str, broken: str, why: str) -> None:

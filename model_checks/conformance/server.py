@@ -3,6 +3,10 @@
 The replay's state is the *spec's*: it starts from the spec's initial server and moves only by the spec's actions,
 with the parameters that the trace recorded. What was recorded is compared and never adopted. Crashes are steps too:
 what the next incarnation recovers must be a point that `crash_restart` allows.
+
+Clocks: all servers of a run share the monotonic clock of their host, which stands for the spec's one `now`. So what a
+core read there never goes back, in a server or from a message's sender to its receiver; ordering all steps by it gives
+a behaviour of the global spec.
 """
 
 from __future__ import annotations
@@ -11,19 +15,17 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from typing import Protocol
 
-from msgspec.structs import replace
-
 from model_checks.conformance.divergence import (
     DURABILITY,
     PROVENANCE,
     RAFT,
     Divergence,
     Place,
-    excerpt,
     field_diff,
     mapping_diff,
 )
 from model_checks.conformance.entries import Payloads
+from model_checks.conformance.guards import not_enabled
 from model_checks.conformance.observed import (
     described_point,
     observed,
@@ -31,39 +33,20 @@ from model_checks.conformance.observed import (
     recovered_point,
     send_arguments,
 )
-from model_checks.conformance.trace import AnswerLine, Header, Issue, Line, Propose, Reader, Send, State, Step
-from spec.raft.actions import ACTIONS, Action, initial_server
-from spec.raft.messages import Message
+from model_checks.conformance.payloads import Malformed, decoded_configuration
+from model_checks.conformance.restarts import check_initial, check_no_trace_is_missing, not_what_was_written, survived
+from model_checks.conformance.sent import LeadershipEnd, Sent, end_of
+from model_checks.conformance.trace import FORMATS, AnswerLine, Header, Issue, Line, Propose, Reader, Send, State, Step
+from spec.raft.actions import ACTIONS, CLOCKED, Action, initial_server
+from spec.raft.messages import LeaseEnded, Message, PreVoteResponse
 from spec.raft.network import handler
-from spec.raft.types import Constants, Fact, Index, Outcome, Server, Value
-
-GUARDS = {
-    "become_leader": "a quorum granted its vote, and one's own vote is on disk",
-    "append_entries": "the leader's disk knows its term, and its log holds the slice",
-    "vote_response": "the disk knows the term, and a granted vote is on it (rules 1 and 2)",
-    "append_entries_response": "the disk holds all that is acknowledged of the term's leader's log (rules 1 and 3)",
-    "advance_commit_index": "a quorum of disks holds an entry of the leader's own term",
-    "apply": "the entry is committed, and on this server's disk (rule 4)",
-    "read_request": "the leader has committed an entry of its own term",
-    "confirm_read": "a quorum answered a round that began after the read arrived",
-    "answer_read": "the read was confirmed, and its index is applied",
-    "persist": "that write was issued and not yet confirmed",
-}
-"""What a step that was not enabled should have waited for."""
+from spec.raft.types import Constants, Fact, Index, Outcome, Role, Server, Term, Time, Value
 
 HANDLERS = frozenset(name for name in ACTIONS if name == "update_term" or name.startswith("handle_"))
-PLAIN = frozenset({"timeout", "become_leader"})
-READS = frozenset({"read_request", "confirm_read", "answer_read"})
-
-
-class Network(Protocol):
-    """The messages sent so far, by every server."""
-
-    def send(self, id: str, message: Message, frame: int) -> None:
-        """Add a message. Raises Divergence if the id was used before."""
-
-    def sent(self, id: str) -> tuple[Message, int] | None:
-        """The message with this id and its frame's checksum, or None if it was not sent (yet)."""
+PLAIN = frozenset({"timeout", "become_leader", "step_down", "begin_round", "transfer_leadership"})
+READS = frozenset({"read_request", "confirm_read", "lease_read", "answer_read"})
+INDEXED = frozenset({"advance_commit_index", "compact"})
+TRUE_EVIDENCE = "a process is believed to have ended only when it has"
 
 
 class Observer(Protocol):
@@ -78,12 +61,11 @@ class Observer(Protocol):
     def propose(self, server: ServerReplay, line: Propose) -> None:
         """`server` names the write that one of its entries carries."""
 
+    def snapshot(self, server: ServerReplay, line: Step) -> None:
+        """`server` took a snapshot of its state machine, or replaced it by one."""
+
     def step(self, server: ServerReplay) -> None:
         """A step of `server` was replayed: every server stands at a consistent cut."""
-
-
-class Incomplete(Exception):
-    """A trace is missing that the verdict depends on: nothing is proved either way."""
 
 
 class ServerReplay:
@@ -94,7 +76,7 @@ class ServerReplay:
         constants: Constants,
         node: str,
         readers: list[Reader],
-        network: Network,
+        network: Sent,
         payloads: Payloads,
         observer: Observer,
     ) -> None:
@@ -114,7 +96,15 @@ class ServerReplay:
         """Restarts that found writes that were never confirmed; restarts that found fewer than were issued."""
         self.proposed: dict[Index, Value] = {}
         """Entries that this incarnation appended as a leader, and for which no client was answered yet."""
+        self.format = FORMATS[-1]
+        """Of the newest trace."""
+        self.action = ""
+        """The action of the newest step."""
+        self.clock: Time = 0
+        """What the server's clock showed when it was last read."""
         self._reader, self._at, self._ns = readers[0], 0, 0
+        self._pre_votes: set[PreVoteResponse] = set()
+        """The pre-votes that this incarnation's steps have sent."""
         self._sequence = 0
         self._ended = False
         self._writes: dict[int, int] = {}
@@ -123,7 +113,7 @@ class ServerReplay:
         """Points of this incarnation that are durable."""
 
     def lines(self) -> Generator[str, None, None]:
-        """Replay everything; yields the id of a message whenever it is needed and has not been sent yet.
+        """Replay everything; yields what is needed and was not sent yet: a message's id, or a leadership's end.
 
         Raises:
             Divergence: with its place. Incomplete. UnreadableTrace.
@@ -135,6 +125,9 @@ class ServerReplay:
                 if type(line) is Step and line.message:
                     while self.network.sent(line.message) is None:
                         yield line.message
+                elif type(line) is Step and line.peer:
+                    while self.network.leadership_end(line.peer, self.spec.current_term) is None:
+                        yield end_of(line.peer, self.spec.current_term)
                 try:
                     if line.ns < earlier:
                         raise Divergence(RAFT, "time does not go back", f"{line.ns} ns follows {earlier} ns")
@@ -142,6 +135,7 @@ class ServerReplay:
                 except Divergence as divergence:
                     divergence.place = self.here()
                     raise
+            self._process_ended()
 
     def here(self) -> Place:
         """The line that is being replayed."""
@@ -154,6 +148,7 @@ class ServerReplay:
         self._next_in_sequence(line.seq)
         if type(line) is Step:
             self.counts[line.action] += 1
+            self.action = line.action
             self._step(line)
             self._compare(line.state, line.action)
             self.observer.step(self)
@@ -187,100 +182,98 @@ class ServerReplay:
         """A process begins: with an empty disk, or with a point that the crash or the end of the last one may have
         left.
         """
+        self.format = header.format
+        c, now = self.constants, self._shown(header.state.heard_at)
+        if c.has_leases and c.lease_end(now) >= c.vote_from(now):
+            why = f"a lease of {c.lease} ns, and votes after {c.election_timeout} ns: reads by lease promise nothing"
+            raise Divergence(RAFT, "a lease ends before anybody votes", why)
         if first:
-            self._check_initial(header)
+            check_initial(header)
+            self._take("crash_restart", 0, now)
         else:
-            self.spec = self._recovered(header)
-            self.restarts += 1
+            self._restart(header, now)
         self._sequence, self._writes, self._confirmed, self._ended = 0, {}, 0, False
-        self.applied_before, self.proposed = 0, {}
+        self.applied_before, self.proposed, self._pre_votes = self.spec.last_applied, {}, set()
         self.prefix = f"{self.node}/{header.incarnation}/"
         self._compare(header.state, "crash_restart")
 
-    def _check_initial(self, header: Header) -> None:
-        found = header.state
-        if (found.term, found.voted_for, found.last_index) == (0, None, 0):
-            return
-        if header.incarnation > 1:
-            raise Incomplete(
-                f"{self.node}: the first trace is of incarnation {header.incarnation}, which recovered term "
-                f"{found.term} and {found.last_index} entries: what it did before was not traced"
-            )
-        raise Divergence(DURABILITY, "a new server has an empty disk", f"it recovered {recovered_point(found)}")
+    def _process_ended(self) -> None:
+        """The trace of an incarnation is at its end, and so is its leadership, whatever follows."""
+        if self.spec.role is Role.LEADER and self.constants.has_leases:
+            self._lead_no_more(self.spec.current_term)
 
-    def _recovered(self, header: Header) -> Server:
+    def _lead_no_more(self, term: Term) -> None:
+        self.network.end_leadership(self.node, term, LeadershipEnd(self._reader.file.incarnation, self._ns))
+
+    def _restart(self, header: Header, now: Time) -> None:
         """The spec's server after a crash that left what was recovered."""
         found = recovered_point(header.state)
-        for k in range(len(self.spec.issued), -1, -1):
-            outcome = self.actions["crash_restart"](self.constants, self.node, self.spec, k)
-            if outcome is not None and described_point(outcome.server.durable) == found:
-                self.survived += k > 0
-                self.lost += k < len(self.spec.issued)
-                return outcome.server
-        before = max(
-            (r for r in self.readers if r.file.incarnation < header.incarnation), key=lambda r: r.file.incarnation
-        )
-        missing = range(before.file.incarnation + 1, header.incarnation)
-        if missing:
-            raise Incomplete(f"{self.node}: no trace of incarnation {missing[0]}, after which {found} was recovered")
-        allowed = [self.spec.durable, *(write.point for write in self.spec.issued)]
-        raise Divergence(
-            DURABILITY,
-            "the disk keeps what it confirmed, and nothing that was not written",
-            f"recovered {found}",
-            [
-                "the disk may hold (term, voted for, last index, digest):",
-                *(f"  {described_point(point)}" for point in allowed),
-                *excerpt(before.file.path, before.lines),
-            ],
-        )
+        crash = self.actions["crash_restart"]
+        after = survived(self.constants, self.node, self.spec, crash, found, now)
+        if after is None:
+            raise not_what_was_written(self.spec, found, check_no_trace_is_missing(self.readers, header))
+        self.survived += after[0] > 0
+        self.lost += after[0] < len(self.spec.issued)
+        self.spec = after[1]
+        self.restarts += 1
 
     # ------------------------------------------------------------------- steps
 
     def _step(self, line: Step) -> None:
         action = line.action
-        if action in HANDLERS:
-            self._take(action, self._received(line))
+        if action == "handle_lease_ended":
+            self._take(action, self._evidence(line))
+        elif action in HANDLERS:
+            self._take(action, self._received(line), *self._now(line))
         elif action == "client_request":
             self._client_request(line)
         elif action == "apply":
             self._apply(line)
         elif action == "persist":
             self._persist(line)
-        elif action == "advance_commit_index":
+        elif action in INDEXED:
             self._take(action, line.index)
         elif action in READS:
-            self._take(action, self.prefix + line.read)
+            self._take(action, self.prefix + line.read, *self._now(line))
         elif action in PLAIN:
-            self._take(action)
+            self._take(action, *self._now(line))
+        elif action == "change_configuration":
+            self._change_configuration(line)
+        elif action in ("take_snapshot", "restore_snapshot"):
+            self._snapshot(line)
         else:
             raise Divergence(RAFT, "steps have names", f"{action} is not a step of the spec")
 
-    def _take(self, action: str, *arguments: object) -> Outcome:
+    def _take(self, action: str, *arguments: object) -> None:
         """Take the spec's step; raises Divergence if it is not enabled."""
-        before = self.spec
-        outcome = self.actions[action](self.constants, self.node, before, *arguments)
-        if outcome is None:
-            raise self._not_enabled(action, arguments)
+        outcome = self._outcome(action, *arguments)
         self.spec = outcome.server
+        for message in outcome.sent:
+            if isinstance(message, LeaseEnded):
+                self._lead_no_more(message.term)
+            elif isinstance(message, PreVoteResponse):
+                self._pre_votes.add(message)
         for fact in outcome.facts:
             self.observer.fact(self, fact)
+
+    def _outcome(self, action: str, *arguments: object) -> Outcome:
+        """What the spec's action yields; raises Divergence if it is not enabled."""
+        outcome = self.actions[action](self.constants, self.node, self.spec, *arguments)
+        if outcome is None:
+            raise not_enabled(self.constants, self.node, self.spec, action, self.actions[action], arguments)
         return outcome
 
-    def _not_enabled(self, action: str, arguments: tuple[object, ...]) -> Divergence:
-        """Say what the step should have waited for; blame the disk if it would be enabled had all writes been done."""
-        synced = replace(self.spec, durable=self.spec.memory, issued=())
-        only_disk = bool(self.spec.issued) and action != "persist"
-        only_disk = only_disk and self.actions[action](self.constants, self.node, synced, *arguments) is not None
-        why = f"{action} is not enabled in the spec: it needs that {GUARDS.get(action, 'its guard holds')}"
-        evidence = [
-            f"  the spec's state: {observed(self.spec)}",
-            f"  its durable point: {described_point(self.spec.durable)}, writes under way: {len(self.spec.issued)}",
-            *(f"  argument: {argument}"[:400] for argument in arguments),
-        ]
-        if only_disk:
-            return Divergence(DURABILITY, f"{action}: durable before it is relied upon", why, evidence)
-        return Divergence(RAFT, f"{action} is enabled", why, evidence)
+    def _now(self, line: Step) -> tuple[Time, ...]:
+        """The clock as the step read it, if it is one that does."""
+        return (self._shown(line.now),) if line.action in CLOCKED else ()
+
+    def _shown(self, now: Time) -> Time:
+        """The clock as it was read, after all that was read before, and not in the future."""
+        if not self.clock <= now <= self._ns:
+            why = f"the clock showed {now} ns, after {self.clock} ns, in a line that was written at {self._ns} ns"
+            raise Divergence(RAFT, "clocks do not go back, nor ahead", why)
+        self.clock = now
+        return now
 
     def _client_request(self, line: Step) -> None:
         for index, payload in line.entries:
@@ -290,6 +283,29 @@ class ServerReplay:
             value = self.payloads.name(self.spec.log, self.spec.current_term, payload)
             self._take("client_request", value)
             self.proposed[index] = value
+
+    def _change_configuration(self, line: Step) -> None:
+        if [index for index, _ in line.entries] != [self.spec.log.length + 1]:
+            why = f"{len(line.entries)} entries are appended to a log of {self.spec.log.length} entries: {line.entries}"
+            raise Divergence(RAFT, "a configuration is one entry, at the end of the log", why[:400])
+        ((_, payload),) = line.entries
+        try:
+            configuration = decoded_configuration(payload)
+        except Malformed as malformed:
+            raise Divergence(RAFT, "configurations are those of the format", str(malformed)) from malformed
+        value = self.payloads.name(self.spec.log, self.spec.current_term, payload)
+        self._take("change_configuration", configuration, value)
+
+    def _snapshot(self, line: Step) -> None:
+        if line.action == "take_snapshot":
+            self._take(line.action, line.index)
+        else:
+            self._take(line.action)
+            self.applied_before = self.spec.last_applied
+            if self.spec.last_applied != line.index:
+                why = f"a snapshot of index {line.index} was restored, the disk's is of {self.spec.last_applied}"
+                raise Divergence(RAFT, "the newest snapshot is restored", why)
+        self.observer.snapshot(self, line)
 
     def _apply(self, line: Step) -> None:
         self.applied_before = self.spec.last_applied
@@ -335,7 +351,7 @@ class ServerReplay:
             raise Divergence(
                 PROVENANCE, "what is received was sent", f"{line.action} does not say which message it handles"
             )
-        message, frame = found
+        message, frame, clock = found
         if message.dest != self.node:
             why = f"{line.message} was sent to {message.dest} and received by {self.node}"
             raise Divergence(PROVENANCE, "a message reaches its destination only", why, [f"  {message}"[:400]])
@@ -345,22 +361,47 @@ class ServerReplay:
         if line.action not in ("update_term", handler(message)):
             why = f"{line.action} handled {line.message}, which is for {handler(message)}"
             raise Divergence(PROVENANCE, "a message is handled as what it is", why, [f"  {message}"[:400]])
+        if line.action in CLOCKED and line.now < clock:
+            why = f"{line.message} was received at {line.now} ns, when its sender's clock had shown {clock} ns"
+            raise Divergence(PROVENANCE, "a message is not received before it was sent", why)
         return message
 
+    def _evidence(self, line: Step) -> LeaseEnded:
+        """That the process which led the current term has ended, or lost its role, before this line was written."""
+        term = self.spec.current_term
+        end = self.network.leadership_end(line.peer, term)
+        if end is None or end.incarnation > line.incarnation or end.ns > self._ns:
+            led = "did not lead it" if end is None else f"led it until {end.ns} ns in incarnation {end.incarnation}"
+            why = f"the leader of term {term} is said to have ended with {line.peer}'s incarnation {line.incarnation}"
+            raise Divergence(PROVENANCE, TRUE_EVIDENCE, f"{why} at {self._ns} ns; {line.peer} {led}")
+        return LeaseEnded(term, line.peer, self.node)
+
     def _send(self, line: Send) -> None:
-        fields, arguments = line.message, send_arguments(line)
+        arguments = send_arguments(line)
+        if line.action == "handle_pre_vote_request":
+            self._deliver(line, self._pre_vote(line))
+            return
         if arguments is None:
             raise Divergence(RAFT, "steps have names", f"{line.action} is not an action of the spec that sends")
         if None in arguments:
-            raise Divergence(RAFT, f"{line.action} sends the spec's message", f"a field is missing: {fields}")
-        outcome = self.actions[line.action](self.constants, self.node, self.spec, *arguments)
-        if outcome is None:
-            raise self._not_enabled(line.action, arguments)
-        (message,) = outcome.sent
-        expected = recorded_fields(message, self.spec.log)
+            raise Divergence(RAFT, f"{line.action} sends the spec's message", f"a field is missing: {line.message}")
+        (message,) = self._outcome(line.action, *arguments).sent
+        self._deliver(line, message)
+
+    def _pre_vote(self, line: Send) -> Message:
+        """The answer to a pre-vote request, which the step that handled the request has sent in the spec."""
+        for message in self._pre_votes:
+            if message.dest == line.to and recorded_fields(message, self.spec.log).items() <= line.message.items():
+                return message
+        why = f"{line.id} answers no pre-vote request of {line.to} as the spec does: {line.message}"
+        raise Divergence(RAFT, f"{line.action} sends the spec's message", why)
+
+    def _deliver(self, line: Send, message: Message) -> None:
+        """Compare a message with what was recorded of it, and let it be received."""
+        fields, expected = line.message, recorded_fields(message, self.spec.log)
         if not expected.items() <= fields.items():
             why = f"{line.id} is not the message that the spec sends"
             raise Divergence(RAFT, f"{line.action} sends the spec's message", why, mapping_diff(expected, fields))
         if not line.id.startswith(self.prefix):
             raise Divergence(PROVENANCE, "message ids name their sender", f"{line.id} was sent by {self.prefix[:-1]}")
-        self.network.send(line.id, message, line.frame)
+        self.network.send(line.id, message, line.frame, self.clock)

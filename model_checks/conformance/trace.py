@@ -9,7 +9,7 @@ and line number.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,20 @@ def trace_files(directory: Path) -> dict[str, list[TraceFile]]:
     for files in found.values():
         files.sort(key=lambda file: file.incarnation)
     return found
+
+
+def reconfigurations(files: Iterable[TraceFile]) -> Iterator[Step]:
+    """The membership changes in trace files: one look at all bytes, which decodes no other line."""
+    for file in files:
+        with file.path.open("rb") as stream:
+            for text in stream:
+                if b'"change_configuration"' in text and text.endswith(b"\n"):
+                    try:
+                        line = _decode(text)
+                    except (msgspec.MsgspecError, UnicodeDecodeError):
+                        continue  # the replay reports it, with its place
+                    if isinstance(line, Step) and line.action == "change_configuration":
+                        yield line
 
 
 class Reader:
