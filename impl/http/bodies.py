@@ -1,0 +1,361 @@
+"""What clients send as JSON, read into commands: registrations, sessions, transactions.
+
+Names of fields have no case, as in Go; unknown ones are ignored; `null` is what a missing field is. What has the wrong
+type is refused with its name (400), what Consul's servers refuse, with their text (500). Source: Consul, "Catalog",
+"Session" and "Transaction" HTTP APIs.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from impl.agent.config import ConfigError, parse_duration
+from impl.catalog.commands import Deregister, Register
+from impl.catalog.rows import BEHAVIORS, CRITICAL, RELEASE, SERF_HEALTH, STATUSES, Check, Node, Service, ServiceAddress
+from impl.catalog.rows import Session as SessionRow
+from impl.catalog.transactions import (
+    KV_READS,
+    KV_WRITES,
+    VERBS,
+    CheckOperation,
+    KvOperation,
+    NodeOperation,
+    Operation,
+    ServiceOperation,
+)
+from impl.http.request import HttpError
+from impl.runtime.interfaces import NANOSECONDS
+
+T = TypeVar("T")
+
+TTL_SECONDS_MIN: Final = 10
+TTL_SECONDS_MAX: Final = 86_400
+LOCK_DELAY_DEFAULT_NS: Final = 15 * NANOSECONDS
+SMALL_LOCK_DELAY: Final = 1000
+"""A smaller number was meant as seconds."""
+OPERATIONS_MAX: Final = 128
+"""Of a transaction."""
+
+
+class Fields:
+    """A JSON object whose names have no case. `where` names it in errors."""
+
+    def __init__(self, document: Any, where: str = "") -> None:
+        """Raises HttpError: it is not an object."""
+        if not isinstance(document, dict):
+            raise _refused(where or "the body", "an object", document)
+        self._values = {name.lower(): value for name, value in document.items()}
+        self._where = where
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self._values
+
+    def raw(self, name: str) -> Any:
+        """The value as it is; None if it is missing."""
+        return self._values.get(name.lower())
+
+    def text(self, name: str, default: str = "") -> str:
+        """A string."""
+        return self._typed(name, default, str, "a string")
+
+    def number(self, name: str, default: int = 0) -> int:
+        """An integer of 64 bits."""
+        value = self.raw(name)
+        if isinstance(value, bool):
+            raise _refused(self._named(name), "a number", value)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            raise _refused(self._named(name), "a 64-bit number", value)
+        return value if isinstance(value, int) else self._typed(name, default, int, "a number")
+
+    def unsigned(self, name: str) -> int:
+        """An index or flags: an integer of [0, 2^64)."""
+        value = self.number(name)
+        if not 0 <= value < 1 << 64:
+            raise _refused(self._named(name), "an unsigned 64-bit number", value)
+        return value
+
+    def truth(self, name: str) -> bool:
+        """A boolean."""
+        return self._typed(name, False, bool, "a boolean")
+
+    def object(self, name: str) -> Fields | None:
+        """An object; None if it is missing."""
+        value = self.raw(name)
+        return None if value is None else Fields(value, self._named(name))
+
+    def strings(self, name: str) -> tuple[str, ...]:
+        """A list of strings."""
+        values = self._typed(name, [], list, "a list")
+        for value in values:
+            if not isinstance(value, str):
+                raise _refused(self._named(name), "a list of strings", value)
+        return tuple(values)
+
+    def objects(self, name: str) -> list[Fields]:
+        """A list of objects."""
+        return [Fields(value, self._named(name)) for value in self._typed(name, [], list, "a list")]
+
+    def named_objects(self, name: str) -> dict[str, Fields]:
+        """A map from strings to objects; its keys are the user's own."""
+        values = self._typed(name, {}, dict, "an object")
+        return {key: Fields(value, f"{self._named(name)}.{key}") for key, value in values.items()}
+
+    def mapping(self, name: str) -> dict[str, str]:
+        """A map from strings to strings, sorted, since it will stand in the log."""
+        values = self._typed(name, {}, dict, "an object")
+        for value in values.values():
+            if not isinstance(value, str):
+                raise _refused(self._named(name), "an object of strings", value)
+        return dict(sorted(values.items()))
+
+    def _typed(self, name: str, default: T, kind: type[T], called: str) -> T:
+        value = self.raw(name)
+        if value is None:
+            return default
+        if not isinstance(value, kind):
+            raise _refused(self._named(name), called, value)
+        return value
+
+    def _named(self, name: str) -> str:
+        return f"{self._where}.{name}" if self._where else name
+
+
+def _refused(name: str, wanted: str, found: Any) -> HttpError:
+    return HttpError(400, f"Request decode failed: {name} must be {wanted}, not {json_type(found)}")
+
+
+def json_type(value: Any) -> str:
+    """What JSON calls the type of a value."""
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), "a number")
+
+
+def read_json(body: bytes) -> Any:
+    """The document in a body. Raises HttpError: 400, with the position."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HttpError(400, f"Request decode failed: {error}") from None
+
+
+# ------------------------------------------------------------------------------------------------------------- registry
+
+
+def registration(body: bytes, datacenter: str) -> Register:
+    """The command of `PUT /v1/catalog/register`. Raises HttpError."""
+    fields = Fields(read_json(body))
+    skip = fields.truth("SkipNodeUpdate")
+    node = _node(fields, datacenter)
+    if not node.node:
+        raise HttpError(500, "Must provide node")
+    if not node.address and not skip:
+        raise HttpError(500, "Must provide address if SkipNodeUpdate is not set")
+    service = fields.object("Service")
+    single = fields.object("Check")
+    checks = [*fields.objects("Checks"), *([single] if single is not None else [])]
+    return Register(
+        node,
+        None if service is None else _service(service, node.node),
+        tuple(_check(check, node.node) for check in checks),
+        skip,
+    )
+
+
+def deregistration(body: bytes) -> Deregister:
+    """The command of `PUT /v1/catalog/deregister`. Raises HttpError."""
+    fields = Fields(read_json(body))
+    if not fields.text("Node"):
+        raise HttpError(500, "Must provide node")
+    return Deregister(fields.text("Node"), fields.text("ServiceID"), fields.text("CheckID"))
+
+
+def _node(fields: Fields, datacenter: str) -> Node:
+    node_id = fields.text("ID")
+    if node_id:
+        try:
+            UUID(node_id)
+        except ValueError:
+            raise HttpError(500, f"Bad node ID: uuid string is wrong: {node_id}") from None
+    return Node(
+        fields.text("Node"),
+        fields.text("Address"),
+        node_id.lower(),
+        fields.text("Datacenter") or datacenter,
+        fields.mapping("TaggedAddresses"),
+        fields.mapping("NodeMeta") or fields.mapping("Meta"),
+        modify_index=fields.unsigned("ModifyIndex"),
+    )
+
+
+def _service(fields: Fields, node: str) -> Service:
+    identity, name = fields.text("ID"), fields.text("Service")
+    if identity and not name:
+        raise HttpError(500, "Must provide service name with ID")
+    if not name:
+        raise HttpError(500, "Must provide service name")
+    if fields.text("Address") in ("0.0.0.0", "::", "[::]"):
+        raise HttpError(500, "Invalid service address")
+    weights = fields.object("Weights")
+    tagged = {
+        label: ServiceAddress(address.text("Address"), address.number("Port"))
+        for label, address in sorted(fields.named_objects("TaggedAddresses").items())
+    }
+    return Service(
+        node,
+        identity or name,
+        name,
+        fields.text("Kind"),
+        fields.strings("Tags"),
+        fields.text("Address"),
+        fields.number("Port"),
+        tagged,
+        fields.mapping("Meta"),
+        (1, 1) if weights is None else (weights.number("Passing", 1), weights.number("Warning", 1)),
+        fields.truth("EnableTagOverride"),
+        modify_index=fields.unsigned("ModifyIndex"),
+    )
+
+
+def _check(fields: Fields, node: str) -> Check:
+    status = fields.text("Status") or CRITICAL
+    if status not in STATUSES:
+        raise HttpError(400, f"Request decode failed: Status must be one of {', '.join(STATUSES)}, not {status!r}")
+    definition = fields.object("Definition")
+    return Check(
+        fields.text("Node") or node,
+        fields.text("CheckID") or fields.text("Name"),
+        fields.text("Name"),
+        status,
+        fields.text("Notes"),
+        fields.text("Output"),
+        fields.text("ServiceID"),
+        fields.text("ServiceName"),
+        fields.strings("ServiceTags"),
+        fields.text("Type"),
+        fields.text("Interval") or (definition.text("Interval") if definition is not None else ""),
+        fields.text("Timeout") or (definition.text("Timeout") if definition is not None else ""),
+        modify_index=fields.unsigned("ModifyIndex"),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- sessions
+
+
+def session(body: bytes, node: str) -> SessionRow:
+    """The session that `PUT /v1/session/create` asks for, on `node` unless it says otherwise. Raises HttpError.
+
+    Its id is empty: whoever proposes it draws one.
+    """
+    fields = Fields(read_json(body) if body.strip() else {})
+    behavior = fields.text("Behavior") or RELEASE
+    if behavior not in BEHAVIORS:
+        raise HttpError(500, f"Invalid Behavior setting '{behavior}'")
+    named = "NodeChecks" if "NodeChecks" in fields else "Checks"
+    checks = fields.strings(named) if named in fields else (SERF_HEALTH,)
+    pairs = tuple((each.text("ID"), each.text("Namespace")) for each in fields.objects("ServiceChecks"))
+    return SessionRow(
+        "",
+        fields.text("Node") or node,
+        fields.text("Name"),
+        _lock_delay(fields.raw("LockDelay")),
+        behavior,
+        _ttl(fields.text("TTL")),
+        checks,
+        pairs,
+    )
+
+
+def _lock_delay(value: Any) -> int:
+    """Nanoseconds. A small number was meant as seconds."""
+    match value:
+        case None:
+            return LOCK_DELAY_DEFAULT_NS
+        case str():
+            delay = _duration(value, lambda why: HttpError(400, f"Request decode failed: {why}"))
+        case bool():
+            raise _refused("LockDelay", "a duration", value)
+        case int() | float():
+            delay = int(value)
+        case _:
+            raise _refused("LockDelay", "a duration", value)
+    return max(delay * NANOSECONDS if delay < SMALL_LOCK_DELAY else delay, 0)
+
+
+def _ttl(text: str) -> str:
+    if not text:
+        return ""
+    ttl = _duration(text, lambda why: HttpError(500, f"Session TTL '{text}' invalid: {why}"))
+    if ttl and not TTL_SECONDS_MIN * NANOSECONDS <= ttl <= TTL_SECONDS_MAX * NANOSECONDS:
+        raise HttpError(500, f"Invalid Session TTL '{ttl}', must be between [10s=24h0m0s]")
+    return text
+
+
+def _duration(text: str, refused: Callable[[str], HttpError]) -> int:
+    try:
+        return round(parse_duration(text) * NANOSECONDS)
+    except ConfigError as error:
+        raise refused(str(error)) from None
+
+
+# --------------------------------------------------------------------------------------------------------- transactions
+
+
+def operations(body: bytes, datacenter: str, value_size_max: int) -> tuple[Operation, ...]:
+    """The operations of `PUT /v1/txn`. Raises HttpError."""
+    document = read_json(body)
+    if not isinstance(document, list):
+        raise HttpError(400, f"Failed to parse body: it must be a list of operations, not {json_type(document)}")
+    if len(document) > OPERATIONS_MAX:
+        count = f"({len(document)} > {OPERATIONS_MAX})"
+        raise HttpError(413, f"Transaction contains too many operations {count}")
+    return tuple(
+        _operation(Fields(each, f"operation {position}"), datacenter, value_size_max)
+        for position, each in enumerate(document)
+    )
+
+
+def _operation(fields: Fields, datacenter: str, value_size_max: int) -> Operation:
+    if (kv := fields.object("KV")) is not None:
+        return _kv_operation(kv, value_size_max)
+    if (asked := fields.object("Node")) is not None:
+        return NodeOperation(_verb(asked), _node(_within(asked, "Node"), datacenter))
+    if (asked := fields.object("Service")) is not None:
+        return ServiceOperation(_verb(asked), _service(_within(asked, "Service"), asked.text("Node")))
+    if (asked := fields.object("Check")) is not None:
+        return CheckOperation(_verb(asked), _check(_within(asked, "Check"), asked.text("Node")))
+    raise HttpError(400, "Failed to parse body: an operation has one of KV, Node, Service and Check")
+
+
+def _within(fields: Fields, name: str) -> Fields:
+    found = fields.object(name)
+    return found if found is not None else Fields({}, name)
+
+
+def _verb(fields: Fields) -> str:
+    verb = fields.text("Verb")
+    if verb not in VERBS:
+        raise HttpError(400, f"Failed to parse body: Verb must be one of {', '.join(VERBS)}, not {verb!r}")
+    return verb
+
+
+def _kv_operation(fields: Fields, value_size_max: int) -> KvOperation:
+    verb, key = fields.text("Verb"), fields.text("Key")
+    if verb not in (*KV_WRITES, *KV_READS):
+        verbs = ", ".join((*KV_WRITES, *KV_READS))
+        raise HttpError(400, f"Failed to parse body: Verb must be one of {verbs}, not {verb!r}")
+    try:
+        value = b64decode(fields.text("Value"), validate=True)
+    except binascii.Error as error:
+        raise HttpError(400, f"Failed to parse body: failed to decode value: {error}") from None
+    if len(value) > value_size_max:
+        size = f"({len(value)} > {value_size_max} bytes)"
+        raise HttpError(413, f'Value for key "{key}" is too large {size}')
+    return KvOperation(verb, key, value, fields.unsigned("Flags"), fields.unsigned("Index"), fields.text("Session"))

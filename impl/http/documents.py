@@ -1,0 +1,184 @@
+"""The registry's rows as JSON documents: Go's field names, in Go's order, with the empty values that Consul shows.
+
+Lists and maps that Consul's HTTP API makes empty are `[]` and `{}` here, what it leaves `null` is null. Source: Consul,
+"Catalog", "Health", "Session" and "Transaction" HTTP APIs. What belongs to the mesh is there, and empty.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+from impl.catalog.registry_queries import Instance
+from impl.catalog.rows import Check, Node, Service, Session
+from impl.catalog.tables import KvEntry
+from impl.catalog.transactions import Outcome, RowResult
+
+Document = dict[str, Any]
+
+_PROXY = {"Mode": "", "MeshGateway": {}, "Expose": {}}
+
+
+def node_document(node: Node) -> Document:
+    """An element of `/v1/catalog/nodes`."""
+    return {
+        "ID": node.id,
+        "Node": node.node,
+        "Address": node.address,
+        "Datacenter": node.datacenter,
+        "TaggedAddresses": node.tagged_addresses or None,
+        "Meta": node.meta or None,
+        "CreateIndex": node.create_index,
+        "ModifyIndex": node.modify_index,
+    }
+
+
+def service_document(service: Service) -> Document:
+    """An instance as the health API and `/v1/catalog/node` show it."""
+    document: Document = {"Kind": service.kind} if service.kind else {}
+    document |= {
+        "ID": service.id,
+        "Service": service.service,
+        "Tags": list(service.tags),
+        "Address": service.address,
+    }
+    if service.tagged_addresses:
+        document["TaggedAddresses"] = _tagged(service)
+    document |= {
+        "Meta": service.meta or None,
+        "Port": service.port,
+        "Weights": {"Passing": service.weights[0], "Warning": service.weights[1]},
+        "EnableTagOverride": service.enable_tag_override,
+        "Proxy": _PROXY,
+        "Connect": {},
+        "PeerName": "",
+        "CreateIndex": service.create_index,
+        "ModifyIndex": service.modify_index,
+    }
+    return document
+
+
+def instance_document(instance: Instance) -> Document:
+    """An element of `/v1/catalog/service/NAME`: an instance beside its node."""
+    node, service = instance.node, instance.service
+    return {
+        "ID": node.id,
+        "Node": node.node,
+        "Address": node.address,
+        "Datacenter": node.datacenter,
+        "TaggedAddresses": node.tagged_addresses or None,
+        "NodeMeta": node.meta or None,
+        "ServiceKind": service.kind,
+        "ServiceID": service.id,
+        "ServiceName": service.service,
+        "ServiceTags": list(service.tags),
+        "ServiceAddress": service.address,
+        "ServiceTaggedAddresses": _tagged(service),
+        "ServiceWeights": {"Passing": service.weights[0], "Warning": service.weights[1]},
+        "ServiceMeta": service.meta,
+        "ServicePort": service.port,
+        "ServiceSocketPath": "",
+        "ServiceEnableTagOverride": service.enable_tag_override,
+        "ServiceProxy": _PROXY,
+        "ServiceConnect": {},
+        "ServiceLocality": None,
+        "CreateIndex": service.create_index,
+        "ModifyIndex": service.modify_index,
+    }
+
+
+def _tagged(service: Service) -> dict[str, Document]:
+    return {name: {"Address": tagged.address, "Port": tagged.port} for name, tagged in service.tagged_addresses.items()}
+
+
+def check_document(check: Check) -> Document:
+    """A health check."""
+    return {
+        "Node": check.node,
+        "CheckID": check.check_id,
+        "Name": check.name,
+        "Status": check.status,
+        "Notes": check.notes,
+        "Output": check.output,
+        "ServiceID": check.service_id,
+        "ServiceName": check.service_name,
+        "ServiceTags": list(check.service_tags),
+        "Type": check.type,
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "ExposedPort": 0,
+        "Definition": {},
+        "CreateIndex": check.create_index,
+        "ModifyIndex": check.modify_index,
+    }
+
+
+def health_document(instance: Instance) -> Document:
+    """An element of `/v1/health/service/NAME`."""
+    return {
+        "Node": node_document(instance.node),
+        "Service": service_document(instance.service),
+        "Checks": [check_document(check) for check in instance.checks],
+    }
+
+
+def node_services_document(node: Node | None, services: list[Service]) -> Document | None:
+    """`/v1/catalog/node/NAME`: null if there is no such node."""
+    if node is None:
+        return None
+    return {
+        "Node": node_document(node),
+        "Services": {service.id: service_document(service) for service in services},
+    }
+
+
+def session_document(session: Session) -> Document:
+    """An element of the session API's lists."""
+    pairs = [{"ID": check_id, "Namespace": namespace} for check_id, namespace in session.service_checks]
+    return {
+        "ID": session.id,
+        "Name": session.name,
+        "Node": session.node,
+        "LockDelay": session.lock_delay_ns,
+        "Behavior": session.behavior,
+        "TTL": session.ttl,
+        "NodeChecks": list(session.node_checks),
+        "ServiceChecks": pairs or None,
+        "CreateIndex": session.create_index,
+        "ModifyIndex": session.modify_index,
+    }
+
+
+def kv_document(entry: KvEntry) -> Document:
+    """A key as `/v1/kv` and transactions show it: the value in base64, null if it is empty or not shown."""
+    document: Document = {
+        "LockIndex": entry.lock_index,
+        "Key": entry.key,
+        "Flags": entry.flags,
+        "Value": b64encode(entry.value).decode() if entry.value else None,
+    }
+    if entry.session:
+        document["Session"] = entry.session
+    return document | {"CreateIndex": entry.create_index, "ModifyIndex": entry.modify_index}
+
+
+def outcome_document(outcome: Outcome) -> Document:
+    """A transaction's answer: results, or the errors by the position of their operations."""
+    results = [{_NAMES[table]: _row_document(row)} for table, row in outcome.results]
+    errors = [{"OpIndex": error.position, "What": error.what} for error in outcome.errors]
+    return {"Results": None if errors else results, "Errors": errors or None}
+
+
+_NAMES = {"kv": "KV", "node": "Node", "service": "Service", "check": "Check"}
+
+
+def _row_document(row: RowResult) -> Document:
+    match row:
+        case KvEntry():
+            return kv_document(row)
+        case Node():
+            return node_document(row)
+        case Service():
+            return service_document(row)
+        case Check():
+            return check_document(row)

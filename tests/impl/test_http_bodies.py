@@ -1,0 +1,265 @@
+"""What clients send as JSON becomes the commands that Consul would make of it, or is refused with its text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from impl.catalog.commands import Deregister, Register
+from impl.catalog.registry_queries import Instance
+from impl.catalog.rows import Check, Node, Service, ServiceAddress, Session
+from impl.catalog.tables import KvEntry
+from impl.catalog.transactions import KvOperation, NodeOperation, OperationError, Outcome, ServiceOperation
+from impl.http import bodies, documents
+from impl.http.request import HttpError
+
+UUID = "40e4a748-2192-161a-0510-9bf59fe950b5"
+
+
+def register(document: Any) -> Register:
+    return bodies.registration(json.dumps(document).encode(), "dc1")
+
+
+def refused(call: Any) -> tuple[int, str]:
+    with pytest.raises(HttpError) as raised:
+        call()
+    return raised.value.status, raised.value.text
+
+
+def test_names_have_no_case_and_what_is_unknown_is_ignored() -> None:
+    command = register({"node": "n1", "ADDRESS": "10.0.0.1", "Nonsense": 1, "Service": None})
+    assert command == Register(Node("n1", "10.0.0.1", datacenter="dc1"))
+
+
+def test_an_instance_is_called_as_its_service_unless_it_has_an_id() -> None:
+    document = {
+        "Node": "n1",
+        "Address": "1",
+        "ID": UUID.upper(),
+        "NodeMeta": {"b": "2", "a": "1"},
+        "Service": {
+            "Service": "web",
+            "Tags": ["v1"],
+            "Port": 80,
+            "Weights": {"Passing": 10},
+            "TaggedAddresses": {"lan": {"Address": "10.0.0.2", "Port": 81}},
+        },
+        "Check": {"Name": "alive", "Status": "passing"},
+        "Checks": [{"CheckID": "c", "ServiceID": "web"}],
+        "SkipNodeUpdate": True,
+    }
+    node = Node("n1", "1", UUID, "dc1", {}, {"a": "1", "b": "2"})
+    web = Service("n1", "web", "web", "", ("v1",), "", 80, {"lan": ServiceAddress("10.0.0.2", 81)}, {}, weights=(10, 1))
+    checks = (Check("n1", "c", service_id="web"), Check("n1", "alive", "alive", "passing"))
+    assert register(document) == Register(node, web, checks, True)
+    assert list(register(document).node.meta) == ["a", "b"]
+
+
+REFUSED_REGISTRATIONS: tuple[tuple[Any, int, str], ...] = (
+    ({}, 500, "Must provide node"),
+    ({"Node": "n"}, 500, "Must provide address if SkipNodeUpdate is not set"),
+    ({"Node": "n", "Address": "1", "ID": "x"}, 500, "Bad node ID"),
+    ({"Node": "n", "Address": "1", "Service": {"ID": "x"}}, 500, "Must provide service name with ID"),
+    ({"Node": "n", "Address": "1", "Service": {"Service": "x", "Address": "0.0.0.0"}}, 500, "Invalid service address"),
+    (
+        {"Node": "n", "Address": "1", "Service": {"Service": "x", "Port": "80"}},
+        400,
+        "Service.Port must be a number, not a",
+    ),
+    ({"Node": "n", "Address": "1", "Service": {"Service": "x", "Port": True}}, 400, "must be a number, not a boolean"),
+    ({"Node": "n", "Address": "1", "Service": {"Service": "x", "Tags": [1]}}, 400, "a list of strings, not a number"),
+    ({"Node": "n", "Address": "1", "NodeMeta": {"a": None}}, 400, "an object of strings, not null"),
+    ({"Node": "n", "Address": "1", "Checks": [{"Name": "c", "Status": "bad"}]}, 400, "Status must be one of passing"),
+    ({"Node": "n", "Address": "1", "Service": {"Service": "x", "TaggedAddresses": []}}, 400, "must be an object"),
+    ({"Node": "n", "Address": "1", "Service": {"Service": "x", "Port": 1e30}}, 400, "must be a 64-bit number"),
+    ([], 400, "the body must be an object, not a list"),
+)
+
+
+@pytest.mark.parametrize(("document", "status", "text"), REFUSED_REGISTRATIONS)
+def test_a_registration_is_refused_as_consul_refuses_it(document: Any, status: int, text: str) -> None:
+    found = refused(lambda: register(document))
+    assert found[0] == status and text in found[1]
+
+
+def test_bad_json_is_refused_with_its_position() -> None:
+    assert refused(lambda: bodies.registration(b'{"Node": }', "dc1")) == (
+        400,
+        "Request decode failed: JSON is malformed: invalid character (byte 9)",
+    )
+    assert refused(lambda: bodies.deregistration(b"\xff"))[0] == 400
+
+
+def test_a_deregistration_names_at_least_a_node() -> None:
+    assert bodies.deregistration(b'{"Node": "n", "ServiceID": "s"}') == Deregister("n", "s")
+    assert refused(lambda: bodies.deregistration(b"{}")) == (500, "Must provide node")
+
+
+def session(document: Any) -> Session:
+    return bodies.session(json.dumps(document).encode(), "me")
+
+
+def test_a_session_depends_on_its_nodes_agent_unless_it_says_otherwise() -> None:
+    assert bodies.session(b"", "me") == Session("", "me", node_checks=("serfHealth",))
+    assert session({"NodeChecks": []}).checks == ()
+    assert session({"Checks": ["a"]}).checks == ("a",)
+    assert session({"ServiceChecks": [{"ID": "s", "Namespace": ""}]}).checks == ("serfHealth", "s")
+
+
+@pytest.mark.parametrize(
+    ("given", "nanoseconds"),
+    [("5s", 5_000_000_000), (5, 5_000_000_000), (0, 0), ("0s", 0), (2_000_000_000, 2_000_000_000), (-1, 0)],
+)
+def test_a_small_lock_delay_means_seconds(given: Any, nanoseconds: int) -> None:
+    assert session({"LockDelay": given}).lock_delay_ns == nanoseconds
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "text"),
+    [
+        ({"TTL": "1s"}, 500, "Invalid Session TTL '1000000000', must be between [10s=24h0m0s]"),
+        ({"TTL": "25h"}, 500, "must be between [10s=24h0m0s]"),
+        ({"TTL": "soon"}, 500, "Session TTL 'soon' invalid"),
+        ({"Behavior": "keep"}, 500, "Invalid Behavior setting 'keep'"),
+        ({"LockDelay": []}, 400, "LockDelay must be a duration, not a list"),
+        ({"LockDelay": "later"}, 400, "Request decode failed"),
+    ],
+)
+def test_a_session_is_refused_as_consul_refuses_it(document: Any, status: int, text: str) -> None:
+    found = refused(lambda: session(document))
+    assert found[0] == status and text in found[1]
+
+
+def operations(document: Any) -> Any:
+    return bodies.operations(json.dumps(document).encode(), "dc1", 10)
+
+
+def test_operations_of_every_kind() -> None:
+    document = [
+        {"KV": {"Verb": "set", "Key": "k", "Value": "dg==", "Flags": 1}},
+        {"Node": {"Verb": "get", "Node": {"Node": "n"}}},
+        {"Service": {"Verb": "delete-cas", "Node": "n", "Service": {"Service": "web", "ModifyIndex": 3}}},
+    ]
+    assert operations(document) == (
+        KvOperation("set", "k", b"v", 1),
+        NodeOperation("get", Node("n", "", datacenter="dc1")),
+        ServiceOperation("delete-cas", Service("n", "web", "web", modify_index=3)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "text"),
+    [
+        ({}, 400, "it must be a list of operations, not an object"),
+        ([{}], 400, "an operation has one of KV, Node, Service and Check"),
+        ([{"KV": {"Verb": "grab", "Key": "k"}}], 400, "Verb must be one of set"),
+        ([{"Node": {"Verb": "lock"}}], 400, "Verb must be one of get"),
+        ([{"KV": {"Verb": "set", "Key": "k", "Value": "?"}}], 400, "failed to decode value"),
+        (
+            [{"KV": {"Verb": "set", "Key": "k", "Value": "a" * 20}}],
+            413,
+            'Value for key "k" is too large (15 > 10 bytes)',
+        ),
+        ([{"KV": {"Verb": "set", "Key": "k", "Flags": -1}}], 400, "an unsigned 64-bit number"),
+        ([{}] * 129, 413, "Transaction contains too many operations (129 > 128)"),
+    ],
+)
+def test_a_transaction_is_refused_as_consul_refuses_it(document: Any, status: int, text: str) -> None:
+    found = refused(lambda: operations(document))
+    assert found[0] == status and text in found[1]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=3) | st.floats(allow_nan=False),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["Node", "Address", "Service", "Checks", "KV", "Verb", "Tags", "TaggedAddresses", "Weights"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(JSON)
+def test_any_document_is_read_or_refused(document: Any) -> None:
+    body = json.dumps(document).encode()
+    for read in (
+        lambda: bodies.registration(body, "dc1"),
+        lambda: bodies.deregistration(body),
+        lambda: bodies.session(body, "me"),
+        lambda: bodies.operations(body, "dc1", 10),
+    ):
+        try:
+            msgspec.msgpack.encode(read())
+        except HttpError as error:
+            assert error.status in (400, 413, 500) and error.text
+
+
+# ------------------------------------------------------------------------------------------------------------ documents
+
+
+def test_rows_are_shown_with_gos_names_and_empty_values() -> None:
+    node = Node("n1", "1", meta={"a": "b"}, create_index=3, modify_index=4)
+    web = Service("n1", "w", "web", tags=("v1",), port=80)
+    assert documents.node_document(node)["TaggedAddresses"] is None
+    assert list(documents.node_document(node)) == [
+        "ID", "Node", "Address", "Datacenter", "TaggedAddresses", "Meta", "CreateIndex", "ModifyIndex",
+    ]  # fmt: skip
+    health = documents.health_document(Instance(node, web))
+    assert health["Checks"] == [] and health["Service"]["Weights"] == {"Passing": 1, "Warning": 1}
+    assert "TaggedAddresses" not in health["Service"] and "Kind" not in health["Service"]
+    flat = documents.instance_document(Instance(node, web))
+    assert (flat["ServicePort"], flat["ServiceMeta"], flat["NodeMeta"]) == (80, {}, {"a": "b"})
+    assert documents.node_services_document(None, []) is None
+
+
+def test_a_key_is_shown_with_its_holder_only_while_it_is_held() -> None:
+    entry = KvEntry("k", 0, b"", 1, 2, 3, "s")
+    assert documents.kv_document(entry)["Session"] == "s" and documents.kv_document(entry)["Value"] is None
+    assert "Session" not in documents.kv_document(msgspec.structs.replace(entry, session=""))
+
+
+def test_an_outcome_has_results_or_errors() -> None:
+    assert documents.outcome_document(Outcome([("kv", KvEntry("k", 0, b"v", 1, 1))], [])) == {
+        "Results": [{"KV": documents.kv_document(KvEntry("k", 0, b"v", 1, 1))}],
+        "Errors": None,
+    }
+    assert documents.outcome_document(Outcome([], [OperationError(2, "no")])) == {
+        "Results": None,
+        "Errors": [{"OpIndex": 2, "What": "no"}],
+    }
+
+
+MUTANTS = (
+    (bodies, "SMALL_LOCK_DELAY", 0, lambda: test_a_small_lock_delay_means_seconds(5, 5_000_000_000)),
+    (bodies, "TTL_SECONDS_MIN", 0, lambda: test_a_session_is_refused_as_consul_refuses_it({"TTL": "1s"}, 500, "")),
+    (documents, "_tagged", lambda service: None, lambda: documents_show_tagged_addresses()),
+)
+
+
+def documents_show_tagged_addresses() -> None:
+    web = Service("n1", "w", "web", tagged_addresses={"lan": ServiceAddress("1", 2)})
+    assert documents.service_document(web)["TaggedAddresses"] == {"lan": {"Address": "1", "Port": 2}}
+
+
+def test_tagged_addresses_are_shown() -> None:
+    documents_show_tagged_addresses()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant[1])
+def test_a_mutant_contradicts_its_sentence(monkeypatch: pytest.MonkeyPatch, mutant: Any) -> None:
+    module, name, broken, sentence = mutant
+    monkeypatch.setattr(module, name, broken)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        sentence()
