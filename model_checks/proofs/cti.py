@@ -16,7 +16,7 @@ from typing import Any, Final
 import z3
 
 from model_checks.proofs.algebra import Arity, Signature, Sort, System
-from model_checks.proofs.finite import SIZES, FiniteProblem, Sizes, Tables, finite_problem, known
+from model_checks.proofs.finite import SIZES, FiniteAlgebra, FiniteProblem, Sizes, Tables, finite_problem, known
 from model_checks.proofs.obligations import Kind, Obligation
 
 PREFIXES: Final[Mapping[Sort, str]] = {
@@ -28,6 +28,9 @@ PREFIXES: Final[Mapping[Sort, str]] = {
     Sort.CONFIGURATION: "c",
     Sort.ROUND: "h",
     Sort.TIME: "at ",
+    Sort.REQUEST: "request",
+    Sort.CALL: "call",
+    Sort.ENTRY: "entry",
     Sort.TERM: "t",
     Sort.INDEX: "",
     Sort.BOOL: "",
@@ -68,6 +71,11 @@ def was_applied(state: State, n: Any, i: Any) -> bool:
     return any(true for (x, j, _), true in state["applied"].items() if (x, j) == (n, i))
 
 
+def has_phase(phase: str) -> Callable[..., bool]:
+    """The call is in that phase, or has that answer."""
+    return lambda state, c: bool(state[phase][(c,)])
+
+
 def has_snapshot(state: State, n: Any) -> bool:
     """`n` has a snapshot."""
     return bool(state["snapshot_index"][(n,)])
@@ -93,6 +101,17 @@ MEANT: Final[Mapping[str, Callable[..., bool]]] = {
     "commit_length": lambda state, t, i: bool(state["committed"][(t, i)]),
     "snapshot_certificate_term": has_snapshot,
     "snapshot_certificate_index": has_snapshot,
+    "asked_at": has_phase("asked"),
+    "answered_before": lambda state, q, c: bool(state["asked"][(q,)]),
+    "target": has_phase("dialling"),
+    "callee": has_phase("calling"),
+    "own_entry": has_phase("appended"),
+    "read_floor": has_phase("confirming"),
+    "seen": has_phase("acknowledged"),
+    "proof": has_phase("acknowledged"),
+    "appender": has_phase("entry"),
+    "position": has_phase("committed"),
+    "token": has_phase("asked"),
     "urged_by": lambda state, n, t: bool(state["urged"][(n, t)]),
 }
 """Where a symbol has a meaning; symbols that are not here have one everywhere."""
@@ -193,10 +212,9 @@ def describe(system: System, obligation: Obligation, finite: FiniteProblem, mode
         shown = ", ".join(f"{name}={word}" for name, word in zip(act.parameters, words, strict=True))
         updates = act.rule(algebra, algebra.symbols(finite.before), *values).updates
         after = valued(algebra.successor_tables(finite.before, updates))
-    quorums = "; ".join(f"q{q} = {', '.join(f'n{n}' for n in sorted(who))}" for q, who in enumerate(algebra.quorums))
     head = [
         f"{obligation.subject}({shown}) does not establish {obligation.goal}",
-        f"  quorums: {quorums}",
+        *quorums_shown(algebra),
         *configurations(finite, model),
         f"    {'':<44} {'before':<8} after",
     ]
@@ -204,10 +222,20 @@ def describe(system: System, obligation: Obligation, finite: FiniteProblem, mode
     return "\n".join([*head, *columns(system.signature, before, after), *told])
 
 
+def quorums_shown(algebra: FiniteAlgebra) -> list[str]:
+    """Who is in which quorum, if the system has quorums."""
+    if "member" not in algebra.system.rigid:
+        return []
+    who = (f"q{q} = {', '.join(f'n{n}' for n in sorted(members))}" for q, members in enumerate(algebra.quorums))
+    return [f"  quorums: {'; '.join(who)}"]
+
+
 SHOWN: Final[Mapping[Sort, tuple[str, str]]] = {
     Sort.MESSAGE: ("messages", "sent"),
     Sort.READ: ("reads", "read_begun"),
     Sort.ROUND: ("rounds", "round_begun"),
+    Sort.CALL: ("calls", "made"),
+    Sort.REQUEST: ("requests", "asked"),
 }
 """Sorts of immutable values, what they are called, and which of them exist in a state."""
 

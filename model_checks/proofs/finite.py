@@ -43,6 +43,9 @@ class Sizes:
     """The servers of each configuration, if the system has configurations (the same servers may be named twice)."""
     rounds: int = 2
     times: int = 3
+    requests: int = 2
+    calls: int = 3
+    entries: int = 2
 
     def __str__(self) -> str:
         return (
@@ -106,6 +109,9 @@ class FiniteAlgebra:
             Sort.CONFIGURATION: range(len(sizes.configurations)),
             Sort.ROUND: range(sizes.rounds),
             Sort.TIME: range(sizes.times),
+            Sort.REQUEST: range(sizes.requests),
+            Sort.CALL: range(sizes.calls),
+            Sort.ENTRY: range(sizes.entries),
             Sort.TERM: range(sizes.terms),
             Sort.INDEX: range(sizes.indexes),
             Sort.BOOL: (False, True),

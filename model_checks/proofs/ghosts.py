@@ -11,12 +11,13 @@ Source: Ongaro 2014, section 5.1. Must not: be needed by the proof of safety, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import z3
 
+from model_checks.proofs import snapshots
 from model_checks.proofs.algebra import Action, Sort, Symbols, System, Transition, Value
 from model_checks.proofs.prover import SMALL_LIMIT, refute
 from model_checks.proofs.signature import HISTORY
@@ -37,6 +38,9 @@ HIDDEN: Final = (frozenset(HISTORY) - {"applied"}) | {
 
 EXCEPTED: Final = frozenset({"send_snapshot"})
 """Sends the identity of the state below the base."""
+
+REAL: Final[Mapping[str, Callable[..., Value]]] = {"send_append": snapshots.holds_slice}
+"""Actions that the model allows more often than a server can take them, with what a server can do."""
 
 NEEDED: Final = (
     *("snapshot_applied", "snapshot_certificate", "log_genesis", "leader_elected", "snapshot_content", "own_disk"),
@@ -91,6 +95,8 @@ def dependences(system: System, act: Action, mutant: str | None = None) -> Itera
     here, there = act.rule(a, s, *arguments), act.rule(a, other, *arguments)
     lemmas = [system.property(name).formula(a, s) for name in NEEDED]
     given = [*a.axioms(), *system.axioms(a), *lemmas, *seen(a, s, other), truth(here.guard)]
+    if act.name in REAL:
+        given.append(REAL[act.name](a, s, *arguments))
     if not independent([*given, z3.Not(truth(there.guard))]):
         yield Dependence(act.name, "guard")
     for name in sorted(set(here.updates) - HIDDEN):

@@ -6,7 +6,9 @@ genesis to the leader's snapshot index, whose entries are history: the identity 
 the snapshot's last entry needs no snapshot; else it replaces its log (Ongaro 2014, sections 5.1 and 5.3). Installing a
 snapshot applies all that it covers.
 
-That nothing really depends on the history below a base is proved apart (`ghosts`).
+That nothing really depends on the history below a base is proved apart (`ghosts`). One action is allowed more than a
+server can do: a leader may send slices that it has forgotten. A message adds possibilities only, and a follower with a
+slow disk is then told all that it could have been told by a leader that forgot nothing.
 
 `last_applied` is the state machine's position: applied one by one, forgotten down to the snapshot by a restart. A
 snapshot has a certificate of a term that the disk knows: the term's record precedes the snapshot's on the same disk.
@@ -70,8 +72,13 @@ def initial(a: Algebra, s: Symbols) -> Value:
 
 
 def _send_append(a: Algebra, s: Symbols, n: Value, m: Value) -> Transition:
-    """The entry before the slice, and all of it, is still there; a request is not a snapshot."""
-    return Transition(a.conj(a.neg(a.rigid.is_snapshot(m)), a.le(s.base(n), a.rigid.prev_index(m))), {})
+    """A request is not a snapshot. (It may show what the leader has forgotten: more than a real leader can send.)"""
+    return Transition(a.neg(a.rigid.is_snapshot(m)), {})
+
+
+def holds_slice(a: Algebra, s: Symbols, n: Value, m: Value) -> Value:
+    """The leader has forgotten neither the slice nor the entry before it: what a real leader sends (`ghosts`)."""
+    return a.le(s.base(n), a.rigid.prev_index(m))
 
 
 def _advance_commit(a: Algebra, s: Symbols, n: Value, i: Value, q: Value) -> Transition:

@@ -87,9 +87,11 @@ class UnboundedAlgebra:
 
     def axioms(self) -> list[Value]:
         """Total orders with a least element, marks are true, quorums intersect (unless the mutant denies it)."""
-        axioms = [*self._ordered(Sort.TERM, self.first_term), *self._ordered(Sort.INDEX, self.genesis)]
+        axioms: list[Value] = [*self._ordered(Sort.TERM, self.first_term), *self._ordered(Sort.INDEX, self.genesis)]
         if any(Sort.TIME in arity.arguments for arity in self._signature.values()):
             axioms.extend(self._ordered(Sort.TIME, None))
+        if "member" not in self._signature:
+            return axioms
         q, p = z3.Consts("q p", SORTS[Sort.QUORUM])
         mark_q, mark_p = self.mark(q), self.mark(p)  # bound to names: a pattern does not keep its terms alive
         axioms.append(z3.ForAll([q], mark_q, patterns=[mark_q]))
