@@ -11,29 +11,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from impl.raft import election, following, leading, reads
-from impl.raft.errors import NotLeader, NotReady, Overloaded
+from impl.raft import election, following, leading, membership, pre_vote, reads, snapshots, timers, transfer
+from impl.raft.configuration import Configuration, Member
+from impl.raft.errors import NotLeader, NotReady, Overloaded, Transferring
 from impl.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     Entry,
+    InstallSnapshotRequest,
     Message,
+    PreVoteRequest,
+    PreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
+    TimeoutNow,
 )
-from impl.raft.ready import Ready, Role, Write
+from impl.raft.ready import Ready, Role, SnapshotMeta, Write
 from impl.raft.server import Received, Server
 from impl.raft.settings import Random, Restored, Settings
 
 
 class Core:
-    """One server of the cluster `voters` (node names, in any order, with `settings.name` among them)."""
+    """One server. `members`: the genesis (names alone will do); `now_ns`: the monotonic clock, as for `advance_clock`.
+
+    The server need not be a member: it follows whoever leads, and campaigns only as a voter.
+    """
 
     def __init__(
-        self, settings: Settings, voters: Sequence[str], restored: Restored, random: Random, *, trace: bool
+        self,
+        settings: Settings,
+        members: Sequence[str | Member],
+        restored: Restored,
+        random: Random,
+        *,
+        trace: bool,
+        now_ns: int = 0,
     ) -> None:
-        self.server = Server(settings, voters, restored, random, trace=trace)
+        self.server = Server(settings, members, restored, random, trace=trace, now_ns=now_ns)
         """The state, for those who look; never to be written from outside."""
+        membership.adopt(self.server)
         self.server.reset_election_timer()
         self._dirty = False
 
@@ -67,6 +83,11 @@ class Core:
         """Index of the last entry in memory."""
         return self.server.log.last_index
 
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration in force: the latest in the log, committed or not."""
+        return self.server.log.configuration
+
     def trace_state(self) -> list[Any]:
         """The state array of a trace line (ARCHITECTURE.md, section 5); at the start, the header's. Needs a trace."""
         return self.server.state()
@@ -77,37 +98,31 @@ class Core:
         server = self.server
         return server.role is not Role.LEADER and server.elapsed + 1 >= server.election_deadline
 
+    def advance_clock(self, now_ns: int) -> None:
+        """The monotonic clock shows `now_ns`: to be told before each batch of inputs, after they were received."""
+        if now_ns > self.server.now_ns:
+            self.server.now_ns = now_ns
+
     def tick(self) -> None:
         """10 ms passed."""
-        server = self.server
-        server.elapsed += 1
-        if server.role is Role.LEADER:
-            self._dirty |= leading.spread_commit_index(server)
-            if server.elapsed >= server.settings.heartbeat_ticks:
-                server.elapsed = 0
-                leading.heartbeat(server)
-                self._dirty = True
-        elif server.elapsed >= server.election_deadline:
-            election.timeout(server, _why_timeout(server))
-            self._dirty = True
-        elif server.role is Role.CANDIDATE and server.elapsed % server.settings.heartbeat_ticks == 0:
-            election.ask_again(server)
+        if timers.tick(self.server):
             self._dirty = True
 
     def step(self, source: str, message: Message, message_id: str = "", frame: int = 0) -> None:
         """A message of `source` arrived; `message_id` and `frame` (its frame's CRC-32) are for the trace.
 
-        A message of a server that is not a voter is dropped. Raises ProtocolViolated: stop the process.
+        An InstallSnapshotRequest is not for here (`snapshot_received`), and dropped. Raises ProtocolViolated: stop the
+        process.
         """
         server = self.server
-        if source not in server.peers:
+        if election.is_disturbed_by(server, message):
             return
         self._dirty = True
         received = Received(source, message_id, frame)
-        if message.term > server.disk.term:
-            election.update_term(server, message.term, received)
+        if message.term > server.disk.term and election.carries_term(message):
+            election.update_term(server, received, message)
         if message.term < server.disk.term:
-            self._answer_stale(source, message)
+            self._answer_stale(received, message)
             return
         match message:
             case AppendEntriesRequest():
@@ -118,16 +133,28 @@ class Core:
                 election.handle_request_vote_request(server, received, message)
             case RequestVoteResponse():
                 election.handle_request_vote_response(server, received, message)
+            case PreVoteRequest():
+                pre_vote.handle_pre_vote_request(server, received, message)
+            case PreVoteResponse():
+                pre_vote.handle_pre_vote_response(server, received, message)
+            case TimeoutNow():
+                transfer.handle_timeout_now(server, received)
+            case InstallSnapshotRequest():
+                pass
             case _:
                 assert_never(message)
 
-    def _answer_stale(self, source: str, message: Message) -> None:
+    def _answer_stale(self, received: Received, message: Message) -> None:
         match message:
             case AppendEntriesRequest():
-                following.reject_stale_append(self.server, source, message)
+                following.reject_stale(self.server, received.source, message.prev_log_index)
             case RequestVoteRequest():
-                election.reject_stale_vote_request(self.server, source)
-            case AppendEntriesResponse() | RequestVoteResponse():
+                election.reject_stale_vote_request(self.server, received.source)
+            case PreVoteRequest():
+                pre_vote.handle_pre_vote_request(self.server, received, message)
+            case AppendEntriesResponse() | RequestVoteResponse() | PreVoteResponse():
+                pass
+            case TimeoutNow() | InstallSnapshotRequest():
                 pass
             case _:
                 assert_never(message)
@@ -135,13 +162,15 @@ class Core:
     def propose(self, payloads: Sequence[bytes]) -> tuple[int, int]:
         """Append an entry for each payload; returns (index of the first, term).
 
-        Raises NotLeader and Overloaded: nothing was appended. ValueError: there is no payload.
+        Raises NotLeader, Transferring and Overloaded: nothing was appended. ValueError: there is no payload.
         """
         if not payloads:
             raise ValueError("nothing was proposed: give at least one payload")
         server = self.server
         if server.role is not Role.LEADER:
             raise NotLeader(server.leader_id)
+        if server.transferee is not None:
+            raise Transferring(server.term, server.transferee)
         settings, log = server.settings, server.log
         if log.last_index - server.commit_index >= settings.uncommitted_entries_max:
             raise Overloaded("entries", settings.uncommitted_entries_max)
@@ -167,6 +196,17 @@ class Core:
         if not server.peers:
             reads.confirm_reads(server)
 
+    def lease_read(self, read_id: str) -> bool:
+        """A linearizable read without a round of its own: `Ready.reads` answers. False: not by lease, use `read`."""
+        server = self.server
+        if server.role is not Role.LEADER or not reads.knows_commit_index(server) or not reads.has_lease(server):
+            return False
+        if len(server.confirmed) >= server.settings.reads_max:
+            return False
+        self._dirty = True
+        reads.lease_read(server, read_id)
+        return True
+
     def persisted(self, number: int) -> None:
         """The disk holds every write up to `number`. Raises ValueError if it is not on its way."""
         server = self.server
@@ -175,31 +215,130 @@ class Core:
         election.become_leader_if_elected(server)
         leading.advance_commit_index(server)
 
+    def change_configuration(self, members: Sequence[Member]) -> tuple[int, int]:
+        """Add, remove, promote or demote one server (`configuration.with_member` and the like make `members`); returns
+        (index, term) of the entry, to be awaited as a proposal is.
+
+        Raises NotLeader, NotReady, Transferring, ChangeRefused: nothing was changed.
+        """
+        server = self._leader()
+        if server.transferee is not None:
+            raise Transferring(server.term, server.transferee)
+        membership.check_change(server, members)
+        self._dirty = True
+        term = server.term
+        return membership.change_configuration(server, members), term
+
+    def transfer_leadership(self, to: str | None) -> str:
+        """Hand the leadership over, to the voter whose log is most complete if None; returns to whom.
+
+        It is done when the role changes, and failed when `Ready.transfers_failed` says so, an election timeout later at
+        most. Raises NotLeader, Transferring, TransferImpossible, UnknownServer.
+        """
+        server = self._leader()
+        if server.transferee is not None:
+            raise Transferring(server.term, server.transferee)
+        if to is None:
+            to = transfer.best_transferee(server)
+        else:
+            transfer.check_transferee(server, to)
+        self._dirty = True
+        transfer.begin(server, to)
+        return to
+
+    def step_down(self, why: str) -> None:
+        """Lead no more, if this server does: it is about to stop, for example."""
+        if self.server.role is Role.LEADER:
+            self._dirty = True
+            election.step_down(self.server, why)
+
+    def _leader(self) -> Server:
+        if self.server.role is not Role.LEADER:
+            raise NotLeader(self.server.leader_id)
+        return self.server
+
+    def snapshot_meta(self) -> SnapshotMeta:
+        """A snapshot of the state machine as it is now, all of `committed` applied; the driver fills in its file."""
+        return snapshots.describe(self.server)
+
+    def snapshot_taken(self, meta: SnapshotMeta) -> bool:
+        """The snapshot file `meta.file` is durable. Returns False if it is not newer than what is there: remove it."""
+        server = self.server
+        if not server.snapshot < meta.index <= server.last_applied:
+            return False
+        self._dirty = True
+        snapshots.take_snapshot(server, meta)
+        return True
+
+    def snapshot_received(
+        self, source: str, message: InstallSnapshotRequest, message_id: str, frame: int, meta: SnapshotMeta
+    ) -> bool:
+        """The file that `message` announced is complete, verified and durable here: `meta`.
+
+        Returns whether it is needed; if not, remove it. Raises ProtocolViolated: stop the process.
+        """
+        server = self.server
+        if server.restore is not None:
+            return False
+        self._dirty = True
+        received = Received(source, message_id, frame)
+        if message.term > server.disk.term:
+            election.update_term(server, received, message)
+        if message.term < server.disk.term:
+            following.reject_stale(server, source, message.last_index)
+            return False
+        return snapshots.handle_install_snapshot_request(server, received, message, meta)
+
+    def snapshot_restored(self, index: int, state_digest: str = "") -> None:
+        """The state machine is now that of the snapshot of `Ready.restore`. Raises ValueError: it was not asked for."""
+        server = self.server
+        if server.restore is None or not server.restore_announced or server.restore.index != index:
+            raise ValueError(f"nobody asked to restore a snapshot of index {index}")
+        self._dirty = True
+        snapshots.restore_snapshot(server, index, state_digest)
+
+    def snapshot_sent(self, peer: str, ok: bool) -> None:
+        """The transfer to `peer` is over: it has the whole file, or there was no way."""
+        progress = self.server.progress.get(peer)
+        if progress is not None and progress.pending_snapshot:
+            if ok:
+                progress.snapshot_sent_at = self.server.ticks
+            else:
+                progress.no_snapshot()
+
+    def process_ended(self, peer: str, incarnation: int) -> None:
+        """There is evidence that the process `incarnation` of `peer`, and so every earlier one, has ended: nobody
+        listens where it did, or a later one does. A closed connection is no evidence.
+
+        If it was this server's leader, its lease is over, and this server campaigns after a short random delay.
+        """
+        server = self.server
+        if server.role is Role.LEADER or peer != server.leader_id or server.lease_ended or not server.settings.lease_ms:
+            return
+        if incarnation >= server.leader_incarnation:
+            self._dirty = True
+            transfer.handle_lease_ended(server, peer, incarnation)
+
     def peer_connected(self, peer: str) -> None:
         """Messages to `peer` may get through from now on; those sent before may be lost."""
         server = self.server
         progress = server.progress.get(peer)
         if progress is not None:
-            progress.probe(progress.match_index + 1 if progress.match_index else progress.next_index)
+            if not progress.pending_snapshot:
+                progress.probe(progress.match_index + 1 if progress.match_index else progress.next_index)
             progress.probe_due = self._dirty = True
+        elif server.asking:
+            pre_vote.ask_again(server)
+            self._dirty = True
         elif server.role is Role.CANDIDATE:
             election.ask_again(server)
             self._dirty = True
 
     def peer_lost(self, peer: str) -> None:
-        """A connection to or from `peer` closed: its process died, perhaps.
-
-        A follower that lost its leader campaigns after a small random delay. A leader sends `peer` no entries until
-        it answers.
-        """
-        server = self.server
-        progress = server.progress.get(peer)
-        if progress is not None:
+        """A connection to or from `peer` closed. A leader sends `peer` no entries until it answers."""
+        progress = self.server.progress.get(peer)
+        if progress is not None and not progress.pending_snapshot:
             progress.probe(progress.match_index + 1 if progress.match_index else progress.next_index)
-        elif server.role is Role.FOLLOWER and peer == server.leader_id and not server.leader_lost:
-            delay = server.random.randrange(1, server.settings.leader_lost_ticks_max + 1)
-            server.election_deadline = min(server.election_deadline, server.elapsed + delay)
-            server.leader_lost = True
 
     def has_ready(self) -> bool:
         """Whether `ready()` may have something to say."""
@@ -214,40 +353,37 @@ class Core:
         write = issue(server) if server.disk.has_pending() else None
         if server.role is Role.LEADER:
             leading.replicate(server)
+        elif server.asking:
+            pre_vote.request_pre_vote(server)
         elif server.role is Role.CANDIDATE:
             election.request_vote(server)
         election.vote_response(server)
         following.append_entries_response(server)
+        if server.progress:
+            snapshots.send_snapshots(server)
         committed = apply(server)
         result = Ready(
             events=server.events,
             write=write,
             messages=server.outbox,
+            snapshots=server.snapshots,
+            restore=snapshots.due_restore(server),
             committed=committed,
             reads=reads.answer_reads(server),
             failed_reads=server.failed_reads,
             lost=server.lost,
             role_changes=server.role_changes,
+            transfers_failed=server.transfers_failed,
         )
         server.events, server.outbox, server.failed_reads, server.lost, server.role_changes = [], [], [], [], []
+        server.snapshots, server.transfers_failed = [], []
         self._dirty = server.last_applied < applicable_index(server)
         return result
 
 
-def _why_timeout(server: Server) -> str:
-    if server.leader_lost:
-        return f"the connection to leader {server.leader_id} closed"
-    waited = f"{server.elapsed * server.settings.tick_ms} ms"
-    if server.role is Role.CANDIDATE:
-        return f"the election of term {server.term} was not decided within {waited}"
-    if server.leader_id is not None:
-        return f"nothing from leader {server.leader_id} for {waited}"
-    return f"no leader of term {server.term} within {waited}"
-
-
 def issue(server: Server) -> Write:
     """Everything that changed in memory since the last write, as the next write: no step of the spec."""
-    write = server.disk.issue()
+    write = server.disk.issue(server.ticks)
     server.record_issue(write.number)
     return write
 
@@ -259,7 +395,12 @@ def persist(server: Server, number: int) -> None:
 
 
 def applicable_index(server: Server) -> int:
-    """How far entries may be applied: committed, and on this server's disk (ARCHITECTURE.md, section 3, rule 4)."""
+    """How far entries may be applied: committed, and on this server's disk (ARCHITECTURE.md, section 3, rule 4).
+
+    No further than now while the state machine waits to be replaced by a snapshot.
+    """
+    if server.restore is not None:
+        return server.last_applied
     return server.disk.durable_up_to(server.commit_index)
 
 

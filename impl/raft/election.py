@@ -7,37 +7,89 @@ HandleRequestVoteResponse, BecomeLeader, UpdateTerm. *Deviation:* what the disk 
 
 from __future__ import annotations
 
-from impl.raft import leading, outbox
-from impl.raft.messages import RequestVoteRequest, RequestVoteResponse
-from impl.raft.progress import Progress
+from impl.raft import leading, membership, outbox, pre_vote
+from impl.raft.messages import Message, PreVoteRequest, PreVoteResponse, RequestVoteRequest, RequestVoteResponse
+from impl.raft.quorum import has_majority
 from impl.raft.ready import FailedRead, LostProposals, Role
 from impl.raft.server import Received, Server
 
 
+def campaign(server: Server, why: str) -> None:
+    """The election timer ran out: campaign, or ask first who would vote for this server (sections 3.4 and 9.6).
+
+    Who is no voter never campaigns (section 4.2.1). Who has a write under way for too long could not lead.
+    """
+    if not server.is_voter or server.is_stalled:
+        server.reset_election_timer()
+    elif server.lease_ended:
+        timeout(server, why)
+    elif server.waited:
+        if server.settings.pre_vote:
+            pre_vote.begin(server, why)
+        else:
+            timeout(server, why)
+
+
 def timeout(server: Server, why: str) -> None:
-    """Become candidate of the next term and vote for oneself (section 3.4; raft.tla Timeout)."""
+    """Become candidate of the next term and vote for oneself (section 3.4; raft.tla Timeout).
+
+    Nobody needs to wait for the lease of a leader that is known to have ended.
+    """
+    urged_by = server.term if server.lease_ended else 0
     server.forget_term()
+    server.urged_by = urged_by
     server.disk.record_hard_state(server.term + 1, server.name)
     server.role = Role.CANDIDATE
-    server.unasked.update(server.peers)
+    ask_again(server)
     server.reset_election_timer()
-    server.record("timeout")
+    server.record("timeout", now=server.now_ns)
     server.changed_role(f"standing for election: {why}")
 
 
-def update_term(server: Server, term: int, received: Received) -> None:
+def carries_term(message: Message) -> bool:
+    """Whether a server takes on a higher term when it hears it from this message: not when it is only asked for
+    (section 9.6).
+    """
+    if isinstance(message, PreVoteResponse):
+        return not message.vote_granted
+    return not isinstance(message, PreVoteRequest)
+
+
+def update_term(server: Server, received: Received, message: Message) -> None:
     """Any message of a higher term makes the server a follower of that term (section 3.3; raft.tla UpdateTerm)."""
     was_leader, old_term = server.role is Role.LEADER, server.term
+    urged_by = urged_in_new_term(server, message)
     if was_leader:
         give_up_leadership(server)
     server.forget_term()
-    server.disk.record_hard_state(term, None)
+    server.urged_by = urged_by
+    server.disk.record_hard_state(message.term, None)
     if server.role is not Role.FOLLOWER:
         server.role = Role.FOLLOWER
         server.reset_election_timer()
     server.record_handler("update_term", received)
     stepped_down = f"stepped down as leader of term {old_term}: " if was_leader else ""
-    server.changed_role(f"{stepped_down}{received.source} is in term {term}")
+    server.changed_role(f"{stepped_down}{received.source} is in term {message.term}")
+
+
+def urged_in_new_term(server: Server, message: Message) -> int:
+    """The term whose ended lease lets this server vote in the term of `message` without waiting; 0: none.
+
+    A candidate's word counts if it speaks of the latest term that this server knows, or a later one.
+    """
+    if isinstance(message, RequestVoteRequest) and message.urged_by >= server.term:
+        return message.urged_by
+    return server.term if server.lease_ended else 0
+
+
+def step_down(server: Server, why: str) -> None:
+    """The leader follows nobody in its own term (sections 4.2.2 and 6.2): it leaves, or leads no quorum any more."""
+    give_up_leadership(server)
+    server.forget_leadership()
+    server.role = Role.FOLLOWER
+    server.reset_election_timer()
+    server.record("step_down", reason=why)
+    server.changed_role(f"stepped down as leader of term {server.term}: {why}")
 
 
 def give_up_leadership(server: Server) -> None:
@@ -48,10 +100,27 @@ def give_up_leadership(server: Server) -> None:
         server.lost.append(LostProposals(server.term, server.commit_index + 1, server.log.last_index))
 
 
-def is_up_to_date(server: Server, request: RequestVoteRequest) -> bool:
-    """Whether the candidate's log is at least as up-to-date as this server's (section 3.6.1)."""
-    log = server.log
-    return (request.last_log_term, request.last_log_index) >= (log.last_term, log.last_index)
+def is_disturbed_by(server: Server, message: Message) -> bool:
+    """Whether a message would only depose a leader that is alive (section 4.2.3): a campaign of a later term, by who
+    does not know that the lease of this server's leader has ended.
+
+    It is not answered. If its sender's term is ahead for good, the leader learns of that by the sender's answer to its
+    next message. Safety does not rest on this.
+    """
+    if not isinstance(message, RequestVoteRequest) or message.term <= server.term:
+        return False
+    if message.urged_by >= server.term or server.lease_ended:
+        return False
+    if server.role is Role.LEADER:
+        return leading.hears_quorum(server, server.settings.election_ticks_min)
+    return server.leader_id is not None and not server.waited
+
+
+def is_up_to_date(request: RequestVoteRequest | PreVoteRequest, newest: tuple[int, int]) -> bool:
+    """Whether the candidate's log is at least as up-to-date as one whose last entry is `newest`, (term, index) (section
+    3.6.1).
+    """
+    return (request.last_log_term, request.last_log_index) >= newest
 
 
 def may_vote_for(server: Server, candidate: str) -> bool:
@@ -65,12 +134,22 @@ def handle_request_vote_request(server: Server, received: Received, request: Req
     The request must be of the current term.
     """
     candidate = received.source
-    granted = may_vote_for(server, candidate) and is_up_to_date(server, request)
+    eligible = may_vote_for(server, candidate) and is_up_to_date(request, server.disk.newest)
+    granted = server.voted_for == candidate or (eligible and may_vote_now(server))
     if granted and server.voted_for != candidate:
         server.disk.record_hard_state(server.term, candidate)
         server.reset_election_timer()
-    server.votes_owed[candidate] = granted
-    server.record_handler("handle_request_vote_request", received)
+    if granted or not eligible:
+        server.votes_owed[candidate] = granted
+    server.record_timed_handler("handle_request_vote_request", received)
+
+
+def may_vote_now(server: Server) -> bool:
+    """Whether no leader that this server heard from can still answer by its lease (section 6.4.1).
+
+    Who asks meanwhile gets no answer; it asks again.
+    """
+    return server.waited or server.urged_by > 0
 
 
 def reject_stale_vote_request(server: Server, candidate: str) -> None:
@@ -91,7 +170,7 @@ def handle_request_vote_response(server: Server, received: Received, response: R
 def has_quorum_of_votes(server: Server) -> bool:
     """Whether a majority voted for this candidate; its own vote counts once it is durable (rule 2)."""
     own = server.disk.knows_vote(server.term, server.name)
-    return len(server.votes) + own >= server.quorum
+    return has_majority(server.voters, {*server.votes, server.name} if own else server.votes)
 
 
 def become_leader_if_elected(server: Server) -> None:
@@ -107,16 +186,19 @@ def become_leader(server: Server) -> None:
     server.role = Role.LEADER
     server.leader_id = server.name
     server.votes.clear()
+    server.pre_votes.clear()
+    server.asking = False
     server.unasked.clear()
-    server.progress = {peer: Progress(server.log.last_index + 1) for peer in server.peers}
     server.elapsed = 0
+    server.led_since = server.ticks
+    membership.follow_progress(server)
     server.record("become_leader")
     server.changed_role(f"won the election of term {server.term} with the votes of {voters}")
 
 
 def ask_again(server: Server) -> None:
-    """Ask the peers that have not answered once more: the request or the answer may be lost."""
-    server.unasked.update(server.peers)
+    """Ask the voters that have not answered once more: the request or the answer may be lost."""
+    server.unasked = {voter for voter in server.voters if voter != server.name}
     server.unasked -= server.votes
     server.unasked -= server.refusals
 
@@ -126,10 +208,10 @@ def request_vote(server: Server) -> None:
     if not server.unasked or not server.disk.knows_vote(server.term, server.name):
         return
     log = server.log
-    for peer in server.peers:
-        if peer in server.unasked:
-            sequence = outbox.next_sequence(server)
-            outbox.send(server, peer, RequestVoteRequest(sequence, server.term, log.last_index, log.last_term))
+    for peer in sorted(server.unasked):
+        sequence = outbox.next_sequence(server)
+        request = RequestVoteRequest(sequence, server.term, log.last_index, log.last_term, server.urged_by)
+        outbox.send(server, peer, request)
     server.unasked.clear()
 
 

@@ -77,8 +77,8 @@ class WouldLoseQuorum(ChangeRefused):
 
     def __init__(self, voters: int, needed: int, unreachable: Sequence[str]) -> None:
         super().__init__(
-            f"the cluster would lose its quorum: of its {voters} voters {needed} must answer, and "
-            f"{', '.join(unreachable)} {'does' if len(unreachable) == 1 else 'do'} not; bring it back or remove it first"
+            f"the cluster would lose its quorum: {needed} of {voters} voters must answer, and there is nothing from "
+            f"{', '.join(unreachable)}; bring back, or remove, who is gone first"
         )
         self.unreachable = tuple(unreachable)
 

@@ -7,7 +7,7 @@ section 3, rule 3). One acknowledgement stands for all the slices that arrived b
 
 from __future__ import annotations
 
-from impl.raft import outbox
+from impl.raft import membership, outbox
 from impl.raft.errors import ProtocolViolated
 from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse, Entry
 from impl.raft.ready import Role
@@ -20,7 +20,7 @@ def handle_append_entries_request(server: Server, received: Received, request: A
     The request must be of the current term. Raises ProtocolViolated if this server leads the term itself, or a
     committed entry would be overwritten.
     """
-    follow(server, received.source)
+    follow(server, received)
     server.round = max(server.round, request.round)
     previous = request.prev_log_index
     if passes_consistency_check(server, request):
@@ -32,25 +32,40 @@ def handle_append_entries_request(server: Server, received: Received, request: A
     else:
         hint = server.log.find_conflict(previous, request.prev_log_term)
         server.rejections_owed[received.source] = Rejection(previous, *hint)
-    server.record_handler("handle_append_entries_request", received)
+    server.record_timed_handler("handle_append_entries_request", received)
 
 
-def follow(server: Server, leader: str) -> None:
-    """There is a leader of the current term: do not compete with it (section 3.4)."""
+def follow(server: Server, received: Received) -> None:
+    """There is a leader of the current term: do not compete with it (section 3.4), nor elect another for a while
+    (section 4.2.3).
+    """
+    leader = received.source
     if server.leader_id not in (None, leader):
         raise ProtocolViolated(f"{leader} and {server.leader_id} both lead term {server.term}: two leaders in one term")
     if server.leader_id != leader:
         server.role = Role.FOLLOWER
         server.leader_id = leader
+        server.leader_incarnation = incarnation_of(received.message_id)
         server.votes.clear()
-        server.unasked.clear()
         server.changed_role(f"{leader} leads term {server.term}")
+    server.asking = False
+    server.unasked.clear()
+    server.pre_votes.clear()
+    server.heard_at = server.now_ns
     server.reset_election_timer()
 
 
+def incarnation_of(message_id: str) -> int:
+    """Of NODE/INCARNATION/SEQUENCE; 0 if nobody gave the message an identity."""
+    return int(message_id.split("/")[1]) if message_id else 0
+
+
 def passes_consistency_check(server: Server, request: AppendEntriesRequest) -> bool:
-    """Whether this log holds the entry just before the slice (section 3.5, "consistency check")."""
-    return server.log.has(request.prev_log_index, request.prev_log_term)
+    """Whether this log holds the entry just before the slice (section 3.5, "consistency check"). What is forgotten is
+    committed, so it agrees with every leader's log.
+    """
+    log, previous = server.log, request.prev_log_index
+    return previous < log.base or log.has(previous, request.prev_log_term)
 
 
 def take_entries(server: Server, request: AppendEntriesRequest) -> None:
@@ -70,12 +85,16 @@ def take_entries(server: Server, request: AppendEntriesRequest) -> None:
         cut(server, entries[0].index - 1)
     log.extend(entries)
     server.disk.record_entries(entries)
+    membership.adopt(server)
 
 
 def count_known(server: Server, entries: list[Entry]) -> int:
-    """How many of a slice's first entries this log has already: an old slice must not cut a log that has moved on."""
+    """How many of a slice's first entries this log has already, or has forgotten: an old slice must not cut a log that
+    has moved on.
+    """
     log, known = server.log, 0
     if entries[0].index <= log.last_index:
+        known = min(max(0, log.base - entries[0].index + 1), len(entries))
         while known < len(entries) and log.has(entries[known].index, entries[known].term):
             known += 1
     return known
@@ -89,12 +108,12 @@ def cut(server: Server, last: int) -> None:
             f"but {server.name} knows that everything up to {server.commit_index} is committed"
         )
     server.log.cut(last)
-    server.disk.record_cut(last)
+    server.disk.record_cut(last, server.log.last_term)
 
 
-def reject_stale_append(server: Server, source: str, request: AppendEntriesRequest) -> None:
-    """Refuse a request of an older term, so that its sender learns the current one (section 3.3)."""
-    server.rejections_owed[source] = Rejection(request.prev_log_index, 0, 0)
+def reject_stale(server: Server, source: str, index: int) -> None:
+    """Refuse a leader's request of an older term, so that it learns the current one (section 3.3)."""
+    server.rejections_owed[source] = Rejection(index, 0, 0)
 
 
 def durable_match(server: Server) -> int:

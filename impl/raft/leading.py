@@ -10,7 +10,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 
-from impl.raft import outbox, reads
+from impl.raft import membership, outbox, reads, snapshots, transfer
 from impl.raft.errors import ProtocolViolated
 from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse, Entry
 from impl.raft.progress import Progress
@@ -36,15 +36,16 @@ def client_request(server: Server, payloads: Sequence[bytes]) -> int:
 def replicate(server: Server) -> None:
     """Send every peer what it lacks and may be sent now."""
     reads.start_round(server)
-    for peer in server.peers:
-        progress = server.progress[peer]
+    for peer, progress in server.progress.items():
         if progress.replicating:
             replicate_to(server, peer, progress)
-        elif progress.probe_due:
+        elif progress.probe_due and not progress.pending_snapshot:
             progress.probe_due = False
-            progress.probed = send_slice(server, peer, progress)
+            if not lacks_what_is_forgotten(server, progress):
+                progress.probed = send_slice(server, peer, progress)
         if progress.message_due:
-            append_entries(server, peer, progress, progress.next_index - 1)
+            previous = heartbeat_index(server, progress)
+            append_entries(server, peer, progress, previous, previous)
 
 
 def replicate_to(server: Server, peer: str, progress: Progress) -> None:
@@ -53,22 +54,33 @@ def replicate_to(server: Server, peer: str, progress: Progress) -> None:
     while progress.next_index <= server.log.last_index:
         if not progress.may_send(settings.inflight_messages_max, settings.inflight_bytes_max):
             return
+        if lacks_what_is_forgotten(server, progress):
+            return
         previous = progress.next_index - 1
         last = send_slice(server, peer, progress)
         progress.sent(last, server.log.bytes_between(previous, last))
 
 
+def lacks_what_is_forgotten(server: Server, progress: Progress) -> bool:
+    """Whether the next entries for a peer are not in the log any more; then it needs a snapshot (section 5.3)."""
+    if progress.next_index > server.log.base:
+        return False
+    progress.snapshot_due = True
+    return True
+
+
 def send_slice(server: Server, peer: str, progress: Progress) -> int:
     """Send one bounded slice from the peer's next index on; returns its last index."""
     settings = server.settings
-    last = server.log.last_of_batch(progress.next_index - 1, settings.append_entries_max, settings.append_bytes_max)
-    append_entries(server, peer, progress, last)
+    previous = progress.next_index - 1
+    last = server.log.last_of_batch(previous, settings.append_entries_max, settings.append_bytes_max)
+    append_entries(server, peer, progress, previous, last)
     return last
 
 
-def append_entries(server: Server, peer: str, progress: Progress, last: int) -> None:
-    """Send the slice (next_index - 1, last], which may be empty (section 3.5; raft.tla AppendEntries)."""
-    log, previous = server.log, progress.next_index - 1
+def append_entries(server: Server, peer: str, progress: Progress, previous: int, last: int) -> None:
+    """Send the slice (previous, last], which may be empty (section 3.5; raft.tla AppendEntries)."""
+    log = server.log
     commit_index = min(server.commit_index, last)
     message = AppendEntriesRequest(
         outbox.next_sequence(server), server.term, previous, log.term_at(previous), commit_index, server.round,
@@ -76,14 +88,31 @@ def append_entries(server: Server, peer: str, progress: Progress, last: int) -> 
     )  # fmt: skip
     outbox.send(server, peer, message)
     progress.sent_commit = commit_index
-    progress.sent_round = server.round
     progress.message_due = False
 
 
 def heartbeat(server: Server) -> None:
-    """Every peer hears from its leader, whether there is something to send or not (section 3.4)."""
-    for peer in server.peers:
-        server.progress[peer].message_due = True
+    """Every peer hears from its leader, whether there is something to send or not (section 3.4). It is a new round."""
+    reads.begin_round(server)
+    for progress in server.progress.values():
+        progress.message_due = True
+        if not progress.replicating:
+            snapshots.look_after(server, progress)
+
+
+def heartbeat_index(server: Server, progress: Progress) -> int:
+    """After which entry a message without entries stands: where the peer should be, but not where the log has forgotten
+    the term.
+    """
+    return max(progress.next_index - 1, server.log.base)
+
+
+def hears_quorum(server: Server, ticks: int) -> bool:
+    """Whether a quorum answered this leader within `ticks`, or it leads for no longer than that (section 6.2)."""
+    answered = [progress.answered_at for progress in server.voting]
+    if server.is_voter:
+        answered.append(server.ticks)
+    return server.ticks - max(reached_by_quorum(answered), server.led_since) <= ticks
 
 
 def spread_commit_index(server: Server) -> bool:
@@ -105,6 +134,7 @@ def handle_append_entries_response(server: Server, received: Received, response:
     progress = server.progress.get(received.source)
     if progress is None:
         return
+    progress.answered_at = server.ticks
     if response.success:
         if response.match_index > server.log.last_index:
             raise ProtocolViolated(
@@ -115,6 +145,8 @@ def handle_append_entries_response(server: Server, received: Received, response:
         back_off(server, progress, response)
     progress.acked_round = max(progress.acked_round, response.round)
     server.record_handler("handle_append_entries_response", received)
+    if received.source == server.transferee:
+        transfer.ask_when_ready(server)
     advance_commit_index(server)
     reads.confirm_reads(server)
 
@@ -128,8 +160,9 @@ def back_off(server: Server, progress: Progress, response: AppendEntriesResponse
 
 def quorum_match(server: Server) -> int:
     """The greatest index that the disks of a quorum hold; the leader counts its own disk, not its memory (rule 3)."""
-    matches = [progress.match_index for progress in server.progress.values()]
-    matches.append(server.disk.durable_up_to(server.log.last_index))
+    matches = [progress.match_index for progress in server.voting]
+    if server.is_voter:
+        matches.append(server.disk.durable_up_to(server.log.last_index))
     return reached_by_quorum(matches)
 
 
@@ -148,3 +181,4 @@ def advance_commit_index(server: Server) -> None:
     if index > server.commit_index and is_of_current_term(server, index):
         server.commit_index = index
         server.record("advance_commit_index", index=index)
+        membership.after_commit(server)

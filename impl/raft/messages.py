@@ -120,7 +120,7 @@ class InstallSnapshotRequest(msgspec.Struct, array_like=True, frozen=True, gc=Fa
 
 
 class TimeoutNow(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=8):
-    """The leader, whose lease has ended for good, wants the receiver to campaign at once (Ongaro 2014, section 3.10)."""
+    """The leader, whose lease ended for good, wants the receiver to campaign at once (Ongaro 2014, section 3.10)."""
 
     sequence: int
     term: int

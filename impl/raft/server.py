@@ -1,6 +1,7 @@
 """The state of one server: what Ongaro 2014, figure 3.1 lists, what is owed to others, and the trace of its steps.
 
-The actions that change it are functions in `election`, `following`, `leading` and `reads`. A function whose name is
+The actions that change it are functions in `election`, `pre_vote`, `following`, `leading`, `reads`, `membership`,
+`transfer` and `snapshots`. A function whose name is
 an action of the spec (ARCHITECTURE.md, section 3) changes the state as that action does, and records it, with
 `record`, when done. Nothing else changes `role` to `confirmed`, the log or the vote.
 """
@@ -13,12 +14,22 @@ from typing import Any
 
 import msgspec
 
+from impl.raft.configuration import Configuration, Member, decode_configuration, first_configuration
 from impl.raft.disk import Disk
-from impl.raft.log import RaftLog
-from impl.raft.messages import Message
+from impl.raft.log import NO_MEMBERS, RaftLog
+from impl.raft.messages import InstallSnapshotRequest, Message
 from impl.raft.progress import Progress
-from impl.raft.quorum import majority
-from impl.raft.ready import Event, FailedRead, IssueEvent, LostProposals, Role, RoleChange, StepEvent
+from impl.raft.ready import (
+    Event,
+    FailedRead,
+    IssueEvent,
+    LostProposals,
+    Role,
+    RoleChange,
+    SnapshotMeta,
+    StepEvent,
+    TransferFailed,
+)
 from impl.raft.settings import Random, Restored, Settings
 
 
@@ -50,44 +61,74 @@ class Server:
     """One server. Plain attributes: the hot paths read them often. Only the actions write them."""
 
     __slots__ = (
-        "acked_match", "acked_round", "acknowledgement_owed", "broadcast_round", "commit_index", "confirmed",
-        "disk", "elapsed", "election_deadline", "events", "failed_reads", "last_applied", "leader_id",
-        "leader_lost", "leader_match", "log", "lost", "name", "outbox", "peers", "progress", "quorum", "random",
-        "reads", "refusals", "rejections_owed", "role", "role_changes", "round", "sequence", "settings", "trace",
-        "unasked", "voters", "votes", "votes_owed",
+        "acked_match", "acked_round", "acknowledgement_owed", "asking", "broadcast_round",
+        "campaign_reason", "commit_index", "configuration", "confirmed", "disk", "elapsed", "election_deadline",
+        "events", "failed_reads", "heard_at", "is_voter", "last_applied", "leader_id", "leader_incarnation",
+        "leader_match", "lease_ended", "led_since", "log", "lost", "name", "now_ns", "outbox", "peers", "pre_votes",
+        "progress", "random", "reads", "refusals", "rejections_owed", "restore", "restore_announced", "role",
+        "role_changes", "round", "round_starts", "sequence", "settings", "snapshot", "snapshots", "ticks", "trace",
+        "transfer_deadline", "transferee", "transferring", "transfers_failed", "unasked", "urged_by", "voters",
+        "votes", "votes_owed", "voting",
     )  # fmt: skip
 
     def __init__(
-        self, settings: Settings, voters: Sequence[str], restored: Restored, random: Random, *, trace: bool
+        self,
+        settings: Settings,
+        members: Sequence[str | Member],
+        restored: Restored,
+        random: Random,
+        *,
+        trace: bool,
+        now_ns: int,
     ) -> None:
-        if settings.name not in voters:
-            raise ValueError(f"{settings.name} is not one of the voters {', '.join(sorted(voters))}")
         self.settings, self.random, self.trace = settings, random, trace
         self.name = settings.name
-        self.voters = tuple(sorted(set(voters)))
-        self.peers = tuple(voter for voter in self.voters if voter != self.name)
-        self.quorum = majority(len(self.voters))
+        marker = restored.snapshot
         # State of the spec.
-        self.log = RaftLog(restored.entries, digests=trace)
-        self.disk = Disk(restored.term, restored.voted_for, self.log.last_index)
+        self.log = restored_log(first_configuration(members), restored, digests=trace)
+        self.disk = Disk(restored.term, restored.voted_for, self.log.last_index, self.log.last_term, marker)
         self.role = Role.FOLLOWER
         self.leader_id: str | None = None
-        self.commit_index = 0
-        self.last_applied = 0
+        self.snapshot = self.disk.snapshot
+        """Index of the newest snapshot; 0: none."""
+        self.commit_index = self.last_applied = self.snapshot
         self.leader_match = 0
         """Follower: the prefix of the log known to equal the log of this term's leader."""
         self.round = 0
         self.votes: set[str] = set()
         """Candidate: the peers that granted their vote."""
-        self.refusals: set[str] = set()
-        """Candidate: the peers that refused theirs; they will not change their mind in this term."""
+        self.pre_votes: set[str] = set()
+        """The peers that would vote for this server in the next term."""
+        self.heard_at = now_ns
+        """When it last heard from a leader of its term, or started; by its own clock."""
+        self.lease_ended = False
+        """It is known that the leader of the current term answers no more reads by its lease."""
+        self.urged_by = 0
+        """The term whose ended lease lets this server vote in the current term without waiting; 0: none."""
+        self.transferring = False
+        """Leader: its lease ended for the rest of its term, for it hands its leadership over."""
         self.progress: dict[str, Progress] = {}
         """Leader: every peer's progress. Empty in other roles."""
         self.reads: deque[PendingRead] = deque()
         self.confirmed: deque[PendingRead] = deque()
+        self.round_starts: deque[tuple[int, int]] = deque()
+        """Leader: (round, when it began), oldest first, from the newest that a quorum has answered on."""
+        # The configuration in force, as the hot paths need it; `membership.adopt` keeps it so.
+        self.configuration = NO_MEMBERS
+        self.voters: tuple[str, ...] = ()
+        self.peers: tuple[str, ...] = ()
+        """All members but this server, sorted."""
+        self.is_voter = False
+        self.voting: list[Progress] = []
+        """Leader: the progress of the voters but this server."""
         # Owed to others; sent as soon as the disk allows it, forgotten when the term changes.
+        self.asking = False
+        """Would campaign, and collects pre-votes."""
+        self.campaign_reason = ""
         self.unasked: set[str] = set()
-        """Candidate: peers to ask for a vote at the next occasion."""
+        """Candidate, or asking for pre-votes: peers to ask at the next occasion."""
+        self.refusals: set[str] = set()
+        """Candidate: the peers that refused theirs; they will not change their mind in this term."""
         self.votes_owed: dict[str, bool] = {}
         """Candidates to be answered, and whether the vote was granted (in memory)."""
         self.acknowledgement_owed = False
@@ -95,21 +136,34 @@ class Server:
         self.acked_round = 0
         """Follower: what the newest acknowledgement to this term's leader said."""
         self.rejections_owed: dict[str, Rejection] = {}
-        # Timers, in ticks.
+        self.leader_incarnation = 0
+        """Of the process that leads the current term."""
+        self.transferee: str | None = None
+        """Leader: who shall take over."""
+        self.transfer_deadline = 0
+        self.restore: SnapshotMeta | None = None
+        """A snapshot that was installed and that the state machine does not hold yet."""
+        self.restore_announced = False
+        # Time.
+        self.now_ns = now_ns
+        self.ticks = 0
+        """Since the start."""
         self.elapsed = 0
-        """Since the election timer was reset; of a leader, since its last heartbeat."""
+        """Ticks since the election timer was reset; of a leader, since its last heartbeat."""
         self.election_deadline = 0
-        self.leader_lost = False
-        """The connection to the leader closed since the timer was reset."""
+        self.led_since = 0
+        """Leader: the tick at which it was elected."""
         self.broadcast_round = 0
         """Leader: the newest round that was sent to every peer."""
         # Outputs, until the next Ready takes them.
         self.sequence = 0
         self.events: list[Event] = []
         self.outbox: list[tuple[str, Message]] = []
+        self.snapshots: list[tuple[str, InstallSnapshotRequest]] = []
         self.failed_reads: list[FailedRead] = []
         self.lost: list[LostProposals] = []
         self.role_changes: list[RoleChange] = []
+        self.transfers_failed: list[TransferFailed] = []
 
     @property
     def term(self) -> int:
@@ -120,6 +174,17 @@ class Server:
     def voted_for(self) -> str | None:
         """Who got this server's vote in the current term, in memory."""
         return self.disk.voted_for
+
+    @property
+    def waited(self) -> bool:
+        """Whether enough time has passed since a leader was heard: its lease is over, whatever the clocks did."""
+        return self.now_ns >= self.heard_at + self.settings.election_ns
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the disk has not done a write for as long as an election takes at least."""
+        since = self.disk.under_way_since()
+        return since is not None and self.ticks - since >= self.settings.election_ticks_min
 
     def state(self) -> list[Any]:
         """The state array of a trace line (ARCHITECTURE.md, section 5)."""
@@ -138,6 +203,14 @@ class Server:
             self.round,
             sorted(self.votes),
             [[peer, self.progress[peer].match_index] for peer in self.peers] if self.progress else [],
+            self.snapshot,
+            log.base,
+            self.heard_at,
+            sorted(self.pre_votes),
+            self.lease_ended,
+            self.urged_by,
+            self.transferring,
+            log.configuration.index,
         ]
 
     def record(self, action: str, **arguments: Any) -> None:
@@ -151,11 +224,18 @@ class Server:
             arguments = {"message": received.message_id, "frame": received.frame}
             self.events.append(StepEvent(action, arguments, self.state()))
 
+    def record_timed_handler(self, action: str, received: Received) -> None:
+        """The same, of an action that reads the clock."""
+        if self.trace:
+            arguments = {"message": received.message_id, "frame": received.frame, "now": self.now_ns}
+            self.events.append(StepEvent(action, arguments, self.state()))
+
     def record_issue(self, number: int) -> None:
         """A write was issued that covers everything up to now."""
         if self.trace:
-            log = self.log
-            point = [self.disk.term, self.disk.voted_for, log.last_index, log.digest_at(log.last_index)]
+            disk, log = self.disk, self.log
+            digest = log.digest_at(log.last_index)
+            point = [disk.term, disk.voted_for, log.last_index, digest, self.snapshot, log.base]
             self.events.append(IssueEvent(number, point))
 
     def changed_role(self, why: str) -> None:
@@ -163,29 +243,50 @@ class Server:
         self.role_changes.append(RoleChange(self.role, self.disk.term, self.leader_id, why))
 
     def reset_election_timer(self) -> None:
-        """Draw a new election timeout (section 3.4): a server that is alone has nobody to wait for."""
+        """Draw a new election timeout (section 3.4)."""
         self.elapsed = 0
-        self.leader_lost = False
         settings = self.settings
-        if self.peers:
-            self.election_deadline = self.random.randrange(settings.election_ticks_min, settings.election_ticks_max + 1)
-        else:
-            self.election_deadline = 1
+        self.election_deadline = self.random.randrange(settings.election_ticks_min, settings.election_ticks_max + 1)
 
-    def forget_term(self) -> None:
-        """Forget what is known and owed only within a term: the term is over."""
+    def forget_leadership(self) -> None:
+        """Forget what only a leader or a candidate knows."""
         self.leader_id = None
-        self.leader_lost = False
         self.leader_match = 0
         self.round = 0
         self.votes.clear()
         self.refusals.clear()
         self.progress.clear()
+        self.voting.clear()
         self.reads.clear()
+        self.round_starts.clear()
+        self.transferring = False
+        self.transferee = None
         self.unasked.clear()
+        self.asking = False
+        self.broadcast_round = 0
+
+    def forget_term(self) -> None:
+        """Forget what is known and owed only within a term: the term is over."""
+        self.forget_leadership()
+        self.leader_incarnation = 0
+        self.pre_votes.clear()
+        self.lease_ended = False
+        self.urged_by = 0
         self.votes_owed.clear()
         self.rejections_owed.clear()
         self.acknowledgement_owed = False
         self.acked_match = 0
         self.acked_round = 0
-        self.broadcast_round = 0
+
+
+def restored_log(genesis: Configuration, restored: Restored, *, digests: bool) -> RaftLog:
+    """The log that the disk held: the entries after the snapshot's base."""
+    log = RaftLog((), digests=digests, genesis=genesis)
+    marker = restored.snapshot
+    if marker is not None:
+        configuration = genesis
+        if marker.configuration_index:
+            configuration = decode_configuration(marker.configuration, marker.configuration_index)
+        log.replace_by_snapshot(marker.base, marker.base_term, configuration, marker.base_digest)
+    log.extend(list(restored.entries))
+    return log

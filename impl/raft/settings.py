@@ -1,6 +1,7 @@
 """What a core is given at its start: timing, limits, what its disk held, randomness.
 
-All times are ticks; the driver calls `Core.tick` every 10 ms. Source of the defaults: ARCHITECTURE.md, section 8.
+Times are ticks, unless a name says otherwise; the driver calls `Core.tick` every 10 ms. Source of the defaults:
+ARCHITECTURE.md, section 8.
 """
 
 from __future__ import annotations
@@ -29,13 +30,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     noop: bytes = b"\x91\xa4noop"
     """Payload of the entry that a new leader appends (Ongaro 2014, section 6.4): the msgpack array ["noop"]."""
     tick_ms: int = 10
-    """Length of a tick, only to tell people how long something took."""
+    """Length of a tick."""
     heartbeat_ticks: int = 5
     election_ticks_min: int = 30
     election_ticks_max: int = 60
     """An election timeout is drawn from [min, max] each time the timer is reset (Ongaro 2014, section 3.4)."""
     leader_lost_ticks_max: int = 10
-    """A follower whose connection to its leader closed campaigns after 1 to this many ticks."""
+    """A follower that knows that its leader's process has ended campaigns after 1 to this many ticks."""
+    pre_vote: bool = True
+    """Whether nobody campaigns before a quorum said that it would vote so (Ongaro 2014, section 9.6)."""
+    lease_ms: int = 250
+    """How long after a round began its leader may answer reads by it; 0: no leases (section 6.4.1)."""
+    clock_drift: float = 0.05
+    """No clock runs faster than 1 + this, or slower than its inverse, against real time."""
+    snapshot_trailing: int = 10240
+    """Entries that are kept before a snapshot, for followers that lag a little."""
     append_entries_max: int = 512
     append_bytes_max: int = 1 << 20
     """Payload of one AppendEntriesRequest; an entry larger than this travels alone."""
@@ -56,6 +65,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"a heartbeat every {self.heartbeat_ticks} ticks does not fit election timeouts of "
                 f"{self.election_ticks_min} to {self.election_ticks_max}: use 0 < heartbeat < min <= max"
             )
+        shortest_ms = self.election_ticks_min * self.tick_ms
+        if self.lease_ms * (1 + self.clock_drift) ** 2 >= shortest_ms:
+            raise ValueError(
+                f"a lease of {self.lease_ms} ms could outlast the shortest election timeout of {shortest_ms} ms if "
+                f"clocks drift by {self.clock_drift:.0%}: use lease * (1 + drift)^2 < election timeout"
+            )
+
+    @property
+    def election_ns(self) -> int:
+        """Whoever heard from a leader less than this ago neither votes nor campaigns, by its own clock."""
+        return self.election_ticks_min * self.tick_ms * 1_000_000
+
+    @property
+    def lease_ns(self) -> int:
+        """The lease; -1: none."""
+        return self.lease_ms * 1_000_000 if self.lease_ms else -1
 
 
 class Restored(msgspec.Struct, frozen=True):

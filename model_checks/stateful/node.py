@@ -56,7 +56,7 @@ class Node:
         self.surely = list(recovered.entries)
         hard_state = recovered.hard_state
         restored = Restored(hard_state.term, hard_state.voted_for, recovered.entries)
-        self.core = Core(self.settings, self.voters, restored, self.random, trace=True)
+        self.core = Core(self.settings, self.voters, restored, self.random, trace=True, now_ns=1)
         return self.core
 
     def append(self, count: int) -> None:

@@ -17,8 +17,12 @@ from impl.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     Entry,
+    InstallSnapshotRequest,
+    PreVoteRequest,
+    PreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
+    TimeoutNow,
     decode,
     encode,
 )
@@ -29,9 +33,25 @@ from impl.raft.settings import Restored, Settings
 
 
 def core(name: str = "s1", voters: int = 3, restored: Restored | None = None, **limits: int) -> Core:
-    settings = Settings(name=name, **limits)
+    settings = Settings(name=name, pre_vote=False, **limits)
     names = [f"s{number}" for number in range(1, voters + 1)]
-    return Core(settings, names, restored or Restored(), Random(1), trace=False)
+    return Core(settings, names, restored or Restored(), Random(1), trace=False, now_ns=1)
+
+
+def pass_time(server: Core, ticks: int = 1) -> None:
+    """Time as an agent sees it: its clock and its timer go on."""
+    for _ in range(ticks):
+        server.advance_clock(server.server.now_ns + 10_000_000)
+        server.tick()
+
+
+def stand_for_election(server: Core) -> None:
+    """Time passes until the server campaigns."""
+    for _ in range(200):
+        if server.role is not Role.FOLLOWER:
+            return
+        pass_time(server)
+    raise AssertionError("it never campaigned")
 
 
 def drain(server: Core, *, sync: bool = True) -> list[Ready]:
@@ -48,8 +68,7 @@ def drain(server: Core, *, sync: bool = True) -> list[Ready]:
 def leader(voters: int = 3, **limits: int) -> Core:
     """A leader of term 1 that has committed its first entry."""
     server = core("s1", voters, **limits)
-    while server.role is Role.FOLLOWER:
-        server.tick()
+    stand_for_election(server)
     drain(server)
     if voters > 1:
         server.step("s2", RequestVoteResponse(1, 1, True))
@@ -74,8 +93,7 @@ def test_only_a_leader_takes_proposals_and_reads_and_others_say_whom_to_ask() ->
 
 def test_a_leader_that_has_committed_nothing_of_its_term_takes_no_reads() -> None:
     server = core()
-    while server.role is Role.FOLLOWER:
-        server.tick()
+    stand_for_election(server)
     drain(server)
     server.step("s2", RequestVoteResponse(1, 1, True))
     with pytest.raises(NotReady, match="term 1"):
@@ -153,16 +171,18 @@ def test_a_slice_with_gaps_is_fatal() -> None:
         core().step("s2", AppendEntriesRequest(1, 1, 0, 0, 0, 0, [Entry(2, 1, b"")]))
 
 
-def test_messages_of_strangers_are_dropped() -> None:
+def test_a_server_follows_a_leader_and_votes_for_a_candidate_that_its_configuration_does_not_name() -> None:
     server = core()
-    server.step("s9", RequestVoteRequest(1, 9, 9, 9))
-    assert server.term == 0 and not server.has_ready()
+    server.step("s9", AppendEntriesRequest(1, 1, 0, 0, 0, 0, [Entry(1, 1, b"a")]))
+    assert (server.term, server.leader_id, server.last_index) == (1, "s9", 1)
+    pass_time(server, 29)
+    server.step("s8", RequestVoteRequest(1, 2, 1, 1, urged_by=1))
+    assert (server.term, server.server.voted_for) == (2, "s8")
 
 
 def test_no_message_leaves_before_its_term_and_vote_are_on_disk() -> None:
     server = core()
-    while server.role is Role.FOLLOWER:
-        server.tick()
+    stand_for_election(server)
     (ready,) = drain(server, sync=False)
     assert ready.messages == []
     assert ready.write is not None and ready.write.records == [HardState(1, "s1")]
@@ -214,8 +234,7 @@ def test_what_was_cut_from_memory_does_not_become_durable_when_its_write_is_conf
 
 def test_a_claim_that_the_disk_does_not_support_stops_the_server() -> None:
     server = core()
-    while server.role is Role.FOLLOWER:
-        server.tick()
+    stand_for_election(server)
     with pytest.raises(DurabilityViolated, match="stop this server"):
         outbox.send(server.server, "s2", RequestVoteRequest(1, 1, 0, 0))
 
@@ -249,34 +268,35 @@ def test_the_election_timeout_is_drawn_anew_from_its_range_each_time() -> None:
     assert seen == set(range(30, 61))
 
 
-def test_a_follower_that_lost_its_leader_campaigns_within_the_shorter_delay() -> None:
+def test_a_closed_connection_is_no_evidence_but_the_end_of_the_leaders_process_is() -> None:
     server = core()
-    server.step("s2", AppendEntriesRequest(1, 1, 0, 0, 0, 0, []))
-    server.peer_lost("s3")
-    assert not server.server.leader_lost, "s3 is not the leader"
+    server.step("s2", AppendEntriesRequest(1, 1, 0, 0, 0, 0, []), "s2/7/1")
     server.peer_lost("s2")
-    for _ in range(server.server.settings.leader_lost_ticks_max):
-        server.tick()
+    server.process_ended("s3", 9)
+    server.process_ended("s2", 6)
+    assert not server.server.lease_ended, "s3 does not lead, and an earlier process of s2 did not either"
+    server.process_ended("s2", 7)
+    pass_time(server, server.server.settings.leader_lost_ticks_max)
     assert server.role is Role.CANDIDATE
-    assert server.ready().role_changes[-1].why == "standing for election: the connection to leader s2 closed"
+    votes = [message for ready in drain(server) for _, message in ready.messages]
+    assert [message.urged_by for message in votes if isinstance(message, RequestVoteRequest)] == [1, 1]
 
 
 def test_a_leader_that_is_heard_again_takes_the_shorter_delay_back() -> None:
     server = core()
-    server.step("s2", AppendEntriesRequest(1, 1, 0, 0, 0, 0, []))
-    server.peer_lost("s2")
-    server.step("s2", AppendEntriesRequest(2, 1, 0, 0, 0, 0, []))
-    for _ in range(server.server.settings.election_ticks_min - 1):
-        server.tick()
+    server.step("s2", AppendEntriesRequest(1, 1, 0, 0, 0, 0, []), "s2/7/1")
+    server.process_ended("s2", 7)
+    server.step("s2", AppendEntriesRequest(2, 1, 0, 0, 0, 0, []), "s2/7/2")
+    pass_time(server, server.server.settings.election_ticks_min - 1)
     assert server.role is Role.FOLLOWER
 
 
 def test_the_driver_is_told_that_the_next_tick_would_start_an_election() -> None:
     server = core()
     while not server.election_due:
-        server.tick()
+        pass_time(server)
         assert server.role is Role.FOLLOWER
-    server.tick()
+    pass_time(server)
     assert server.role is Role.CANDIDATE
 
 
@@ -287,6 +307,10 @@ def test_the_driver_is_told_that_the_next_tick_would_start_an_election() -> None
         RequestVoteResponse(1, 2, True),
         AppendEntriesRequest(1, 2, 3, 4, 5, 6, [Entry(4, 2, b"\x00\xff")]),
         AppendEntriesResponse(1, 2, False, 3, 4, 5, 6),
+        PreVoteRequest(1, 2, 3, 4),
+        PreVoteResponse(1, 2, True),
+        InstallSnapshotRequest(1, 2, 3, 4, 5, "06", b"\x00", 7, 8),
+        TimeoutNow(1, 2),
     ],
 )
 def test_a_message_survives_the_wire(message: RequestVoteRequest) -> None:
@@ -320,6 +344,14 @@ def test_a_heartbeat_must_fit_the_election_timeout() -> None:
         Settings(name="s1", heartbeat_ticks=30, election_ticks_min=30)
 
 
-def test_a_server_must_be_a_voter() -> None:
-    with pytest.raises(ValueError, match="s9 is not one of the voters s1, s2, s3"):
-        core(name="s9")
+def test_a_lease_that_could_outlast_an_election_timeout_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"use lease \* \(1 \+ drift\)\^2 < election timeout"):
+        Settings(name="s1", lease_ms=280)
+    assert Settings(name="s1", lease_ms=280, clock_drift=0.01).lease_ns == 280_000_000
+    assert Settings(name="s1", lease_ms=0, clock_drift=0.9).lease_ns == -1
+
+
+def test_who_is_no_voter_never_campaigns() -> None:
+    stranger = core(name="s9")
+    pass_time(stranger, 200)
+    assert (stranger.role, stranger.term) == (Role.FOLLOWER, 0)
