@@ -35,6 +35,19 @@ from model_checks.verdicts import CheckResult, Verdict
 from spec.raft.actions import ACTIONS
 from spec.raft.types import Constants, Elected, Fact, ReadAnswered, ReadConfirmed
 
+FEATURES = {
+    "membership_changes": ("change_configuration",),
+    "snapshots_taken": ("take_snapshot",),
+    "snapshots_sent": ("install_snapshot",),
+    "snapshots_installed": ("restore_snapshot",),
+    "lease_reads": ("lease_read",),
+    "confirmed_reads": ("confirm_read",),
+    "transfers": ("transfer_leadership",),
+    "step_downs": ("step_down",),
+    "ends_believed": ("handle_lease_ended",),
+}
+"""What a run may be expected to have done, by the actions that show it."""
+
 
 class Judges:
     """Hands facts and answers to their judges, and keeps the first divergence that each property shows."""
@@ -165,6 +178,7 @@ def figures_of(replayed: Replayed, judges: Judges) -> dict[str, dict[str, Any]]:
             "servers": len(replayed.servers),
             "incarnations": len(replayed.readers),
             "steps": steps,
+            "features": {name: sum(counts[action] for action in actions) for name, actions in FEATURES.items()},
             "never": sorted(set(ACTIONS) - set(steps) - ({"crash_restart"} if restarts else set())),
             "cut": [reader.cut for reader in replayed.readers if reader.cut],
         },

@@ -108,7 +108,7 @@ def recorded_fields(m: Message, log: Log) -> dict[str, int | bool | str]:
         case PreVoteRequest():
             return {"term": m.term, "last_log_index": m.last_log_index, "last_log_term": m.last_log_term}
         case PreVoteResponse():
-            return {"term": m.term, "granted": m.granted}
+            return {"term": m.term, "vote_granted": m.granted}
         case InstallSnapshotRequest():
             return {
                 "term": m.term,

@@ -71,14 +71,10 @@ def open_traces(directory: Path) -> Opened:
 
 
 def constants_of(header: Header, files: dict[str, list[TraceFile]]) -> Constants:
-    """The constants of a run: its servers are those of the genesis and of every configuration. Raises UnreadableTrace
-    if there are traces of others.
+    """The constants of a run. Its servers are those of the genesis, of every configuration, and who left traces: a
+    server may run before it is added.
     """
-    known = {*header.voters, *configured(file for of_node in files.values() for file in of_node)}
-    strangers = sorted(set(files) - known)
-    if strangers:
-        servers, directory = ", ".join(sorted(known)), files[strangers[0]][0].path.parent
-        raise UnreadableTrace(f"{directory}: {', '.join(strangers)} is not one of the servers {servers}")
+    known = {*header.voters, *files, *configured(file for of_node in files.values() for file in of_node)}
     return Constants(
         servers=tuple(sorted(known)),
         voters=tuple(sorted(header.voters)),
@@ -150,7 +146,9 @@ def advance(replayed: Replayed, running: dict[str, Generator[str, None, None]], 
 def explain_blocked(replayed: Replayed, blocked: dict[str, str]) -> None:
     """Nobody can go on: a message that nobody sent, a trace that is missing, or else a cycle."""
     unsent = {line.id for node in blocked for line in remaining_sends(replayed.servers[node])}
-    unsent |= {name for name in blocked.values() if name.partition(ENDED)[1] and name.partition(ENDED)[0] in blocked}
+    for node, awaited in blocked.items():
+        leader, ends, _ = awaited.partition(ENDED)
+        unsent |= {awaited} if ends and leader in blocked and leader != node else set()
     traced = {f"{reader.file.node}/{reader.file.incarnation}" for reader in replayed.readers}
     for node, id in sorted(blocked.items()):
         if id in unsent:

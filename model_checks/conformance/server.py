@@ -199,7 +199,7 @@ class ServerReplay:
 
     def _process_ended(self) -> None:
         """The trace of an incarnation is at its end, and so is its leadership, whatever follows."""
-        if self.spec.role is Role.LEADER and self.constants.has_leases:
+        if self.spec.role is Role.LEADER:
             self._lead_no_more(self.spec.current_term)
 
     def _lead_no_more(self, term: Term) -> None:
@@ -246,13 +246,11 @@ class ServerReplay:
 
     def _take(self, action: str, *arguments: object) -> None:
         """Take the spec's step; raises Divergence if it is not enabled."""
-        outcome = self._outcome(action, *arguments)
+        before, outcome = self.spec, self._outcome(action, *arguments)
         self.spec = outcome.server
-        for message in outcome.sent:
-            if isinstance(message, LeaseEnded):
-                self._lead_no_more(message.term)
-            elif isinstance(message, PreVoteResponse):
-                self._pre_votes.add(message)
+        if before.role is Role.LEADER is not self.spec.role:
+            self._lead_no_more(before.current_term)
+        self._pre_votes.update(message for message in outcome.sent if isinstance(message, PreVoteResponse))
         for fact in outcome.facts:
             self.observer.fact(self, fact)
 

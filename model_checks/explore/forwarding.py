@@ -38,9 +38,9 @@ LEGS = {
 VERIFY = tuple(LEGS.values())
 DEEP = (
     Bounds(requests=(WRITE,), calls=4),
-    Bounds(requests=(STALE,), calls=2, others=2),
-    Bounds(requests=(DEFAULT,), calls=2, others=2),
-    Bounds(requests=(CONSISTENT,), calls=2, others=2),
+    Bounds(requests=(STALE,), calls=2, others=1),
+    Bounds(requests=(DEFAULT,), calls=2, crashes=0, others=1),
+    Bounds(requests=(CONSISTENT,), calls=2, crashes=0, others=1),
     Bounds(requests=(Request("w1", True), Request("w2", True)), calls=2, crashes=0),
     Bounds(requests=(WRITE, CONSISTENT), calls=2, crashes=0),
 )

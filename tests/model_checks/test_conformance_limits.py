@@ -14,7 +14,8 @@ import pytest
 
 from model_checks.conformance import UnreadableTrace, check_traces, observed
 from model_checks.conformance.entries import digest_at
-from model_checks.conformance.spec_runs import Lines, SpecCluster, written
+from model_checks.conformance.spec_nodes import Lines
+from model_checks.conformance.spec_runs import SpecCluster, written
 from model_checks.verdicts import Verdict, merge
 from spec.raft.log import Log
 
