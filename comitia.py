@@ -3,7 +3,7 @@
 Exit codes of verify, check, chaos and bench: 0 valid, 1 invalid, 2 unknown (Ctrl-C too), 254 bad arguments, 255
 internal or set-up error. Click by itself would exit with 2 on bad usage and 1 on a traceback, hence
 `standalone_mode=False`.
-Commands that Consul has too (agent, kv) keep Consul's codes: 0, or 1 on any error.
+Commands that Consul has too (agent, kv, operator, leave) keep Consul's codes: 0, or 1 on any error.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import click
 COMMANDS = {
     "agent": "impl.commands",
     "kv": "impl.commands",
+    "operator": "impl.operator_commands",
+    "leave": "impl.operator_commands",
     "check": "model_checks.commands",
     "cluster": "jepsen_like.commands",
     "chaos": "jepsen_like.commands",
     "bench": "jepsen_like.commands",
     "verify": "jepsen_like.commands",
 }
-CONSUL_STYLE = frozenset({"agent", "kv"})
+CONSUL_STYLE = frozenset({"agent", "kv", "operator", "leave"})
 
 EXIT_UNKNOWN, EXIT_USAGE, EXIT_INTERNAL = 2, 254, 255
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import os
 import socket
@@ -12,15 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import quote, urlencode, urlsplit
+from typing import Any
+from urllib.parse import quote
 
 import click
 
 from impl.commandline import GoCommand
-
-HTTP_ADDRESS = "http://127.0.0.1:8500"
-TIMEOUT_SECONDS = 30
+from impl.http_client import CommandError, HttpClient, address_option
 
 
 @click.command("agent", cls=GoCommand, context_settings={"help_option_names": ["-h", "-help", "--help"]})
@@ -139,48 +136,18 @@ def _document(flags: dict[str, Any]) -> Any:
 _VERBS = {"GET": "read", "PUT": "write", "DELETE": "delete"}
 
 
-class KvError(click.ClickException):
-    """An error in the words of Consul's command, printed as they are."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the text alone."""
-        click.echo(self.message, file=file, err=True)
-
-
 class KvClient:
     """`/v1/kv` of one agent, as the command line needs it."""
 
     def __init__(self, address: str) -> None:
-        parts = urlsplit(address if "://" in address else f"http://{address}")
-        if parts.scheme != "http" or not parts.hostname:
-            raise KvError(f"Error connecting to Consul agent: {address!r} is not http://host:port")
-        self._host, self._port = parts.hostname, parts.port or 8500
+        self._http = HttpClient(address)
 
     def ask(self, method: str, key: str, parameters: dict[str, str], body: bytes | None = None) -> tuple[int, bytes]:
         """Status and body; the statuses that every command treats as errors are raised."""
-        target = f"/v1/kv/{quote(key)}" + (f"?{urlencode(parameters)}" if parameters else "")
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
-        try:
-            connection.request(method, target, body)
-            response = connection.getresponse()
-            answer = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise KvError(
-                f"Error connecting to Consul agent at {self._host}:{self._port}: {error or type(error).__name__}"
-            ) from error
-        finally:
-            connection.close()
-        if response.status not in (200, 404):
-            text = answer.decode(errors="replace")
-            raise KvError(
-                f"Error! Failed to {_VERBS[method]} key: Unexpected response code: {response.status} ({text})"
-            )
-        return response.status, answer
+        failure = f"Error! Failed to {_VERBS[method]} key: "
+        return self._http.ask(method, f"/v1/kv/{quote(key)}", parameters, failure, body, accepted=(200, 404))
 
 
-_http_addr = click.option(
-    "--http-addr", default=lambda: os.environ.get("CONSUL_HTTP_ADDR", HTTP_ADDRESS), help="Address of an agent."
-)
 _stale = click.option("--stale", is_flag=True, help="Any server may answer, from what it has applied.")
 _consistent = click.option("--consistent", is_flag=True, help="The leader confirms that it leads before it answers.")
 
@@ -191,7 +158,7 @@ def kv_command() -> None:
 
 
 @kv_command.command("get", cls=GoCommand)
-@_http_addr
+@address_option
 @_stale
 @_consistent
 @click.option("--base64", "as_base64", is_flag=True, help="Print the value in base64.")
@@ -210,10 +177,10 @@ def kv_get(http_addr: str, key: str, keys: bool, recurse: bool, separator: str, 
             click.echo(name)
         return 0
     if not key and not recurse:
-        raise KvError("Error! Missing KEY argument")
+        raise CommandError("Error! Missing KEY argument")
     status, answer = client.ask("GET", key, parameters | ({"recurse": ""} if recurse else {}))
     if status == 404 and not recurse:
-        raise KvError(f"Error! No key exists at: {key}")
+        raise CommandError(f"Error! No key exists at: {key}")
     for number, row in enumerate(json.loads(answer) if status == 200 else []):
         if how["detailed"] and number:
             click.echo()
@@ -235,7 +202,7 @@ def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bo
 
 
 @kv_command.command("put", cls=GoCommand)
-@_http_addr
+@address_option
 @click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index; 0: only if it is new.")
 @click.option("--modify-index", type=int, default=0)
 @click.option("--flags", type=int, default=0, help="A number stored with the value.")
@@ -249,13 +216,13 @@ def kv_put(http_addr: str, cas: bool, modify_index: int, flags: int, as_base64: 
         try:
             value = base64.b64decode(value, validate=True)
         except ValueError as error:
-            raise KvError(f"Error! Cannot base 64 decode data: {error}") from error
+            raise CommandError(f"Error! Cannot base 64 decode data: {error}") from error
     parameters = {"flags": str(flags)} if flags else {}
     if cas:
         parameters["cas"] = str(modify_index)
     _, answer = KvClient(http_addr).ask("PUT", key, parameters, value)
     if answer.strip() != b"true":
-        raise KvError(f"Error! Did not write to {key}: CAS failed")
+        raise CommandError(f"Error! Did not write to {key}: CAS failed")
     click.echo(f"Success! Data written to: {key}")
     return 0
 
@@ -266,11 +233,11 @@ def _read_data(data: str) -> bytes:
             return sys.stdin.buffer.read()
         return Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
     except OSError as error:
-        raise KvError(f"Error! Failed to read file: {error}") from error
+        raise CommandError(f"Error! Failed to read file: {error}") from error
 
 
 @kv_command.command("delete", cls=GoCommand)
-@_http_addr
+@address_option
 @click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index.")
 @click.option("--modify-index", type=int, default=0)
 @click.option("--recurse", is_flag=True, help="Delete every key that starts with KEY.")
@@ -278,21 +245,21 @@ def _read_data(data: str) -> bytes:
 def kv_delete(http_addr: str, cas: bool, modify_index: int, recurse: bool, key: str) -> int:
     """Delete KEY."""
     if cas and recurse:
-        raise KvError("Error! Cannot specify both -cas and -recurse")
+        raise CommandError("Error! Cannot specify both -cas and -recurse")
     if cas and not modify_index:
-        raise KvError("Error! Must specify a -modify-index greater than 0 with -cas")
+        raise CommandError("Error! Must specify a -modify-index greater than 0 with -cas")
     if not key and not recurse:
-        raise KvError("Error! Missing KEY argument")
+        raise CommandError("Error! Missing KEY argument")
     parameters = {"recurse": ""} if recurse else {"cas": str(modify_index)} if cas else {}
     _, answer = KvClient(http_addr).ask("DELETE", key, parameters)
     if answer.strip() != b"true":
-        raise KvError(f"Error! Did not delete key {key}: CAS failed")
+        raise CommandError(f"Error! Did not delete key {key}: CAS failed")
     click.echo(f"Success! Deleted keys with prefix: {key}" if recurse else f"Success! Deleted key: {key}")
     return 0
 
 
 @kv_command.command("export", cls=GoCommand)
-@_http_addr
+@address_option
 @_stale
 @click.argument("prefix", default="")
 def kv_export(http_addr: str, stale: bool, prefix: str) -> int:

@@ -7,7 +7,7 @@ from an indefinite one (a write may have happened, or may yet). Source: Consul, 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -15,12 +15,16 @@ from impl.catalog.commands import Write
 from impl.catalog.queries import Query
 from impl.catalog.store import KeysAnswer, KvAnswer
 
+if TYPE_CHECKING:
+    from impl.agent.operations import Operation, RaftConfiguration
+
 
 class Consistency(StrEnum):
     """How fresh a read must be."""
 
     DEFAULT = "default"
-    """Whoever believes it is the leader answers from its state machine; two stale windows exist."""
+    """Linearizable while clocks keep to the configured drift: the leader answers by its lease, or as `consistent` if it
+    holds none. *Deviation:* Consul's leader answers without either."""
     CONSISTENT = "consistent"
     """Linearizable: the leader confirms its leadership with a quorum first (Ongaro 2014, section 6.4)."""
     STALE = "stale"
@@ -98,6 +102,30 @@ class Agent(Protocol):
 
     async def status_peers(self) -> list[str]:
         """The RPC addresses of the servers of the Raft configuration, sorted."""
+        ...
+
+    async def operate(self, operation: Operation) -> int:
+        """Change the members of the cluster, or who leads; the index of the configuration that is committed then.
+
+        Raises:
+            DefiniteError: refused, with the reason; nothing was changed.
+            IndefiniteError: it may have been done, or may yet be.
+        """
+        ...
+
+    async def raft_configuration(self, stale: bool) -> RaftConfiguration:
+        """The newest configuration: the leader's, or with `stale` that of any server.
+
+        Raises:
+            AgentError: nobody could be asked.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Leave the cluster and end the process: a server hands over leadership and is removed from the configuration.
+
+        Returns when that is done, or has been refused; the process ends soon after.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:

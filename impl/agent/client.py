@@ -20,8 +20,20 @@ from impl.agent.discovery import Discovery
 from impl.agent.forwarding import Retriable
 from impl.agent.introductions import Introductions
 from impl.agent.logs import Log
+from impl.agent.operations import AskConfiguration, Operate, Operation, RaftConfiguration
 from impl.agent.pool import Pool
-from impl.agent.protocol import KV_READ, KV_WRITE, STATUS, Discovered, KvRead, KvWrite, Status, decode_answer
+from impl.agent.protocol import (
+    KV_READ,
+    KV_WRITE,
+    OPERATE,
+    RAFT_CONFIGURATION,
+    STATUS,
+    Discovered,
+    KvRead,
+    KvWrite,
+    Status,
+    decode_answer,
+)
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query
 from impl.rpc.errors import RemoteError, RpcError
@@ -33,12 +45,16 @@ encode = msgspec.msgpack.Encoder().encode
 _bool: msgspec.msgpack.Decoder[bool] = msgspec.msgpack.Decoder(bool)
 _read_reply: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(ReadReply)
 _status: msgspec.msgpack.Decoder[Status] = msgspec.msgpack.Decoder(Status)
+_int: msgspec.msgpack.Decoder[int] = msgspec.msgpack.Decoder(int)
+_configuration: msgspec.msgpack.Decoder[RaftConfiguration] = msgspec.msgpack.Decoder(RaftConfiguration)
 
 
 class Client:
     """One client agent; the `Agent` of its HTTP API."""
 
-    def __init__(self, runtime: Runtime, config: Config, node_id: str, log: Log) -> None:
+    def __init__(self, runtime: Runtime, config: Config, node_id: str, log: Log, left: Callable[[], None]) -> None:
+        """`left` ends the process."""
+        self._left = left
         self._runtime = runtime
         self._config = config
         self._node_id = node_id
@@ -101,6 +117,20 @@ class Client:
     async def status_peers(self) -> list[str]:
         """As `Agent.status_peers`."""
         return list((await self._status()).peers)
+
+    async def operate(self, operation: Operation) -> int:
+        """As `Agent.operate`."""
+        body = encode(Operate(operation, forwarded=False))
+        return decode_answer(_int, await self._ask_somebody(OPERATE, lambda: body, is_write=True))
+
+    async def raft_configuration(self, stale: bool) -> RaftConfiguration:
+        """As `Agent.raft_configuration`."""
+        body = encode(AskConfiguration(stale, forwarded=False))
+        return decode_answer(_configuration, await self._ask_somebody(RAFT_CONFIGURATION, lambda: body, is_write=False))
+
+    async def leave(self) -> None:
+        """As `Agent.leave`: nobody counts on a client agent."""
+        self._left()
 
     async def _status(self) -> Status:
         return decode_answer(_status, await self._ask_somebody(STATUS, bytes, is_write=False))

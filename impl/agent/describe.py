@@ -9,6 +9,8 @@ from typing import Any
 
 from impl.agent.config import Config
 from impl.agent.driver import Driver
+from impl.agent.members import Members
+from impl.agent.operations import RaftServer
 from impl.raft.ready import Role
 
 VERSION = "1.22.0"
@@ -37,11 +39,11 @@ def describe_config(config: Config, node_id: str, host: str, port: int) -> dict[
     }
 
 
-def describe_raft(driver: Driver | None, servers: int, last_contact_ms: int) -> dict[str, str]:
+def describe_raft(driver: Driver | None, members: Members, last_contact_ms: int) -> dict[str, str]:
     """`Stats.raft`. Before the cluster has formed: a follower of nobody, in term 0."""
     if driver is None:
         return {"state": "Follower", "term": "0", "leader": "", "num_peers": "0", "last_contact": "never"}
-    core = driver.core
+    core, configuration = driver.core, driver.core.configuration
     if core.role is Role.LEADER:
         last_contact = "0"
     else:
@@ -54,6 +56,20 @@ def describe_raft(driver: Driver | None, servers: int, last_contact_ms: int) -> 
         "last_log_index": str(core.last_index),
         "last_log_term": str(core.server.log.last_term),
         "leader": core.leader_id or "",
-        "num_peers": str(servers - 1),
+        "num_peers": str(len(set(configuration.voters) - {members.myself.name})),
         "last_contact": last_contact,
+        "latest_configuration": _show(members),
+        "latest_configuration_index": str(configuration.index),
+        "protocol_version": "3",
     }
+
+
+def _show(members: Members) -> str:
+    """The configuration as Consul shows it, in Go's notation."""
+    servers = members.describe().servers
+    shown = [f"{{Suffrage:{_suffrage(server)} ID:{server.id} Address:{server.address}}}" for server in servers]
+    return f"[{' '.join(shown)}]"
+
+
+def _suffrage(server: RaftServer) -> str:
+    return "Voter" if server.voter else "Nonvoter"

@@ -1,36 +1,49 @@
-"""The links to the other voters: one connection dialled to each, for Raft's messages only."""
+"""The links to the other servers: one connection dialled to each, for Raft's messages only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from impl.agent.config import Address
 from impl.agent.logs import Log
-from impl.rpc.handshake import Hello
+from impl.rpc.handshake import Hello, Refusal
 from impl.rpc.peer_link import PeerLink
 from impl.rpc.timings import Timings
 from impl.runtime.interfaces import Runtime
+
+
+class LinkEvents(Protocol):
+    """What the owner of the links hears and is asked."""
+
+    def admit(self, hello: Hello) -> Refusal | None:
+        """Whether Raft's messages may go to, or come from, this server."""
+        ...
+
+    def connected(self, hello: Hello) -> None:
+        """The link to this peer is up."""
+        ...
+
+    def lost(self, peer: str) -> None:
+        """The link to this peer was up and is down."""
+        ...
+
+    def refused(self, listened: Hello) -> None:
+        """Nobody listens any more where this process listened."""
+        ...
 
 
 class PeerLinks:
     """Links by name. A peer that is found at another address gets a new one."""
 
     def __init__(
-        self,
-        runtime: Runtime,
-        hello: Callable[[], Hello],
-        timings: Timings,
-        log: Log,
-        connected: Callable[[str], None],
-        lost: Callable[[str], None],
+        self, runtime: Runtime, hello: Callable[[], Hello], timings: Timings, log: Log, events: LinkEvents
     ) -> None:
-        """`connected` and `lost` are called with the peer's name."""
         self._runtime = runtime
         self._hello = hello
         self._timings = timings
         self._log = log
-        self._connected = connected
-        self._lost = lost
+        self._events = events
         self._links: dict[str, tuple[Address, PeerLink]] = {}
 
     def dial(self, name: str, address: Address) -> None:
@@ -46,10 +59,18 @@ class PeerLinks:
             name,
             (address.host, address.port),
             self._timings,
-            _Events(self, name, address),
+            _Events(self._events, self._log, name, address),
             lambda text: self._log.warn("cannot reach peer", peer=name, address=str(address), error=text),
+            self._events.admit,
         )
         self._links[name] = (address, link)
+
+    def keep(self, names: set[str]) -> None:
+        """Hang up on everybody else."""
+        for name in sorted(self._links.keys() - names):
+            address, link = self._links.pop(name)
+            self._log.info("closing the link to a server that is no member", peer=name, address=str(address))
+            link.close()
 
     def send(self, to: str, frame: bytes) -> None:
         """As `driver.Peers.send`."""
@@ -62,6 +83,11 @@ class PeerLinks:
         known = self._links.get(name)
         if known is not None:
             known[1].nudge()
+
+    def is_connected(self, name: str) -> bool:
+        """Whether the link to the peer is up."""
+        known = self._links.get(name)
+        return known is not None and known[1].connected
 
     def describe(self) -> dict[str, dict[str, object]]:
         """For each peer: whether the link is up, and milliseconds since it last answered."""
@@ -81,32 +107,30 @@ class PeerLinks:
             link.close()
         self._links.clear()
 
-    def on_connected(self, name: str, address: Address) -> None:
-        """A link is up."""
-        self._log.info("connected to peer", peer=name, address=str(address))
-        self._connected(name)
-
-    def on_lost(self, name: str, address: Address, reason: str) -> None:
-        """A link that was up is down."""
-        self._log.warn("lost connection to peer", peer=name, address=str(address), reason=reason)
-        self._lost(name)
-
 
 class _Events:
     """A link's callbacks, with the peer that they are about."""
 
-    def __init__(self, links: PeerLinks, name: str, address: Address) -> None:
-        self._links = links
+    def __init__(self, events: LinkEvents, log: Log, name: str, address: Address) -> None:
+        self._events = events
+        self._log = log
         self._name = name
         self._address = address
+        self._listened: Hello | None = None
+        """Who was met at the address last."""
 
     def connected(self, hello: Hello) -> None:
         """The handshake is done."""
-        self._links.on_connected(self._name, self._address)
+        self._listened = hello
+        self._log.info("connected to peer", peer=self._name, address=str(self._address))
+        self._events.connected(hello)
 
     def lost(self, reason: str) -> None:
         """The connection is gone."""
-        self._links.on_lost(self._name, self._address, reason)
+        self._log.warn("lost connection to peer", peer=self._name, address=str(self._address), reason=reason)
+        self._events.lost(self._name)
 
     def refused(self) -> None:
         """Nobody listens at the address."""
+        if self._listened is not None:
+            self._events.refused(self._listened)

@@ -14,12 +14,15 @@ from impl.agent.api import IndefiniteError, ReadOptions
 from impl.agent.config import Address
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query
+from impl.raft.configuration import Member
 from impl.storage.records import Genesis
 
 DISCOVER = "discover"
 KV_WRITE = "kv-write"
 KV_READ = "kv-read"
 STATUS = "status"
+OPERATE = "operate"
+RAFT_CONFIGURATION = "raft-configuration"
 
 NOT_LEADER = "not leader"
 """Text of the refusal of a forwarded request by a server that is not the leader (any more): definite."""
@@ -44,6 +47,10 @@ def decode_answer(decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
         raise IndefiniteError(f"rpc error: the answer cannot be read: {error}") from error
 
 
+Identity = tuple[str, str, str]
+"""Name, node id and storage id of a server: all three, or it is another server."""
+
+
 class ServerInfo(msgspec.Struct, frozen=True, array_like=True, order=True):
     """A server as others see it. `host` and `port` are where its RPC can be dialled."""
 
@@ -53,11 +60,13 @@ class ServerInfo(msgspec.Struct, frozen=True, array_like=True, order=True):
     port: int
     incarnation: int = 0
     """Of the process that said so: of two accounts of one server, the one of the later process is true."""
+    storage_id: str = ""
+    """Of its data directory: a server that lost it is another one, whatever it is called."""
 
     @property
-    def identity(self) -> tuple[str, str]:
-        """(name, node id): what a genesis lists."""
-        return self.name, self.node_id
+    def identity(self) -> Identity:
+        """What a genesis lists."""
+        return self.name, self.node_id, self.storage_id
 
     @property
     def address(self) -> Address:
@@ -79,9 +88,13 @@ class Discovered(msgspec.Struct, frozen=True, array_like=True):
     bootstrap_expect: int
     genesis: Genesis | None
     """Of the cluster it belongs to; None: not formed yet, and nothing in its log."""
-    candidates: tuple[tuple[str, str], ...]
-    """While not formed: the (name, node id) of the servers it would form a cluster with, sorted, itself included."""
+    candidates: tuple[Identity, ...]
+    """While not formed: the servers it would form a cluster with, sorted, itself included."""
     known: tuple[ServerInfo, ...]
+    members: tuple[Member, ...] = ()
+    """The newest configuration that it knows to be committed."""
+    configuration_index: int = 0
+    """Index of that one in the log."""
 
 
 class KvWrite(msgspec.Struct, frozen=True, array_like=True):

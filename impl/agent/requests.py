@@ -24,8 +24,22 @@ from impl.agent.config import Config
 from impl.agent.discovery import Discovery
 from impl.agent.driver import SHUTTING_DOWN, Driver
 from impl.agent.forwarding import Retriable
+from impl.agent.members import Members
+from impl.agent.operations import AskConfiguration, Operate, Operation, RaftConfiguration
 from impl.agent.pool import Pool
-from impl.agent.protocol import KV_READ, KV_WRITE, NOT_READY, KvRead, KvWrite, ServerInfo, Status, decode_answer
+from impl.agent.protocol import (
+    KV_READ,
+    KV_WRITE,
+    NOT_READY,
+    OPERATE,
+    RAFT_CONFIGURATION,
+    KvRead,
+    KvWrite,
+    ServerInfo,
+    Status,
+    decode_answer,
+)
+from impl.agent.reconfiguration import Reconfiguration
 from impl.catalog.commands import Write
 from impl.catalog.queries import Answer, KvGet, Query
 from impl.catalog.store import KvAnswer
@@ -37,6 +51,8 @@ from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime
 encode = msgspec.msgpack.Encoder().encode
 _bool_decoder: msgspec.msgpack.Decoder[bool] = msgspec.msgpack.Decoder(bool)
 _read_decoder: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(ReadReply)
+_int_decoder: msgspec.msgpack.Decoder[int] = msgspec.msgpack.Decoder(int)
+_configuration_decoder: msgspec.msgpack.Decoder[RaftConfiguration] = msgspec.msgpack.Decoder(RaftConfiguration)
 
 
 class Requests:
@@ -49,11 +65,19 @@ class Requests:
         discovery: Discovery,
         pool: Pool,
         watches: Watches,
+        changes: Changes,
+        members: Members,
+        reconfiguration: Reconfiguration,
         incarnation: int,
+        *,
         describe: Callable[[], dict[str, Any]],
+        leave: Callable[[], Awaitable[None]],
     ) -> None:
-        """`describe` makes the document of `/v1/agent/self`."""
+        """`changes` is notified when leadership, or what the driver has applied, changes. `describe` makes the document
+        of `/v1/agent/self`; `leave` is `Agent.leave`.
+        """
         self.describe = describe
+        self._leave = leave
         self._origin = f"{config.node_name}/{incarnation}/r"
         self._writes = 0
         self.driver: Driver | None = None
@@ -63,8 +87,9 @@ class Requests:
         self._discovery = discovery
         self._pool = pool
         self._watches = watches
-        self.changes = Changes(runtime)
-        """Notified when leadership, or what the driver has applied, changes."""
+        self.changes = changes
+        self._members = members
+        self._reconfiguration = reconfiguration
         self._stopped = False
         self._hold_ns = int(config.rpc_hold_timeout * NANOSECONDS)
 
@@ -101,6 +126,20 @@ class Requests:
 
         return await self._hold(attempt, forwarding.blocked_ns_max(options))
 
+    async def operate(self, operation: Operation) -> int:
+        """As `Agent.operate`."""
+        return await self._hold(lambda: self._operate_once(operation))
+
+    async def raft_configuration(self, stale: bool) -> RaftConfiguration:
+        """As `Agent.raft_configuration`."""
+        if stale and self.driver is not None:
+            return self._members.describe()
+        return await self._hold(self._configuration_once)
+
+    async def leave(self) -> None:
+        """As `Agent.leave`."""
+        await self._leave()
+
     # --- as asked by other agents -------------------------------------------------------------------------------------
 
     async def serve_write(self, request: KvWrite) -> bool:
@@ -121,6 +160,25 @@ class Requests:
         except Retriable as retriable:
             raise retriable.final from retriable
 
+    async def serve_operate(self, request: Operate) -> int:
+        """A change of the cluster that another agent asks for, under the same rule."""
+        if not request.forwarded:
+            return await self.operate(request.operation)
+        self._refuse_if_stopped()
+        try:
+            return await self._reconfiguration.execute(request.operation)
+        except Retriable as retriable:
+            raise retriable.final from retriable
+
+    async def serve_configuration(self, request: AskConfiguration) -> RaftConfiguration:
+        """The configuration, for another agent."""
+        if not request.forwarded:
+            return await self.raft_configuration(request.stale)
+        try:
+            return self._configuration_here()
+        except Retriable as retriable:
+            raise retriable.final from retriable
+
     async def status_leader(self) -> str:
         """As `Agent.status_leader`."""
         return self.status().leader
@@ -131,13 +189,8 @@ class Requests:
 
     def status(self) -> Status:
         """What this server knows of the cluster, without asking anybody."""
-        known, myself, genesis = self._discovery.known, self._discovery.myself, self._discovery.genesis
-        assert myself is not None, "a server knows itself"
-        infos = {**known, myself.name: myself}
-        leader = infos.get(self.driver.core.leader_id or "") if self.driver is not None else None
-        voters = [voter.name for voter in genesis.voters] if genesis is not None else []
-        peers = sorted(str(infos[name].address) for name in voters if name in infos)
-        return Status(str(leader.address) if leader is not None else "", tuple(peers))
+        leader = self.driver.core.leader_id if self.driver is not None else None
+        return Status(self._members.address_of(leader) if leader else "", self._members.addresses())
 
     # --- one attempt --------------------------------------------------------------------------------------------------
 
@@ -149,11 +202,37 @@ class Requests:
         leader = self._remote_leader()
         if leader is None:
             return await self._write_here(request)
+        return decode_answer(_bool_decoder, await self._ask(leader, KV_WRITE, encode(request), is_write=True))
+
+    async def _operate_once(self, operation: Operation) -> int:
+        self._refuse_if_stopped()
+        leader = self._remote_leader()
+        if leader is None:
+            return await self._reconfiguration.execute(operation)
+        body = encode(Operate(operation, forwarded=True))
+        return decode_answer(_int_decoder, await self._ask(leader, OPERATE, body, is_write=True))
+
+    async def _configuration_once(self) -> RaftConfiguration:
+        self._refuse_if_stopped()
+        leader = self._remote_leader()
+        if leader is None:
+            return self._configuration_here()
+        body = encode(AskConfiguration(stale=False, forwarded=True))
+        reply = await self._ask(leader, RAFT_CONFIGURATION, body, is_write=False)
+        return decode_answer(_configuration_decoder, reply)
+
+    def _configuration_here(self) -> RaftConfiguration:
+        """The leader's, or raise Retriable."""
+        if self.driver is None or self.driver.core.role is not Role.LEADER:
+            raise Retriable(NoClusterLeader())
+        return self._members.describe()
+
+    async def _ask(self, leader: ServerInfo, method: str, body: bytes, *, is_write: bool, blocked_ns: int = 0) -> bytes:
+        """The leader's answer to a forwarded request. Raises Retriable or AgentError."""
         try:
-            reply = await self._pool.call(leader.address, KV_WRITE, encode(request), forwarding.CALL_TIMEOUT_NS)
+            return await self._pool.call(leader.address, method, body, forwarding.CALL_TIMEOUT_NS + blocked_ns)
         except RpcError as error:
-            raise forwarding.judge(error, is_write=True) from error
-        return decode_answer(_bool_decoder, reply)
+            raise forwarding.judge(error, is_write=is_write) from error
 
     async def _write_here(self, request: KvWrite) -> bool:
         self._refuse_if_stopped()
@@ -172,11 +251,8 @@ class Requests:
         if leader is None:
             return await self._blocking(query, options, self._read_here)
         body = encode(KvRead(query, options, forwarded=True))
-        timeout_ns = forwarding.CALL_TIMEOUT_NS + forwarding.blocked_ns_max(options)
-        try:
-            reply = await self._pool.call(leader.address, KV_READ, body, timeout_ns)
-        except RpcError as error:
-            raise forwarding.judge(error, is_write=False) from error
+        blocked_ns = forwarding.blocked_ns_max(options)
+        reply = await self._ask(leader, KV_READ, body, is_write=False, blocked_ns=blocked_ns)
         return decode_answer(_read_decoder, reply)
 
     async def _read_here(self, query: Query, options: ReadOptions) -> ReadReply:
@@ -185,10 +261,8 @@ class Requests:
         driver = self.driver
         if driver is None or driver.core.role is not Role.LEADER:
             raise Retriable(NoClusterLeader())
-        if options.consistency is not Consistency.CONSISTENT:
-            return _reply(driver.read_local(query, options.consistency), known_leader=True, last_contact_ms=0)
         try:
-            answer = await driver.read(query)
+            answer = await driver.read(query, options.consistency)
         except NotReady as error:
             raise Retriable(DefiniteError(NOT_READY)) from error
         except NotLeader as error:

@@ -58,7 +58,7 @@ async def _agent(runtime: Runtime, config: Config) -> int:
 
     for name in SIGNALS:
         runtime.host.on_signal(name, partial(stop, name))
-    agent, stop_agent, facts = await _start(runtime, config, log, fail)
+    agent, stop_agent, facts = await _start(runtime, config, log, fail, partial(stop, "leave"))
 
     def unexpected(what: str, error: Exception) -> None:
         log.named("http").error("request failed", request=what, error=repr(error))
@@ -79,12 +79,12 @@ async def _agent(runtime: Runtime, config: Config) -> int:
 
 
 async def _start(
-    runtime: Runtime, config: Config, log: Log, fail: Callable[[str], None]
+    runtime: Runtime, config: Config, log: Log, fail: Callable[[str], None], left: Callable[[], None]
 ) -> tuple[Agent, Callable[[str], Awaitable[None]], dict[str, Value]]:
     """The agent, what stops it, and what to log of it."""
     if not config.server:
         node_id = config.node_id or str(UUID(bytes=runtime.random.randbytes(16), version=4))
-        client = Client(runtime, config, node_id, log)
+        client = Client(runtime, config, node_id, log, left)
         return client, client.stop, {"mode": "client", "servers": [str(address) for address in config.join]}
     try:
         check_bind(config.bind_addr, runtime.host.environment, config.allow_insecure_rpc)
@@ -92,7 +92,7 @@ async def _start(
         raise StartError(str(error)) from error
     data = _open_data(runtime, config, log)
     try:
-        server = await Server.start(runtime, config, data, log, fail)
+        server = await Server.start(runtime, config, data, log, fail, left)
     except OSError as error:
         data.close()
         raise StartError(_explain(error, f"{config.bind_addr}:{config.server_port}", "-server-port")) from error

@@ -13,28 +13,32 @@ from typing import Any
 import msgspec
 
 from impl.agent.address_book import load_addresses, save_addresses
-from impl.agent.changes import Watches
+from impl.agent.api import AgentError
+from impl.agent.assembly import CannotTrace, assemble
+from impl.agent.changes import Changes, Watches
 from impl.agent.config import Config
 from impl.agent.describe import describe_config, describe_raft
 from impl.agent.discovery import Conflict, Discovery, Refused
 from impl.agent.driver import Driver
 from impl.agent.introductions import Introductions
+from impl.agent.joining import Joining, forget_leaving, has_left, note_leaving
 from impl.agent.logs import Log
-from impl.agent.peers import PeerLinks
+from impl.agent.members import Members
+from impl.agent.operations import RemovePeer
 from impl.agent.pool import Pool
 from impl.agent.protocol import Discovered, ServerInfo
+from impl.agent.reconfiguration import Reconfiguration
 from impl.agent.requests import Requests
 from impl.agent.service import Service
 from impl.agent.tracer import Tracer
-from impl.catalog.store import Store
-from impl.raft.core import Core
-from impl.raft.settings import Restored, Settings
-from impl.rpc.framing import FrameKind, checksum
+from impl.raft.errors import Refused as CoreRefused
+from impl.raft.ready import Role
 from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
 from impl.rpc.server import RpcServer
 from impl.rpc.timings import Timings
 from impl.runtime.interfaces import NANOSECONDS, Runtime, Task
 from impl.storage.data_directory import DataDirectory
+from impl.storage.errors import StorageError
 from impl.storage.records import Genesis
 
 SWEEP_NS = 10 * NANOSECONDS
@@ -44,9 +48,16 @@ class Server:
     """One server agent. `requests` is the `Agent` of its HTTP API. Made by `start`."""
 
     def __init__(
-        self, runtime: Runtime, config: Config, data: DataDirectory, log: Log, fail: Callable[[str], None]
+        self,
+        runtime: Runtime,
+        config: Config,
+        data: DataDirectory,
+        log: Log,
+        fail: Callable[[str], None],
+        left: Callable[[], None],
     ) -> None:
         """Not for callers: use `start`."""
+        self._left = left
         self._runtime = runtime
         self._config = config
         self._data = data
@@ -63,39 +74,67 @@ class Server:
         self._rpc: RpcServer | None = None
         timings = Timings()
         timings = replace(timings, link_unanswered_ns=timings.link_unanswered_ns * config.raft_multiplier)
-        myself = ServerInfo(config.node_name, data.node_id, config.advertise_addr, config.server_port, data.incarnation)
+        myself = ServerInfo(
+            config.node_name,
+            data.node_id,
+            config.advertise_addr,
+            config.server_port,
+            data.incarnation,
+            data.storage_id,
+        )
         self._discovery = Discovery(myself, config.bootstrap_expect, data.recovered.genesis)
         self._watches = Watches(runtime)
+        self._changes = Changes(runtime)
         self._pool = Pool(runtime, self.hello, timings)
-        self._peers = PeerLinks(runtime, self.hello, timings, log.named("raft"), self._peer_connected, self._peer_lost)
+        self._members = Members(runtime, self._discovery, self._pool, self.hello, timings, log.named("raft"))
+        self._reconfiguration = Reconfiguration(
+            runtime, self._discovery, self._members, self._pool, self._changes, log.named("raft")
+        )
         self.requests = Requests(
-            runtime, config, self._discovery, self._pool, self._watches, data.incarnation, self.describe
+            runtime,
+            config,
+            self._discovery,
+            self._pool,
+            self._watches,
+            self._changes,
+            self._members,
+            self._reconfiguration,
+            data.incarnation,
+            describe=self.describe,
+            leave=self.leave,
         )
         self._service = Service(
-            runtime,
-            self._discovery,
-            self.requests,
-            introduced=self._met,
-            conflict=self._conflict,
-            dialled=self._peers.nudge,
+            runtime, self._discovery, self.requests, self._members, introduced=self._met, conflict=self._conflict
         )
 
     @classmethod
     async def start(
-        cls, runtime: Runtime, config: Config, data: DataDirectory, log: Log, fail: Callable[[str], None]
+        cls,
+        runtime: Runtime,
+        config: Config,
+        data: DataDirectory,
+        log: Log,
+        fail: Callable[[str], None],
+        left: Callable[[], None],
     ) -> Server:
         """Listen and begin to look for the other servers.
 
         Args:
             fail: ends the agent with an error text when it turns out that it cannot be part of this cluster.
+            left: ends the agent after it has left the cluster.
 
         Raises:
             OSError: the RPC address is not available.
         """
-        server = cls(runtime, config, data, log, fail)
+        server = cls(runtime, config, data, log, fail, left)
         address = (config.bind_addr, config.server_port)
         server._rpc = await RpcServer.listen(
-            runtime, address, server.hello, server._service, report=log.named("rpc").warn
+            runtime,
+            address,
+            server.hello,
+            server._service,
+            report=log.named("rpc").warn,
+            admit=server._members.admit,
         )
         myself = server._discovery.myself
         assert myself is not None, "a server knows itself"
@@ -111,7 +150,7 @@ class Server:
             config.join,
             log.named("discovery"),
             server._learned,
-            server._knows_everybody,
+            server._members.everybody_is_known,
         )
         server._tasks.append(runtime.tasks.spawn(introductions.run(), "introductions"))
         server._tasks.append(runtime.tasks.spawn(server._sweep(), "sweep"))
@@ -136,10 +175,41 @@ class Server:
             incarnation=self._data.incarnation,
             role=AgentRole.SERVER,
             purpose=Purpose.RPC,
+            storage_id=self._data.storage_id,
         )
 
+    async def leave(self) -> None:
+        """As `Agent.leave`. A note makes the next start of this server ask to join again."""
+        self._log.info("leaving the cluster")
+        await self._hand_over("this server leaves")
+        if self._members.includes_me() and len(self._discovery.roster().names) > 1:
+            try:
+                await self._off_the_loop(lambda: note_leaving(self._runtime.disk, self._config.data_dir))
+                await self.requests.operate(RemovePeer(id=self._data.node_id))
+            except (AgentError, OSError, StorageError) as error:
+                self._log.warn("leaving without having been removed from the configuration", error=str(error))
+        self._left()
+
+    async def _hand_over(self, why: str) -> None:
+        """A leader lets another server lead, if there is one, and in any case leads no more. Takes bounded time."""
+        driver = self._driver
+        if driver is None or driver.core.role is not Role.LEADER:
+            return
+        if driver.core.configuration.voters != (self._config.node_name,):
+            try:
+                await driver.transfer_leadership(None)
+            except (AgentError, CoreRefused) as error:
+                self._log.warn("leadership was not handed over", error=str(error))
+        driver.step_down(why)
+
+    async def _off_the_loop(self, work: Callable[[], None]) -> None:
+        done = self._runtime.tasks.future()
+        self._runtime.executor.submit(work, done.set_result, done.set_exception)
+        await done
+
     async def stop(self, reason: str) -> None:
-        """Refuse what waits, end the trace, close. A disk write under way is finished first."""
+        """Hand leadership over, refuse what waits, end the trace, close. A disk write under way is finished first."""
+        await self._hand_over(f"this server stops: {reason}")
         self._stopped = True
         self.requests.stop()
         for task in self._tasks:
@@ -149,12 +219,10 @@ class Server:
         if self._tracer is not None:
             self._tracer.end(reason)
         self._pool.close()
-        self._peers.close()
+        self._members.links.close()
         if self._rpc is not None:
             self._rpc.close()
-        closed = self._runtime.tasks.future()
-        self._runtime.executor.submit(self._data.close, closed.set_result, closed.set_exception)
-        await closed
+        await self._off_the_loop(self._data.close)
 
     # --- formation ----------------------------------------------------------------------------------------------------
 
@@ -174,14 +242,10 @@ class Server:
         self._consider()
 
     def _met(self) -> None:
-        """Somebody spoke of itself: dial the voters whose address is known now."""
-        if self._driver is None or self._discovery.genesis is None:
-            return
-        for voter in self._discovery.genesis.voters:
-            info = self._discovery.known.get(voter.name)
-            if info is not None and info.node_id == voter.node_id:
-                self._peers.dial(voter.name, info.address)
-        self._note_addresses()
+        """Somebody spoke of itself: dial the members whose address is known now."""
+        if self._driver is not None:
+            self._members.follow()
+            self._note_addresses()
 
     def _note_addresses(self) -> None:
         met = tuple(sorted(self._discovery.known.values()))
@@ -234,61 +298,54 @@ class Server:
         """The genesis is durable: run Raft, unless the agent was stopped while it was being written."""
         if self._stopped:
             return
-        config, data, recovered = self._config, self._data, self._data.recovered
+        config, data = self._config, self._data
         self._discovery.genesis = genesis
         voters = [voter.name for voter in genesis.voters]
         self._log.info("cluster formed" if self._forming else "cluster known", id=genesis.cluster_id, servers=voters)
-        state = recovered.hard_state
-        core = Core(
-            _settings(config),
-            voters,
-            Restored(state.term, state.voted_for, recovered.entries),
-            self._runtime.random,
-            trace=bool(config.trace_dir),
-        )
-        if config.trace_dir:
-            try:
-                self._tracer = Tracer(
-                    self._runtime.disk, self._runtime.clock, config.trace_dir, config.node_name, data.incarnation
-                )
-                self._tracer.header(genesis.cluster_id, voters, core.trace_state())
-            except OSError as error:
-                self._fail(
-                    f"cannot write a trace in {config.trace_dir}: {error.strerror}: choose another -trace directory"
-                )
-                return
-        self._driver = Driver(
-            self._runtime,
-            core,
-            data.log,
-            Store(self._watches.changed),
-            self._peers,
-            self._log.named("raft"),
-            self._tracer,
-            self.requests.changes,
-            lambda payload: checksum(FrameKind.RAFT, payload),
-        )
-        self._service.driver = self._driver
-        self._driver.start()
-        self.requests.formed(self._driver)
+        try:
+            driver, self._tracer = assemble(
+                self._runtime,
+                config,
+                data,
+                genesis,
+                self._members.links,
+                self._log.named("raft"),
+                self._changes,
+                self._watches.changed,
+            )
+        except CannotTrace as error:
+            self._fail(str(error))
+            return
+        self._driver = self._service.driver = driver
+        driver.start()
+        self._members.formed(driver)
+        self.requests.formed(driver)
         self._met()
+        self._tasks.append(self._runtime.tasks.spawn(self._reconfiguration.watch(), "reconfiguration"))
+        self._tasks.append(self._runtime.tasks.spawn(self._joining(genesis).run(), "joining"))
 
-    # --- what others report -------------------------------------------------------------------------------------------
+    def _joining(self, genesis: Genesis) -> Joining:
+        """Only members are sent entries: a server with an empty log that the genesis does not name was never one."""
+        disk, directory, recovered = self._runtime.disk, self._config.data_dir, self._data.recovered
+        is_new = not recovered.entries and self._config.node_name not in [voter.name for voter in genesis.voters]
 
-    def _peer_connected(self, peer: str) -> None:
-        if self._driver is not None:
-            self._driver.peer_connected(peer)
+        def joined() -> None:
+            self._runtime.executor.submit(
+                lambda: forget_leaving(disk, directory),
+                lambda _: None,
+                lambda error: self._log.warn("cannot remove the note that this server left", error=str(error)),
+            )
 
-    def _peer_lost(self, peer: str) -> None:
-        if self._driver is not None:
-            self._driver.peer_lost(peer)
-
-    def _knows_everybody(self) -> bool:
-        """Whether every voter of a formed cluster has been met."""
-        genesis, myself = self._discovery.genesis, self._discovery.myself
-        if genesis is None or myself is None:
-            return False
-        return all(voter.name == myself.name or voter.name in self._discovery.known for voter in genesis.voters)
+        return Joining(
+            self._runtime,
+            self._discovery,
+            self._members,
+            self._pool,
+            self._log.named("raft"),
+            asks=is_new or has_left(disk, directory),
+            read_replica=self._config.read_replica,
+            joined=joined,
+        )
 
     def _tell_once(self, text: str) -> None:
         if text not in self._told:
@@ -302,26 +359,13 @@ class Server:
 
     def describe(self) -> dict[str, Any]:
         """As `Agent.describe`."""
-        genesis, myself = self._discovery.genesis, self._discovery.myself
-        assert myself is not None, "a server knows itself"
+        genesis, myself = self._discovery.genesis, self._members.myself
         document = describe_config(self._config, self._data.node_id, myself.host, myself.port)
-        servers = len(genesis.voters) if genesis is not None else 1
         counters = self._rpc.counters if self._rpc is not None else None
         document["Stats"] = {
             "agent": {"incarnation": str(self._data.incarnation)},
             "consul": {"server": "true", "cluster_id": genesis.cluster_id if genesis is not None else ""},
-            "raft": describe_raft(self._driver, servers, self.requests.last_contact_ms()),
-            "rpc": {"peers": self._peers.describe(), "counters": msgspec.to_builtins(counters)},
+            "raft": describe_raft(self._driver, self._members, self.requests.last_contact_ms()),
+            "rpc": {"peers": self._members.links.describe(), "counters": msgspec.to_builtins(counters)},
         }
         return document
-
-
-def _settings(config: Config) -> Settings:
-    plain, scale = Settings(name=config.node_name), config.raft_multiplier
-    return msgspec.structs.replace(
-        plain,
-        heartbeat_ticks=plain.heartbeat_ticks * scale,
-        election_ticks_min=plain.election_ticks_min * scale,
-        election_ticks_max=plain.election_ticks_max * scale,
-        leader_lost_ticks_max=plain.leader_lost_ticks_max * scale,
-    )

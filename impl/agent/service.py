@@ -10,11 +10,15 @@ import msgspec
 from impl.agent.api import AgentError, DefiniteError, IndefiniteError
 from impl.agent.discovery import Conflict, Discovery
 from impl.agent.driver import Driver, decode_message
+from impl.agent.members import Members
+from impl.agent.operations import AskConfiguration, Operate
 from impl.agent.protocol import (
     DISCOVER,
     KV_READ,
     KV_WRITE,
     MALFORMED,
+    OPERATE,
+    RAFT_CONFIGURATION,
     STATUS,
     Discover,
     KvRead,
@@ -29,6 +33,8 @@ encode = msgspec.msgpack.Encoder().encode
 _discover: msgspec.msgpack.Decoder[Discover] = msgspec.msgpack.Decoder(Discover)
 _kv_write: msgspec.msgpack.Decoder[KvWrite] = msgspec.msgpack.Decoder(KvWrite)
 _kv_read: msgspec.msgpack.Decoder[KvRead] = msgspec.msgpack.Decoder(KvRead)
+_operate: msgspec.msgpack.Decoder[Operate] = msgspec.msgpack.Decoder(Operate)
+_ask_configuration: msgspec.msgpack.Decoder[AskConfiguration] = msgspec.msgpack.Decoder(AskConfiguration)
 
 
 class Service:
@@ -39,34 +45,33 @@ class Service:
         runtime: Runtime,
         discovery: Discovery,
         requests: Requests,
+        members: Members,
         *,
         introduced: Callable[[], None],
         conflict: Callable[[Conflict], None],
-        dialled: Callable[[str], None],
     ) -> None:
-        """`introduced`: a server spoke of itself; `conflict`: it may not; `dialled`: a peer opened its Raft link."""
+        """`introduced`: a server spoke of itself; `conflict`: it may not."""
         self.driver: Driver | None = None
         """Set once the cluster has formed; before, Raft's messages are lost."""
         self._runtime = runtime
         self._discovery = discovery
         self._requests = requests
+        self._members = members
         self._introduced = introduced
         self._conflict = conflict
-        self._dialled = dialled
 
     def raft_message(self, sender: Hello, payload: bytes, crc: int) -> None:
         """A message of a peer. One that cannot be decoded raises, which closes its connection."""
-        if self.driver is not None:
+        if self.driver is not None and self._members.speaks_for_itself(sender):
             self.driver.receive(sender.node_name, sender.incarnation, decode_message(payload), crc)
 
     def raft_connected(self, sender: Hello) -> None:
         """A peer dialled: it lives, so our link to it can be redialled now."""
-        self._dialled(sender.node_name)
+        self._members.dialled(sender)
 
     def raft_lost(self, sender: Hello, reason: str) -> None:
         """A peer's connection to us closed."""
-        if self.driver is not None:
-            self.driver.peer_lost(sender.node_name)
+        self._members.hung_up(sender)
 
     def call(self, sender: Hello, method: str, body: bytes, reply: Reply) -> None:
         """A request of another agent."""
@@ -77,6 +82,10 @@ class Service:
                 self._spawn(self._requests.serve_read(_kv_read.decode(body)), reply)
             elif method == DISCOVER:
                 self._introduction(_discover.decode(body), reply)
+            elif method == OPERATE:
+                self._spawn(self._requests.serve_operate(_operate.decode(body)), reply)
+            elif method == RAFT_CONFIGURATION:
+                self._spawn(self._requests.serve_configuration(_ask_configuration.decode(body)), reply)
             elif method == STATUS:
                 reply.ok(encode(self._requests.status()))
             else:

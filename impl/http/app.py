@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from impl.agent.api import Agent, AgentError
-from impl.http import kv
+from impl.http import kv, operator
 from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
 from impl.http.response import Response, json_response, text_response
 
@@ -21,7 +21,9 @@ _NOT_AN_API_PATH = "Invalid URL path: if attempting to use the HTTP API, ensure 
 
 
 class Application:
-    """`/v1/kv`, `/v1/status` and `/v1/agent/self` of one agent, as an ASGI application."""
+    """`/v1/kv`, `/v1/status`, `/v1/operator/raft`, `/v1/agent/self` and `/v1/agent/leave` of one agent, as an ASGI
+    application.
+    """
 
     def __init__(
         self, agent: Agent, datacenter: str, kv_max_value_size: int, unexpected: Callable[[str, Exception], None]
@@ -67,6 +69,12 @@ class Application:
             if scope["method"] != "GET":
                 return _refuse_method(scope["method"], _READ_ONLY)
             return json_response(await document(), "pretty" in parameters)
+        actions = operator.ENDPOINTS.get(path)
+        if actions is not None:
+            action = actions.get(scope["method"])
+            if action is None:
+                return _refuse_method(scope["method"], tuple(actions))
+            return await action(self._agent, parameters)
         if path == "/":
             return text_response(200, "Consul Agent")
         return text_response(404, _NOT_AN_ENDPOINT if "/v1/" in path else _NOT_AN_API_PATH)

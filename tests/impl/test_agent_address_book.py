@@ -35,7 +35,7 @@ def test_a_note_that_makes_no_sense_is_as_good_as_none(disk: VirtualDisk, conten
 
 
 def test_a_note_is_a_hint_that_the_servers_themselves_correct() -> None:
-    genesis = make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])
+    genesis = make_genesis([("s1", "id-s1", ""), ("s2", "id-s2", ""), ("s3", "id-s3", "")])
     discovery = Discovery(ServerInfo("s1", "id-s1", "127.0.0.1", 1), 3, genesis)
     discovery.remember((S2, ServerInfo("s3", "another", "127.0.0.1", 9)))
     assert discovery.addresses(()) == [S2.address], "another server of that name is not the voter"

@@ -8,19 +8,39 @@ from hypothesis import strategies as st
 
 from impl.agent import discovery as module
 from impl.agent.config import Address
-from impl.agent.discovery import FRESH_NS, Conflict, Discovery, Refused, make_genesis
-from impl.agent.protocol import Discovered, ServerInfo
+from impl.agent.discovery import FRESH_NS, Conflict, Discovery, Refused, configuration_of, make_genesis
+from impl.agent.protocol import Discovered, Identity, ServerInfo
+from impl.raft.configuration import Configuration, Member
 from impl.storage.records import Genesis
 
 NOW = 10**12
 
 
-def info(name: str, node_id: str | None = None) -> ServerInfo:
-    return ServerInfo(name, node_id or f"id-{name}", "127.0.0.1", 8000 + ord(name[-1]))
+def identity(name: str) -> Identity:
+    return name, f"id-{name}", f"storage-{name}"
 
 
-def server(name: str, expect: int = 3, node_id: str | None = None, genesis: Genesis | None = None) -> Discovery:
-    return Discovery(info(name, node_id), expect, genesis)
+THREE = make_genesis([identity("s1"), identity("s2"), identity("s3")])
+
+
+def info(name: str, node_id: str | None = None, storage_id: str | None = None) -> ServerInfo:
+    port = 8000 + ord(name[-1])
+    return ServerInfo(name, node_id or f"id-{name}", "127.0.0.1", port, 0, storage_id or f"storage-{name}")
+
+
+def server(
+    name: str,
+    expect: int = 3,
+    node_id: str | None = None,
+    genesis: Genesis | None = None,
+    storage_id: str | None = None,
+) -> Discovery:
+    return Discovery(info(name, node_id, storage_id), expect, genesis)
+
+
+def without(name: str, genesis: Genesis = THREE, index: int = 7) -> Configuration:
+    """The configuration after a server was removed."""
+    return Configuration(tuple(m for m in configuration_of(genesis).members if m.name != name), index=index)
 
 
 def ask(asker: Discovery, asked: Discovery, now: int = NOW) -> Discovered:
@@ -43,7 +63,7 @@ def a_cluster_forms_when_all_name_the_same_set() -> None:
     servers = [server(name) for name in ("s1", "s2", "s3")]
     introduce_all(servers)
     decided = {one.decide(NOW) for one in servers}
-    assert decided == {make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])}
+    assert decided == {THREE}
 
 
 def nobody_forms_before_the_others_name_the_same_set() -> None:
@@ -60,26 +80,52 @@ def nobody_forms_with_a_server_that_went_silent() -> None:
 
 
 def a_server_adopts_the_genesis_that_names_it() -> None:
-    genesis = make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])
-    formed, late = server("s1", genesis=genesis), server("s3")
+    formed, late = server("s1", genesis=THREE), server("s3")
     ask(late, formed)
-    assert late.decide(NOW) == genesis
+    assert late.decide(NOW) == THREE
 
 
-def a_server_that_the_genesis_does_not_name_is_refused() -> None:
-    genesis = make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])
-    stranger = server("s4")
-    ask(stranger, server("s1", genesis=genesis))
-    with pytest.raises(Refused, match="has the servers s1, s2, s3 and not 's4'"):
-        stranger.decide(NOW)
+def a_server_that_the_genesis_does_not_name_adopts_it_to_join() -> None:
+    for expect in (0, 3):
+        stranger = server("s4", expect)
+        ask(stranger, server("s1", genesis=THREE))
+        assert stranger.decide(NOW) == THREE
 
 
 def a_server_that_lost_its_data_directory_is_refused() -> None:
-    genesis = make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])
-    wiped = server("s3", node_id="id-new")
-    ask(wiped, server("s1", genesis=genesis))
-    with pytest.raises(Refused, match="restore the data directory"):
+    wiped = server("s3", node_id="id-new", storage_id="new")
+    ask(wiped, server("s1", genesis=THREE))
+    with pytest.raises(Refused, match="remove-peer -id=id-s3` and start this server again"):
         wiped.decide(NOW)
+
+
+def a_server_that_lost_its_data_directory_and_kept_its_node_id_is_refused() -> None:
+    wiped = server("s3", storage_id="new")
+    ask(wiped, server("s1", genesis=THREE))
+    with pytest.raises(Refused, match=r"data directory lost.* remove-peer -id=id-s3`, then start this server again"):
+        wiped.decide(NOW)
+
+
+def a_copied_node_id_under_another_name_is_refused() -> None:
+    copy = server("s4", node_id="id-s3")
+    ask(copy, server("s1", genesis=THREE))
+    with pytest.raises(Refused, match="knows node ID id-s3 by the name 's3'"):
+        copy.decide(NOW)
+
+
+def what_the_newest_configuration_says_counts_and_not_the_genesis() -> None:
+    wiped, s1, s2 = server("s3", storage_id="new"), server("s1", genesis=THREE), server("s2", genesis=THREE)
+    s2.configured(without("s3"))
+    ask(wiped, s1)
+    ask(wiped, s2)
+    assert wiped.decide(NOW) == THREE, "s3 was removed: it may join as a new server"
+    added = Configuration((*without("s3").members, Member("s4", "id-s4", "storage-s4")), index=9)
+    s1.configured(added)
+    stranger = server("s4", storage_id="another")
+    ask(stranger, s2)
+    ask(stranger, s1)
+    with pytest.raises(Refused, match="data directory lost"):
+        stranger.decide(NOW)
 
 
 def another_expectation_is_another_cluster() -> None:
@@ -100,8 +146,11 @@ SENTENCES = [
     nobody_forms_before_the_others_name_the_same_set,
     nobody_forms_with_a_server_that_went_silent,
     a_server_adopts_the_genesis_that_names_it,
-    a_server_that_the_genesis_does_not_name_is_refused,
+    a_server_that_the_genesis_does_not_name_adopts_it_to_join,
     a_server_that_lost_its_data_directory_is_refused,
+    a_server_that_lost_its_data_directory_and_kept_its_node_id_is_refused,
+    a_copied_node_id_under_another_name_is_refused,
+    what_the_newest_configuration_says_counts_and_not_the_genesis,
     another_expectation_is_another_cluster,
 ]
 
@@ -121,8 +170,18 @@ def hasty(self: Discovery, now_ns: int) -> Genesis | None:
     ("name", "mutant", "sentence"),
     [
         ("decide", hasty, nobody_forms_before_the_others_name_the_same_set),
-        ("_adopt", lambda self, genesis, source: genesis, a_server_that_the_genesis_does_not_name_is_refused),
-        ("_adopt", lambda self, genesis, source: genesis, a_server_that_lost_its_data_directory_is_refused),
+        ("_adopt", lambda self, reply: reply.genesis, a_server_that_lost_its_data_directory_is_refused),
+        (
+            "_adopt",
+            lambda self, reply: reply.genesis,
+            a_server_that_lost_its_data_directory_and_kept_its_node_id_is_refused,
+        ),
+        ("_adopt", lambda self, reply: reply.genesis, a_copied_node_id_under_another_name_is_refused),
+        (
+            "latest",
+            lambda self: configuration_of(self.genesis) if self.genesis else Configuration(()),
+            what_the_newest_configuration_says_counts_and_not_the_genesis,
+        ),
         ("_fresh", lambda self, now: list(self._replies.values()), nobody_forms_with_a_server_that_went_silent),
     ],
 )
@@ -132,7 +191,7 @@ def test_broken_formation_is_noticed(
     assert hasattr(Discovery, name)
     assert callable(sentence)
     monkeypatch.setattr(Discovery, name, mutant)
-    with pytest.raises((AssertionError, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, Refused, pytest.fail.Exception)):
         sentence()
 
 
@@ -171,6 +230,11 @@ def test_a_second_server_of_the_same_name_is_a_conflict_that_says_what_to_do() -
         ask(server("s1"), server("s1", node_id="other"))
 
 
+def test_a_second_data_directory_under_one_identity_is_a_conflict_that_says_what_to_do() -> None:
+    with pytest.raises(Conflict, match="stop one of the two"):
+        ask(server("s1"), server("s1", storage_id="other"))
+
+
 def test_a_copied_data_directory_is_a_conflict_that_says_what_to_do() -> None:
     with pytest.raises(Conflict, match="own -data-dir"):
         ask(server("s1", node_id="same"), server("s2", node_id="same"))
@@ -187,17 +251,35 @@ def test_hearsay_accuses_nobody_and_replaces_nothing() -> None:
 
 
 def test_an_impostor_is_not_sent_what_is_meant_for_a_voter() -> None:
-    genesis = make_genesis([("s1", "id-s1"), ("s2", "id-s2"), ("s3", "id-s3")])
-    s1 = server("s1", genesis=genesis)
+    s1 = server("s1", genesis=THREE)
     s1.hear(server("s2").introduction())
     s1.hear(server("s2", node_id="impostor").introduction())
-    assert s1.known["s2"].node_id == "id-s2"
+    s1.hear(server("s2", storage_id="wiped").introduction())
+    assert s1.known["s2"] == info("s2")
+    s1.in_force = without("s2")
+    s1.hear(server("s2", storage_id="wiped").introduction())
+    assert s1.known["s2"].storage_id == "wiped", "once it is removed, the name is free"
+
+
+def test_an_older_configuration_does_not_replace_a_newer_one() -> None:
+    s1 = server("s1", genesis=THREE)
+    s1.configured(without("s3", index=9))
+    s1.configured(without("s2", index=8))
+    assert [member.name for member in s1.latest().members] == ["s1", "s2"]
+
+
+def test_the_configuration_of_another_cluster_is_nobodys_business() -> None:
+    other = server("s5", genesis=make_genesis([identity("s5"), identity("s6")]))
+    other.configured(Configuration((Member("s5", "id-s5", "storage-s5"),), index=99))
+    s1 = server("s1", genesis=THREE)
+    ask(s1, other)
+    assert s1.latest() == configuration_of(THREE)
 
 
 def test_hearsay_says_where_a_server_is_that_was_started_again() -> None:
     client, s1 = Discovery(None, 0, None), server("s1")
     for incarnation, port in ((1, 21), (2, 22), (1, 21)):
-        s1.known["s2"] = ServerInfo("s2", "id-s2", "127.0.0.1", port, incarnation)
+        s1.known["s2"] = ServerInfo("s2", "id-s2", "127.0.0.1", port, incarnation, "storage-s2")
         ask(client, s1)
     assert client.known["s2"].port == 22
 
@@ -222,7 +304,8 @@ def test_more_servers_than_expected_are_named() -> None:
 
 
 def test_the_cluster_id_depends_on_names_and_ids_and_not_on_their_order() -> None:
-    one = make_genesis([("a", "1"), ("b", "2")])
-    assert one == make_genesis([("b", "2"), ("a", "1")])
-    assert one.cluster_id != make_genesis([("a", "1"), ("b", "3")]).cluster_id
-    assert module.make_genesis([("a", "2"), ("b", "1")]).cluster_id != one.cluster_id
+    one = make_genesis([("a", "1", "x"), ("b", "2", "y")])
+    assert one == make_genesis([("b", "2", "y"), ("a", "1", "x")])
+    assert one.cluster_id != make_genesis([("a", "1", "x"), ("b", "3", "y")]).cluster_id
+    assert one.cluster_id != make_genesis([("a", "1", "x"), ("b", "2", "z")]).cluster_id
+    assert module.make_genesis([("a", "2", "x"), ("b", "1", "y")]).cluster_id != one.cluster_id

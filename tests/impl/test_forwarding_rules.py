@@ -83,12 +83,29 @@ def forwarding_reply() -> object:
     return [msgspec.to_builtins(Store().get("k")), None, True, 0]
 
 
-async def follower(runtime: Runtime, remote: Any) -> Requests:
+async def _stay() -> None:
+    """Nobody leaves here."""
+
+
+async def follower(runtime: Runtime, remote: Any, reconfiguration: Any = None) -> Requests:
     document = Document(server=True, data_dir="/d", performance=Performance(rpc_hold_timeout=f"{HOLD_MS}ms"))
     config = build([document], "s1")
     discovery = Discovery(ServerInfo("s1", "id-1", "127.0.0.1", 1), 2, None)
     discovery.known["s2"] = ServerInfo("s2", "id-2", "127.0.0.1", 2)
-    requests = Requests(runtime, config, discovery, remote, Watches(runtime), 1, dict)
+    other: Any = None  # what forwards requests knows of the members; what changes them has tests of its own
+    requests = Requests(
+        runtime,
+        config,
+        discovery,
+        remote,
+        Watches(runtime),
+        Changes(runtime),
+        other,
+        other if reconfiguration is None else reconfiguration,
+        1,
+        describe=dict,
+        leave=_stay,
+    )
     driver: Any = FollowerDriver()
     requests.formed(driver)
     return requests

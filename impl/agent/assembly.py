@@ -1,0 +1,98 @@
+"""Puts a server's core, state machine, trace and driver together, from its configuration and what its disk held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from impl.agent.changes import Changes
+from impl.agent.config import Config
+from impl.agent.discovery import configuration_of
+from impl.agent.driver import Driver, Peers
+from impl.agent.logs import Log
+from impl.agent.tracer import Tracer
+from impl.catalog.store import Store
+from impl.raft.core import Core
+from impl.raft.settings import Restored, Settings
+from impl.rpc.framing import FrameKind, checksum
+from impl.runtime.interfaces import Runtime
+from impl.storage.data_directory import DataDirectory
+from impl.storage.records import Genesis
+
+
+class CannotTrace(Exception):
+    """The trace cannot be written. The text says why and what to do."""
+
+
+def raft_settings(config: Config) -> Settings:
+    """The core's settings: its own defaults, scaled, and what the user chose."""
+    plain, scale = Settings(name=config.node_name), config.raft_multiplier
+    return msgspec.structs.replace(
+        plain,
+        heartbeat_ticks=plain.heartbeat_ticks * scale,
+        election_ticks_min=plain.election_ticks_min * scale,
+        election_ticks_max=plain.election_ticks_max * scale,
+        leader_lost_ticks_max=plain.leader_lost_ticks_max * scale,
+        lease_ms=config.raft_lease_ms,
+        clock_drift=config.clock_drift,
+        snapshot_trailing=config.raft_trailing_logs,
+    )
+
+
+def assemble(
+    runtime: Runtime,
+    config: Config,
+    data: DataDirectory,
+    genesis: Genesis,
+    peers: Peers,
+    log: Log,
+    changes: Changes,
+    changed_key: Callable[[str], None],
+) -> tuple[Driver, Tracer | None]:
+    """The driver, not started, and the trace that it writes.
+
+    Args:
+        changes: as `Driver`'s.
+        changed_key: the state store's callback.
+
+    Raises:
+        CannotTrace: the trace directory cannot be written.
+    """
+    recovered, state = data.recovered, data.recovered.hard_state
+    first, settings = configuration_of(genesis), raft_settings(config)
+    core = Core(
+        settings,
+        first.members,
+        Restored(state.term, state.voted_for, recovered.entries),
+        runtime.random,
+        trace=bool(config.trace_dir),
+        now_ns=runtime.clock.monotonic_ns(),
+    )
+    tracer = None
+    if config.trace_dir:
+        try:
+            tracer = Tracer(runtime.disk, runtime.clock, config.trace_dir, config.node_name, data.incarnation)
+            tracer.header(
+                genesis.cluster_id,
+                list(first.names),
+                core.trace_state(),
+                election_ns=settings.election_ns,
+                lease_ns=settings.lease_ns,
+            )
+        except OSError as error:
+            raise CannotTrace(
+                f"cannot write a trace in {config.trace_dir}: {error.strerror}: choose another -trace directory"
+            ) from error
+    driver = Driver(
+        runtime,
+        core,
+        data.log,
+        Store(changed_key),
+        peers,
+        log,
+        tracer,
+        changes,
+        lambda payload: checksum(FrameKind.RAFT, payload),
+    )
+    return driver, tracer

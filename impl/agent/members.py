@@ -1,0 +1,178 @@
+"""The members of the cluster as one server sees them: whom it links to, and whom it admits.
+
+The newest configuration of this server's own log is in force, committed or not (Ongaro 2014, section 4.1). Under the
+name of a member only that member is admitted, with the data directory that holds its votes. A server that is no member
+is linked to while it holds a link to this one: it may be ahead (this server has not heard of its addition yet), and
+what it asks must be answered.
+
+It changes nothing about the configuration: `reconfiguration` does, on the leader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from impl.agent.discovery import Discovery, is_same, objection
+from impl.agent.driver import Driver
+from impl.agent.evidence import Evidence
+from impl.agent.logs import Log
+from impl.agent.operations import RaftConfiguration, RaftServer
+from impl.agent.peers import PeerLinks
+from impl.agent.pool import Pool
+from impl.agent.protocol import ServerInfo
+from impl.raft.configuration import Configuration
+from impl.rpc.errors import ConnectFailed
+from impl.rpc.handshake import Hello, Purpose, Refusal
+from impl.rpc.timings import Timings
+from impl.runtime.interfaces import Runtime
+
+
+class Members:
+    """What one server makes of the configuration. The `LinkEvents` of its links."""
+
+    def __init__(
+        self, runtime: Runtime, discovery: Discovery, pool: Pool, hello: Callable[[], Hello], timings: Timings, log: Log
+    ) -> None:
+        self.driver: Driver | None = None
+        """Set by `formed`."""
+        self._discovery = discovery
+        self._pool = pool
+        self._log = log
+        self._visitors: dict[str, Hello] = {}
+        """Servers that hold a Raft link to this one, by name."""
+        self._evidence = Evidence(self._process_ended)
+        self.links = PeerLinks(runtime, hello, timings, log, self)
+
+    def formed(self, driver: Driver) -> None:
+        """The cluster has formed: follow its configuration."""
+        self.driver = driver
+        self.follow()
+
+    def follow(self) -> None:
+        """Take note of the configuration if it changed, and link to whoever can be reached now. Cheap; ask often."""
+        if self.driver is None:
+            return
+        core, discovery = self.driver.core, self._discovery
+        configuration = core.configuration
+        if configuration != discovery.in_force:
+            discovery.in_force = configuration
+            self._log_configuration(configuration)
+        if configuration.index <= core.commit_index:
+            discovery.configured(configuration)
+        roster = discovery.roster()
+        wanted = {*configuration.names, *roster.names, *self._visitors} - {self.myself.name}
+        self.links.keep(wanted)
+        for name in sorted(wanted):
+            info, member = discovery.known.get(name), roster.member(name)
+            if info is not None and (member is None or is_same(member, info)):
+                self.links.dial(name, info.address)
+
+    def _log_configuration(self, configuration: Configuration) -> None:
+        nonvoters = sorted(set(configuration.names) - set(configuration.voters))
+        self._log.info(
+            "configuration", index=configuration.index, voters=list(configuration.voters), nonvoters=nonvoters
+        )
+
+    # --- what it knows ------------------------------------------------------------------------------------------------
+
+    @property
+    def myself(self) -> ServerInfo:
+        """This server."""
+        assert self._discovery.myself is not None, "a server knows itself"
+        return self._discovery.myself
+
+    def includes_me(self) -> bool:
+        """Whether the configuration in force names this server."""
+        return self.driver is not None and self.driver.core.configuration.member(self.myself.name) is not None
+
+    def everybody_is_known(self) -> bool:
+        """Whether every member of a formed cluster has been met."""
+        if self.driver is None:
+            return False
+        names = set(self._discovery.roster().names) - {self.myself.name}
+        return names <= self._discovery.known.keys()
+
+    def address_of(self, name: str) -> str:
+        """Where a server was met last, or where it was when it was added; "" if neither is known."""
+        if name == self.myself.name:
+            return str(self.myself.address)
+        info = self._discovery.known.get(name)
+        if info is not None:
+            return str(info.address)
+        member = self._discovery.roster().member(name)
+        return member.address if member is not None else ""
+
+    def addresses(self) -> tuple[str, ...]:
+        """RPC addresses of the members, as far as they are known, sorted."""
+        addresses = [self.address_of(name) for name in self._discovery.roster().names]
+        return tuple(sorted(address for address in addresses if address))
+
+    def describe(self) -> RaftConfiguration:
+        """The configuration in force, as this server sees it."""
+        if self.driver is None:
+            return RaftConfiguration((), 0)
+        core, servers = self.driver.core, []
+        for member in core.configuration.members:
+            last = core.last_index if member.name == self.myself.name else 0
+            progress = core.server.progress.get(member.name)
+            if progress is not None:
+                last = progress.match_index
+            address, leads = self.address_of(member.name), member.name == core.leader_id
+            servers.append(RaftServer(member.node_id, member.name, address, leads, member.voter, last))
+        return RaftConfiguration(tuple(servers), core.configuration.index)
+
+    async def call(self, name: str, method: str, body: bytes, timeout_ns: int) -> bytes:
+        """Ask a server by its name. Raises RpcError, also if nobody has met it."""
+        info = self._discovery.known.get(name)
+        if info is None:
+            raise ConnectFailed(f"the address of {name} is not known")
+        return await self._pool.call(info.address, method, body, timeout_ns)
+
+    # --- links --------------------------------------------------------------------------------------------------------
+
+    def admit(self, hello: Hello) -> Refusal | None:
+        """As `LinkEvents.admit`: under the name of a member, only that member. Calls are for everybody."""
+        if hello.purpose is not Purpose.RAFT:
+            return None
+        text = objection(self._discovery.roster().members, _described(hello))
+        return Refusal("another server", text) if text else None
+
+    def speaks_for_itself(self, sender: Hello) -> bool:
+        """Whether whoever was admitted once is still who the cluster knows by that name."""
+        member = self.driver.core.configuration.member(sender.node_name) if self.driver is not None else None
+        return member is None or is_same(member, _described(sender))
+
+    def connected(self, hello: Hello) -> None:
+        """As `LinkEvents.connected`."""
+        self._evidence.met(hello)
+        if self.driver is not None:
+            self.driver.peer_connected(hello.node_name)
+
+    def lost(self, peer: str) -> None:
+        """As `LinkEvents.lost`."""
+        if self.driver is not None:
+            self.driver.peer_lost(peer)
+
+    def refused(self, listened: Hello) -> None:
+        """As `LinkEvents.refused`."""
+        self._evidence.refused(listened)
+
+    def dialled(self, sender: Hello) -> None:
+        """A peer opened its link to us: it lives, so ours to it can be redialled now."""
+        self._evidence.met(sender)
+        self._visitors[sender.node_name] = sender
+        self.links.nudge(sender.node_name)
+        self.follow()
+
+    def hung_up(self, sender: Hello) -> None:
+        """A peer's link to us closed."""
+        self._visitors.pop(sender.node_name, None)
+        self.lost(sender.node_name)
+
+    def _process_ended(self, peer: str, incarnation: int) -> None:
+        if self.driver is not None:
+            self.driver.process_ended(peer, incarnation)
+
+
+def _described(hello: Hello) -> ServerInfo:
+    return ServerInfo(hello.node_name, hello.node_id, "", 0, hello.incarnation, hello.storage_id)

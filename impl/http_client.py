@@ -1,0 +1,69 @@
+"""What the command line needs of an agent's HTTP API: one request, and errors in the words of Consul's commands."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from typing import IO, Any
+from urllib.parse import urlencode, urlsplit
+
+import click
+
+HTTP_ADDRESS = "http://127.0.0.1:8500"
+TIMEOUT_SECONDS = 30
+
+address_option = click.option(
+    "--http-addr",
+    default=lambda: os.environ.get("CONSUL_HTTP_ADDR", HTTP_ADDRESS),
+    help="Address of an agent. Default: the environment's CONSUL_HTTP_ADDR, or http://127.0.0.1:8500.",
+)
+
+
+class CommandError(click.ClickException):
+    """An error in the words of Consul's command, printed as they are."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the text alone."""
+        click.echo(self.message, file=file, err=True)
+
+
+class HttpClient:
+    """One agent's HTTP API."""
+
+    def __init__(self, address: str) -> None:
+        """`address`: host:port, or a URL. Raises CommandError."""
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        try:
+            port = parts.port or 8500
+        except ValueError:
+            port = 0
+        if parts.scheme != "http" or not parts.hostname or not port:
+            raise CommandError(f"Error connecting to Consul agent: {address!r} is not http://host:port")
+        self._host, self._port = parts.hostname, port
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        parameters: dict[str, str],
+        failure: str,
+        body: bytes | None = None,
+        accepted: tuple[int, ...] = (200,),
+    ) -> tuple[int, bytes]:
+        """Status and body. Raises CommandError, which begins with `failure`, unless the status is an accepted one."""
+        target = path + (f"?{urlencode(parameters)}" if parameters else "")
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request(method, target, body)
+            response = connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise CommandError(
+                f"Error connecting to Consul agent at {self._host}:{self._port}: {error or type(error).__name__}"
+            ) from error
+        finally:
+            connection.close()
+        if response.status not in accepted:
+            text = answer.decode(errors="replace")
+            raise CommandError(f"{failure}Unexpected response code: {response.status} ({text})")
+        return response.status, answer

@@ -1,0 +1,146 @@
+"""`comitia operator raft ...` and `comitia leave`, with the flags, texts and exit codes of Consul's commands.
+
+`add-peer`, `promote` and `demote` are Comitia's own, in the same style. All of them speak to one agent over HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from impl.commandline import GoCommand
+from impl.http_client import CommandError, HttpClient, address_option
+
+_HELP = {"help_option_names": ["-h", "-help", "--help"]}
+_RAFT = "/v1/operator/raft"
+_HEADER = ("Node", "ID", "Address", "State", "Voter", "RaftProtocol", "Commit Index", "Trails Leader By")
+_id = click.option("--id", "id", default="", metavar="ID", help="ID, or name, of a server.")
+
+
+@click.group("operator", context_settings=_HELP)
+def operator_command() -> None:
+    """Tools for whoever operates a cluster."""
+
+
+@operator_command.group("raft", context_settings=_HELP)
+def raft_group() -> None:
+    """Who is a member of the cluster, who votes, who leads."""
+
+
+@raft_group.command("list-peers", cls=GoCommand)
+@address_option
+@click.option("--stale", is_flag=True, help="Any server may answer, also without a leader.")
+@click.option("--format", "form", default="pretty", metavar="FORMAT", help="pretty or json. Default: pretty.")
+def list_peers(http_addr: str, stale: bool, form: str) -> int:
+    """Show the members of the cluster."""
+    if form not in ("pretty", "json"):
+        raise CommandError(f"Invalid format {form!r}: use pretty or json")
+    document = _ask(http_addr, "GET", f"{_RAFT}/configuration", {"stale": ""} if stale else {}, "getting peers")
+    click.echo(json.dumps(document, indent="    ") if form == "json" else _table(_rows(document["Servers"])))
+    return 0
+
+
+def _rows(servers: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    leader_index = next((server["LastIndex"] for server in servers if server["Leader"]), 0)
+    rows: list[tuple[str, ...]] = [_HEADER]
+    for server in servers:
+        last, behind = server["LastIndex"], leader_index - server["LastIndex"]
+        trails = "-" if server["Leader"] or not leader_index else f"{behind} commit{'' if behind == 1 else 's'}"
+        state, voter = "leader" if server["Leader"] else "follower", str(server["Voter"]).lower()
+        rows.append(
+            (
+                server["Node"],
+                server["ID"],
+                server["Address"],
+                state,
+                voter,
+                server["ProtocolVersion"],
+                str(last) if last else "-",
+                trails,
+            )
+        )
+    return rows
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest cell, two spaces apart."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+@raft_group.command("add-peer", cls=GoCommand)
+@address_option
+@click.option("--address", default="", metavar="IP:PORT", help="Where the server's RPC can be dialled.")
+@_id
+@click.option("--name", default="", help="Node name of the server. What is given must be true of it.")
+@click.option("--non-voter", is_flag=True, help="Do not promote it when it has caught up.")
+def add_peer(http_addr: str, address: str, id: str, name: str, non_voter: bool) -> int:
+    """Add the server at ADDRESS as a non-voter, which votes once it has caught up."""
+    parameters = {"address": address} | _given(id=id, name=name) | ({"non-voter": ""} if non_voter else {})
+    _ask(http_addr, "PUT", f"{_RAFT}/peer", parameters, "adding peer")
+    click.echo(f'Added peer with address "{address}"')
+    return 0
+
+
+@raft_group.command("remove-peer", cls=GoCommand)
+@address_option
+@click.option("--address", default="", metavar="IP:PORT", help="Address of the server to remove.")
+@_id
+def remove_peer(http_addr: str, address: str, id: str) -> int:
+    """Remove a server from the cluster, by -id or by -address."""
+    _ask(http_addr, "DELETE", f"{_RAFT}/peer", _given(address=address, id=id), "removing peer")
+    click.echo(f'Removed peer with id "{id}"' if id else f'Removed peer with address "{address}"')
+    return 0
+
+
+@raft_group.command("promote", cls=GoCommand)
+@address_option
+@_id
+def promote(http_addr: str, id: str) -> int:
+    """Let a non-voter that has caught up vote."""
+    _ask(http_addr, "PUT", f"{_RAFT}/promote", _given(id=id), "promoting server")
+    click.echo(f'Promoted server with id "{id}"')
+    return 0
+
+
+@raft_group.command("demote", cls=GoCommand)
+@address_option
+@_id
+def demote(http_addr: str, id: str) -> int:
+    """Let a voter vote no more; it stays a member."""
+    _ask(http_addr, "PUT", f"{_RAFT}/demote", _given(id=id), "demoting server")
+    click.echo(f'Demoted server with id "{id}"')
+    return 0
+
+
+@raft_group.command("transfer-leader", cls=GoCommand)
+@address_option
+@_id
+def transfer_leader(http_addr: str, id: str) -> int:
+    """Let another server lead: the one of -id, or the one that is furthest."""
+    _ask(http_addr, "POST", f"{_RAFT}/transfer-leader", _given(id=id), "transferring leadership")
+    click.echo("Success")
+    return 0
+
+
+@click.command("leave", cls=GoCommand, context_settings=_HELP)
+@address_option
+def leave_command(http_addr: str) -> int:
+    """Let an agent leave the cluster and end. A server that is started again asks to join."""
+    HttpClient(http_addr).ask("PUT", "/v1/agent/leave", {}, "Error leaving: ")
+    click.echo("Graceful leave complete")
+    return 0
+
+
+def _given(**parameters: str) -> dict[str, str]:
+    return {name: value for name, value in parameters.items() if value}
+
+
+def _ask(http_addr: str, method: str, path: str, parameters: dict[str, str], doing: str) -> Any:
+    """The document of the answer; None if it has none."""
+    _, answer = HttpClient(http_addr).ask(method, path, parameters, f"Error {doing}: ")
+    return json.loads(answer) if answer else None

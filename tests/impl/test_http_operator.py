@@ -1,0 +1,188 @@
+"""`/v1/operator/raft` and `/v1/agent/leave` as Consul's users know them, over an agent that notes what it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from impl.agent.api import DefiniteError, IndefiniteError, NoClusterLeader
+from impl.agent.operations import (
+    AddPeer,
+    Demote,
+    Operation,
+    Promote,
+    RaftConfiguration,
+    RaftServer,
+    RemovePeer,
+    TransferLeader,
+)
+from impl.http import operator
+from impl.http.app import Application
+
+SERVERS = (
+    RaftServer("id-1", "s1", "127.0.0.1:8300", True, True, 12),
+    RaftServer("id-2", "s2", "127.0.0.1:8301", False, False, 11),
+)
+
+
+class Noting:
+    """An agent whose cluster obeys, or refuses with `failure`."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.stale: list[bool] = []
+        self.left = 0
+        self.failure: Exception | None = None
+
+    async def operate(self, operation: Operation) -> int:
+        if self.failure is not None:
+            raise self.failure
+        self.operations.append(operation)
+        return 9
+
+    async def raft_configuration(self, stale: bool) -> RaftConfiguration:
+        if self.failure is not None:
+            raise self.failure
+        self.stale.append(stale)
+        return RaftConfiguration(SERVERS, 7)
+
+    async def leave(self) -> None:
+        self.left += 1
+
+    async def status_leader(self) -> str:
+        return ""
+
+    async def status_peers(self) -> list[str]:
+        return []
+
+
+class Client:
+    """Calls the application as an ASGI server does: status and body."""
+
+    def __init__(self) -> None:
+        self.agent = Noting()
+        agent: Any = self.agent
+        self.app = Application(agent, "dc1", 1024, lambda what, error: pytest.fail(f"{what}: {error!r}"))
+
+    def __call__(self, method: str, target: str) -> tuple[int, bytes]:
+        path, _, query = target.partition("?")
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(event: dict[str, Any]) -> None:
+            sent.append(event)
+
+        scope = {"raw_path": path.encode(), "path": path, "query_string": query.encode(), "headers": []}
+        asyncio.run(self.app({"type": "http", "method": method, **scope}, receive, send))
+        return sent[0]["status"], sent[1]["body"]
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+def test_the_configuration_has_the_shape_of_consul(client: Client) -> None:
+    status, body = client("GET", "/v1/operator/raft/configuration")
+    assert status == 200
+    assert json.loads(body) == {
+        "Servers": [
+            {
+                "ID": "id-1",
+                "Node": "s1",
+                "Address": "127.0.0.1:8300",
+                "Leader": True,
+                "ProtocolVersion": "3",
+                "Voter": True,
+                "LastIndex": 12,
+            },
+            {
+                "ID": "id-2",
+                "Node": "s2",
+                "Address": "127.0.0.1:8301",
+                "Leader": False,
+                "ProtocolVersion": "3",
+                "Voter": False,
+                "LastIndex": 11,
+            },
+        ],
+        "Index": 7,
+    }
+
+
+def test_a_stale_question_may_be_answered_by_any_server(client: Client) -> None:
+    client("GET", "/v1/operator/raft/configuration")
+    client("GET", "/v1/operator/raft/configuration?stale")
+    assert client.agent.stale == [False, True]
+
+
+def each_request_asks_for_the_operation_that_it_names() -> None:
+    for method, target, operation, answer in (
+        ("DELETE", "peer?id=id-2", RemovePeer(id="id-2"), b""),
+        ("DELETE", "peer?address=127.0.0.1:8301", RemovePeer(address="127.0.0.1:8301"), b""),
+        ("PUT", "peer?address=h:1&id=i&name=n", AddPeer("h:1", "i", "n", non_voter=False), b'{"Index":9}'),
+        ("PUT", "peer?address=h:1&non-voter", AddPeer("h:1", non_voter=True), b'{"Index":9}'),
+        ("PUT", "promote?id=id-2", Promote("id-2"), b'{"Index":9}'),
+        ("PUT", "demote?id=id-2", Demote("id-2"), b'{"Index":9}'),
+        ("POST", "transfer-leader", TransferLeader(), b'{"Success":true}'),
+        ("PUT", "transfer-leader?id=id-2", TransferLeader("id-2"), b'{"Success":true}'),
+    ):
+        client = Client()
+        assert client(method, f"/v1/operator/raft/{target}") == (200, answer)
+        assert client.agent.operations == [operation]
+
+
+def test_each_request_asks_for_the_operation_that_it_names() -> None:
+    each_request_asks_for_the_operation_that_it_names()
+
+
+async def demote_instead(agent: Any, parameters: dict[str, str]) -> Any:
+    return await operator._change(agent, Demote(parameters["id"]))
+
+
+def test_a_request_that_asks_for_another_operation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(operator.ENDPOINTS["/v1/operator/raft/promote"], "PUT", demote_instead)
+    with pytest.raises(AssertionError):
+        each_request_asks_for_the_operation_that_it_names()
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "text"),
+    [
+        ("DELETE", "peer", "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove"),
+        ("DELETE", "peer?id=a&address=b", "Must specify only one of ?id or ?address"),
+        ("PUT", "peer?id=a", "Must specify ?address with IP:port of the server to add"),
+        ("PUT", "promote", "Must specify ?id with the ID of the server to promote"),
+        ("PUT", "demote?id=", "Must specify ?id with the ID of the server to demote"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_400_and_changes_nothing(
+    client: Client, method: str, target: str, text: str
+) -> None:
+    assert client(method, f"/v1/operator/raft/{target}") == (400, text.encode())
+    assert client.agent.operations == []
+
+
+@pytest.mark.parametrize(
+    "error", [DefiniteError("s9 is not a member"), IndefiniteError("leadership lost"), NoClusterLeader()]
+)
+def test_what_the_cluster_refuses_is_500_with_the_reason(client: Client, error: Exception) -> None:
+    client.agent.failure = error
+    assert client("PUT", "/v1/operator/raft/promote?id=s9") == (500, str(error).encode())
+    assert client("GET", "/v1/operator/raft/configuration") == (500, str(error).encode())
+
+
+def test_other_methods_are_refused_and_the_right_ones_named(client: Client) -> None:
+    assert client("GET", "/v1/operator/raft/peer") == (405, b"method GET not allowed")
+    assert client("POST", "/v1/agent/leave")[0] == 405
+    assert client.agent.left == 0
+
+
+def test_leave_ends_the_agent(client: Client) -> None:
+    assert client("PUT", "/v1/agent/leave") == (200, b"")
+    assert client.agent.left == 1
