@@ -1,9 +1,9 @@
 """Drives the Raft core of a server: the clock, the disk, the peers and the state machine around `impl/raft/core.py`.
 
-For each `Ready` in turn: write the trace, start the disk write, send the messages, apply what is committed, answer
-(ARCHITECTURE.md, section 8). Disk work runs in the executor, one write at a time; while one is under way, the next
-ones gather and go to the disk together with one sync (group commit). Nothing here decides anything about Raft: what
-must wait for the disk is held back by the core.
+For each `Ready` in turn: write the trace, start the disk write, send the messages, begin transfers of snapshots,
+restore or apply what is committed, answer (ARCHITECTURE.md, section 8). The core is told the time before each batch of
+inputs, after they were received. Nothing here decides anything about Raft: what must wait for the disk is held back by
+the core.
 
 The driver must not block the loop, must not reorder what a `Ready` orders, and must not go on after the disk failed.
 """
@@ -17,24 +17,28 @@ import msgspec
 
 from impl.agent.api import Consistency, DefiniteError, IndefiniteError
 from impl.agent.changes import Changes
+from impl.agent.disk_writes import AppendedLog, DiskWrites
 from impl.agent.logs import Log
+from impl.agent.snapshot_transfer import Call, SnapshotReceiver, SnapshotSender
+from impl.agent.snapshots import Snapshots
 from impl.agent.tracer import Tracer
 from impl.catalog.commands import UnknownCommand, Write, decode_command, describe_write, encode_command
 from impl.catalog.queries import Answer, Query, answer_query, describe_query
 from impl.catalog.store import KeysAnswer, Store
+from impl.raft.configuration import COMMAND, Member
 from impl.raft.core import Core
 from impl.raft.errors import NotLeader, Refused
-from impl.raft.messages import AppendEntriesRequest, Entry, Message
-from impl.raft.ready import LostProposals, Ready, Record, Role, RoleChange
+from impl.raft.messages import AppendEntriesRequest, Entry, InstallSnapshotRequest, Message
+from impl.raft.ready import LostProposals, Ready, Role, RoleChange, SnapshotMarker, SnapshotMeta
 from impl.raft.ready import Write as DiskWrite
+from impl.rpc.handshake import Hello
 from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
-from impl.storage.errors import DiskFull
 
 TICK_NS = 10 * MILLISECONDS
 TICKS_AT_ONCE_MAX = 3
 """After a pause of the process, its timers advance by this much at most: time that it could not use did not pass."""
 SHUTTING_DOWN = "rpc error: the server is shutting down"
-DISK_FULL_RETRY_NS = 200 * MILLISECONDS
+LEADERSHIP_LOST = "rpc error: leadership lost while committing log"
 
 encode_message = msgspec.msgpack.Encoder().encode
 _message_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -49,18 +53,6 @@ class Peers(Protocol):
         ...
 
 
-class AppendedLog(Protocol):
-    """The part of the durable log that the driver writes with (impl/storage)."""
-
-    def append(self, records: Sequence[Record]) -> None:
-        """Write records in order. Raises DiskFull: nothing of them counts as written."""
-        ...
-
-    def sync(self) -> None:
-        """Make everything appended durable."""
-        ...
-
-
 class Proposal(msgspec.Struct, frozen=True):
     """A write that waits for its entry to be applied."""
 
@@ -71,10 +63,18 @@ class Proposal(msgspec.Struct, frozen=True):
     term: int = 0
 
 
+class Reconfiguration(msgspec.Struct, frozen=True):
+    """A change of the members that waits to be committed."""
+
+    answered: Future[int]
+    term: int
+
+
 class WaitingRead(msgspec.Struct, frozen=True):
-    """A read that waits for leadership to be confirmed."""
+    """A read that waits for its confirmation, or for the state machine."""
 
     query: Query
+    consistency: Consistency
     answered: Future[Answer]
 
 
@@ -92,37 +92,45 @@ class Driver:
         tracer: Tracer | None,
         changes: Changes,
         checksum: Callable[[bytes], int],
+        snapshots: Snapshots | None = None,
+        call: Call | None = None,
     ) -> None:
         """`changes` is notified when role, term, leader or applied index change: who retries need not poll.
 
-        `checksum` is that of the frame that carries an encoded message, for the trace.
+        `store` has applied the log up to `core.last_applied`. `checksum` is that of the frame that carries an encoded
+        message, for the trace. Without `snapshots` the log only grows; `call` asks a peer by its name.
         """
         self.core = core
         self.store = store
-        self.applied = 0
+        self.applied = core.last_applied
         """Index of the last entry that the state machine has applied."""
         self.last_contact_ns = 0
         """When a leader of the current term was last heard; 0: never in this incarnation."""
         self.stepped_down: Callable[[], None] = _unheard
-        """Called when this server stops leading: blocking queries that it holds must find the new leader."""
+        """Called when this server stops leading, and when its state machine was replaced: blocking queries must look
+        again (Consul: a restore abandons watches)."""
+        self.snapshots = snapshots
+        self.receiver: SnapshotReceiver | None = None
+        """Serves the calls of a leader that sends its snapshot."""
+        self._sender: SnapshotSender | None = None
+        if snapshots is not None and call is not None:
+            self.receiver = SnapshotReceiver(snapshots, self, log)
+            self._sender = SnapshotSender(snapshots, call, self.snapshot_sent, log)
         self._runtime = runtime
         self._clock = runtime.clock
         self._disk_log = disk_log
+        self._disk = DiskWrites(runtime, disk_log, log, self._written, self.fail)
         self._peers = peers
         self._log = log
         self._tracer = tracer
         self._changes = changes
         self._checksum = checksum
         self._arrived: list[Proposal] = []
-        self._pending: dict[int, Proposal] = {}
+        self._pending: dict[int, Proposal | Reconfiguration] = {}
         self._proposed: list[tuple[str, int, int]] = []
         """Appended since the last Ready, for the trace: (request, index, term)."""
         self._reads: dict[str, WaitingRead] = {}
-        self._writes: list[DiskWrite] = []
-        self._disk_busy = False
-        self._disk_full = False
-        """Until the next attempt to write."""
-        self._disk_full_reported = False
+        self._transfer: Future[None] | None = None
         self._scheduled = False
         self._stopped = False
         self._ticked_ns = self._clock.monotonic_ns()
@@ -133,16 +141,23 @@ class Driver:
         """Begin to tick."""
         self._ticked_ns = self._clock.monotonic_ns()
         self._clock.call_later(TICK_NS, self._on_timer)
+        if self.snapshots is not None:
+            self.snapshots.start(self)
         self._schedule()
 
     def stop(self) -> None:
         """Take no further input. What waits is answered as unknown; a write under way may still reach the disk."""
         self._stopped = True
-        for proposal in [*self._arrived, *self._pending.values()]:
-            _fail(proposal.answered, IndefiniteError(SHUTTING_DOWN))
+        self._disk.stop()
+        if self.snapshots is not None:
+            self.snapshots.stop()
+        for waiting in [*self._arrived, *self._pending.values()]:
+            _fail(waiting.answered, IndefiniteError(SHUTTING_DOWN))
         for read in self._reads.values():
             _fail(read.answered, DefiniteError(SHUTTING_DOWN))
-        self._arrived, self._pending, self._reads = [], {}, {}
+        if self._transfer is not None:
+            _fail(self._transfer, IndefiniteError(SHUTTING_DOWN))
+        self._arrived, self._pending, self._reads, self._transfer = [], {}, {}, None
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 
@@ -159,17 +174,24 @@ class Driver:
         self._schedule()
         return answered
 
-    def read(self, query: Query) -> Future[Answer]:
-        """A linearizable read (Ongaro 2014, section 6.4). The future may raise DefiniteError.
+    def read(self, query: Query, consistency: Consistency = Consistency.CONSISTENT) -> Future[Answer]:
+        """A linearizable read: `consistent` by a round of confirmations, `default` by the lease if there is one, else
+        as `consistent` (Ongaro 2014, sections 6.4 and 6.4.1); `stale` from what is applied here. The future may raise
+        DefiniteError.
 
         Raises:
             Refused: at once, with the reason.
         """
+        answered: Future[Answer] = self._runtime.tasks.future()
+        if consistency is Consistency.STALE:
+            answered.set_result(self.read_local(query, consistency))
+            return answered
         self._requests += 1
         identity = f"q{self._requests}"
-        self.core.read(identity)
-        answered: Future[Answer] = self._runtime.tasks.future()
-        self._reads[identity] = WaitingRead(query, answered)
+        self._advance_clock()
+        if consistency is not Consistency.DEFAULT or not self.core.lease_read(identity):
+            self.core.read(identity)
+        self._reads[identity] = WaitingRead(query, consistency, answered)
         self._schedule()
         return answered
 
@@ -185,10 +207,43 @@ class Driver:
             self._flush(self._tracer)
         return answer
 
+    def change_configuration(self, members: Sequence[Member]) -> Future[int]:
+        """Change the members by one server; the index of the change, once it is committed. The future may raise
+        IndefiniteError, or NotLeader if the change was overwritten.
+
+        Raises:
+            Refused: at once, with the reason; nothing was changed.
+        """
+        self._advance_clock()
+        index, term = self.core.change_configuration(members)
+        answered: Future[int] = self._runtime.tasks.future()
+        self._pending[index] = Reconfiguration(answered, term)
+        self._schedule()
+        return answered
+
+    def transfer_leadership(self, to: str | None) -> Future[None]:
+        """Hand the leadership over; done when this server leads no more. The future may raise DefiniteError.
+
+        Raises:
+            Refused: at once, with the reason.
+        """
+        self._advance_clock()
+        self.core.transfer_leadership(to)
+        self._transfer = self._runtime.tasks.future()
+        self._schedule()
+        return self._transfer
+
+    def step_down(self, why: str) -> None:
+        """Lead no more."""
+        self._advance_clock()
+        self.core.step_down(why)
+        self._pump()
+
     def receive(self, source: str, incarnation: int, message: Message, frame: int) -> None:
         """A message of a peer arrived; `frame` is its frame's checksum."""
         if self._stopped:
             return
+        self._advance_clock()
         self.core.step(source, message, f"{source}/{incarnation}/{message.sequence}", frame)
         if type(message) is AppendEntriesRequest and self.core.leader_id == source:
             self.last_contact_ns = self._clock.monotonic_ns()
@@ -196,20 +251,82 @@ class Driver:
 
     def peer_connected(self, peer: str) -> None:
         """The link to `peer` is up (again)."""
+        self._advance_clock()
         self.core.peer_connected(peer)
         self._schedule()
 
     def peer_lost(self, peer: str) -> None:
         """A connection to or from `peer` closed."""
+        self._advance_clock()
         self.core.peer_lost(peer)
         self._schedule()
 
+    def process_ended(self, peer: str, incarnation: int) -> None:
+        """There is evidence that this process of `peer` has ended (ARCHITECTURE.md, section 8)."""
+        if self._stopped:
+            return
+        self._advance_clock()
+        self.core.process_ended(peer, incarnation)
+        self._schedule()
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self.core.term
+
+    def snapshot_meta(self) -> SnapshotMeta:
+        """What a snapshot of `store` as it is now is of; the file is missing."""
+        return self.core.snapshot_meta()
+
+    def snapshot_taken(self, meta: SnapshotMeta) -> bool:
+        """The snapshot file is durable. False: it came too late to be of use."""
+        self._advance_clock()
+        needed = not self._stopped and self.core.snapshot_taken(meta)
+        self._schedule()
+        return needed
+
+    def snapshot_received(
+        self, sender: Hello, request: InstallSnapshotRequest, frame: bytes, meta: SnapshotMeta
+    ) -> bool:
+        """The file that `request` announced is complete, verified and durable; `frame` is the request as bytes.
+
+        False: it is not needed.
+        """
+        if self._stopped:
+            return False
+        self._advance_clock()
+        identity = f"{sender.node_name}/{sender.incarnation}/{request.sequence}"
+        needed = self.core.snapshot_received(sender.node_name, request, identity, self._checksum(frame), meta)
+        self._schedule()
+        return needed
+
+    def snapshot_sent(self, peer: str, ok: bool) -> None:
+        """A transfer to `peer` is over."""
+        self._advance_clock()
+        self.core.snapshot_sent(peer, ok)
+        self._schedule()
+
+    def restored(self, store: Store, index: int, state_digest: str) -> None:
+        """`store` is the state machine as the snapshot up to `index` holds it."""
+        self.store, self.applied = store, index
+        self._advance_clock()
+        self.core.snapshot_restored(index, state_digest)
+        self._pump()
+        self.stepped_down()
+        self._changes.notify()
+
     # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _advance_clock(self) -> None:
+        self.core.advance_clock(self._clock.monotonic_ns())
 
     def _on_timer(self) -> None:
         if self._stopped:
             return
         now = self._clock.monotonic_ns()
+        self.core.advance_clock(now)
         ticks = (now - self._ticked_ns) // TICK_NS
         if ticks > TICKS_AT_ONCE_MAX:
             ticks, self._ticked_ns = TICKS_AT_ONCE_MAX, now
@@ -233,6 +350,7 @@ class Driver:
 
     def _tick_after_poll(self) -> None:
         if not self._stopped:
+            self._advance_clock()
             self.core.tick()
             self._schedule()
 
@@ -248,6 +366,7 @@ class Driver:
         if self._stopped:
             return
         if self._arrived:
+            self._advance_clock()
             self._propose_arrived()
         while self.core.has_ready():
             self._carry_out(self.core.ready())
@@ -267,23 +386,29 @@ class Driver:
 
     def _carry_out(self, ready: Ready) -> None:
         frames = [encode_message(message) for _, message in ready.messages]
+        offers = [encode_message(request) for _, request in ready.snapshots]
         if self._tracer is not None and ready.events:
-            self._tracer.events(ready.events, [self._checksum(frame) for frame in frames])
+            self._tracer.events(ready.events, [self._checksum(frame) for frame in (*frames, *offers)])
             self._tracer.proposals(self._proposed)
             self._proposed.clear()
             self._flush(self._tracer)
         if ready.write is not None:
-            self._writes.append(ready.write)
-            self._write()
+            self._disk.add(ready.write)
         for (to, _), frame in zip(ready.messages, frames, strict=True):
             self._peers.send(to, frame)
+        for (to, request), offer in zip(ready.snapshots, offers, strict=True):
+            assert self._sender is not None, "a server without snapshots has none to send"
+            self._sender.send(to, request, offer)
+        if ready.restore is not None:
+            assert self.snapshots is not None, "a server without snapshots is never asked to restore one"
+            self.snapshots.restore(ready.restore)
         answers = self._apply(ready.committed) if ready.committed else []
         for confirmed in ready.reads:
             read = self._reads.pop(confirmed.id)
             answer = answer_query(self.store, read.query)
             answers.append((read.answered, answer))
             if self._tracer is not None:
-                self._trace_read(confirmed.id, Consistency.CONSISTENT, read.query, answer, confirmed.id)
+                self._trace_read(confirmed.id, read.consistency, read.query, answer, confirmed.id)
         if self._tracer is not None:
             self._flush(self._tracer)
         for future, result in answers:
@@ -298,42 +423,52 @@ class Driver:
             self._lose(lost)
         for change in ready.role_changes:
             self._log_change(change)
+        for outcome in ready.transfers_failed:
+            self._log.warn("leadership was not transferred", to=outcome.to, why=outcome.reason)
+            self._end_transfer(DefiniteError(f"leadership was not transferred to {outcome.to}: {outcome.reason}"))
         if ready.role_changes or ready.committed:
             self._changes.notify()
 
     def _apply(self, committed: Sequence[Entry]) -> list[tuple[Future[Any], Any]]:
         answers: list[tuple[Future[Any], Any]] = []
         for entry in committed:
-            try:
-                result = self.store.apply(decode_command(entry.payload), entry.index)
-            except UnknownCommand as error:
-                self._die(f"cannot apply entry {entry.index}: {error}")
+            result = self._apply_entry(entry) if entry.kind == COMMAND else True
             self.applied = entry.index
-            proposal = self._pending.pop(entry.index, None)
-            if proposal is None:
+            waiting = self._pending.pop(entry.index, None)
+            if waiting is None:
                 continue
-            if proposal.term != entry.term:
+            if waiting.term != entry.term:
                 # Another leader's entry stands where this one stood: it was overwritten and can never be applied.
-                _fail(proposal.answered, NotLeader(self.core.leader_id))
+                _fail(waiting.answered, NotLeader(self.core.leader_id))
                 continue
-            answers.append((proposal.answered, result))
+            if isinstance(waiting, Reconfiguration):
+                answers.append((waiting.answered, entry.index))
+                continue
+            answers.append((waiting.answered, result))
             if self._tracer is not None:
-                query = describe_write(proposal.command)
-                self._tracer.answer(proposal.request, "write", query, self.applied, result, index=entry.index)
+                query = describe_write(waiting.command)
+                self._tracer.answer(waiting.request, "write", query, self.applied, result, index=entry.index)
         return answers
+
+    def _apply_entry(self, entry: Entry) -> bool:
+        try:
+            return self.store.apply(decode_command(entry.payload), entry.index)
+        except UnknownCommand as error:
+            self.fail(f"cannot apply entry {entry.index}: {error}")
+            raise
 
     def _flush(self, tracer: Tracer) -> None:
         try:
             tracer.flush()
         except OSError as error:
-            self._die(f"the trace cannot be written: {error.strerror}: make space, or start without -trace")
+            self.fail(f"the trace cannot be written: {error.strerror}: make space, or start without -trace")
 
     def _lose(self, lost: LostProposals) -> None:
         for index in range(lost.first_index, lost.last_index + 1):
-            proposal = self._pending.get(index)
-            if proposal is not None and proposal.term == lost.term:
+            waiting = self._pending.get(index)
+            if waiting is not None and waiting.term == lost.term:
                 del self._pending[index]
-                _fail(proposal.answered, IndefiniteError("rpc error: leadership lost while committing log"))
+                _fail(waiting.answered, IndefiniteError(LEADERSHIP_LOST))
 
     def _trace_read(
         self, number: str, consistency: Consistency, query: Query, answer: Answer, read: str | None = None
@@ -352,55 +487,33 @@ class Driver:
         self._role = change.role
         if stepped_down:
             self.stepped_down()
+            self._end_transfer(None)
         self._log.info(message, term=change.term, leader=change.leader_id, why=change.why)
+
+    def _end_transfer(self, error: DefiniteError | None) -> None:
+        transfer, self._transfer = self._transfer, None
+        if transfer is None or transfer.done():
+            return
+        if error is None:
+            transfer.set_result(None)
+        else:
+            transfer.set_exception(error)
 
     # --- disk ---------------------------------------------------------------------------------------------------------
 
-    def _write(self) -> None:
-        if self._disk_busy or self._disk_full or not self._writes:
-            return
-        writes, self._writes = self._writes, []
-        records = [record for write in writes for record in write.records]
-        self._disk_busy = True
-
-        def work() -> None:
-            self._disk_log.append(records)
-            self._disk_log.sync()
-
-        self._runtime.executor.submit(
-            work, lambda _: self._written(writes), lambda error: self._write_failed(writes, error)
-        )
-
     def _written(self, writes: list[DiskWrite]) -> None:
-        self._disk_busy = False
-        if self._disk_full_reported:
-            self._disk_full_reported = False
-            self._log.info("there is space again: everything that waited is on disk")
-        if self._stopped:
-            return
+        """The disk holds these writes, and all before them."""
+        self._advance_clock()
         self.core.persisted(writes[-1].number)
         self._pump()
-        self._write()
+        markers = [record for write in writes for record in write.records if isinstance(record, SnapshotMarker)]
+        if markers and self.snapshots is not None:
+            self.snapshots.marked(markers[-1], self._disk_log.remove_forgotten)
 
-    def _write_failed(self, writes: list[DiskWrite], error: BaseException) -> None:
-        self._disk_busy = False
-        if not isinstance(error, DiskFull):
-            self._die(f"the log cannot be written: {error}")
-        if not self._disk_full_reported:
-            self._disk_full_reported = True
-            self._log.error("disk full: acknowledging and voting nothing until there is space", error=str(error))
-        self._disk_full = True
-        self._writes[:0] = writes
-        self._clock.call_later(DISK_FULL_RETRY_NS, self._retry_write)
-
-    def _retry_write(self) -> None:
-        self._disk_full = False
-        if not self._stopped:
-            self._write()
-
-    def _die(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
         """End the process before anything else is acknowledged: the disk or the log can no longer be believed."""
         self._stopped = True
+        self._disk.stop()
         self._log.error("fatal", error=reason)
         self._runtime.host.exit_now(1)
         raise SystemExit(1)

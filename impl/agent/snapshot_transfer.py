@@ -157,8 +157,8 @@ class Recipient(Protocol):
 
     def snapshot_received(
         self, sender: Hello, request: InstallSnapshotRequest, frame: bytes, meta: SnapshotMeta
-    ) -> None:
-        """A complete, verified snapshot file is durable here; `frame` is the request as bytes."""
+    ) -> bool:
+        """A complete, verified snapshot file is durable here; `frame` is the request as bytes. False: not needed."""
 
 
 class _Transfer:
@@ -273,7 +273,8 @@ class SnapshotReceiver:
         snapshots.counters.received += 1
         snapshots.add(meta)
         self._log.info("snapshot received", source=transfer.sender.node_name, index=meta.index, file=meta.file)
-        self._recipient.snapshot_received(transfer.sender, transfer.request, transfer.message, meta)
+        if not self._recipient.snapshot_received(transfer.sender, transfer.request, transfer.message, meta):
+            snapshots.remove(meta)
         return part.size
 
     async def _verify(self, transfer: _Transfer) -> SnapshotMeta:

@@ -64,8 +64,8 @@ class Machine(Protocol):
     store: Store
     applied: int
 
-    def snapshot_header(self) -> SnapshotHeader:
-        """What a snapshot of `store`, as it is now, is of."""
+    def snapshot_meta(self) -> SnapshotMeta:
+        """What a snapshot of `store` as it is now is of; the file is missing."""
 
     def snapshot_taken(self, meta: SnapshotMeta) -> bool:
         """The file is durable. False: it came too late to be of use."""
@@ -100,7 +100,7 @@ class Snapshots:
         self.last_index = newest.index if newest is not None else 0
         """Up to here a snapshot is in force."""
         self.last_term = newest.term if newest is not None else 0
-        self.taking = False
+        self.taking = self.restoring = False
         self._log = log
         self._threshold = threshold
         self._interval_ns = interval_ns
@@ -108,8 +108,6 @@ class Snapshots:
         self._files = {newest.checksum: meta_of_marker(newest)} if newest is not None else {}
         """By checksum: the files that are known to be here."""
         self._machine: Machine | None = None
-        self._wanted: SnapshotMeta | None = None
-        self._restoring: Task | None = None
         self._tasks: list[Task] = []
         self._stopped = False
 
@@ -121,7 +119,7 @@ class Snapshots:
     def stop(self) -> None:
         """Leave what is under way."""
         self._stopped = True
-        for task in [*self._tasks, *([self._restoring] if self._restoring is not None else [])]:
+        for task in self._tasks:
             task.cancel()
 
     def path(self, checksum: str) -> str | None:
@@ -151,7 +149,7 @@ class Snapshots:
 
     def take(self) -> None:
         """Take a snapshot of what is applied now, unless one is being taken or restored."""
-        if not (self.taking or self._stopped or self._wanted is not None):
+        if not (self.taking or self.restoring or self._stopped):
             self.taking = True
             self.spawn(self.runtime.tasks.spawn(self._take(), "snapshot"))
 
@@ -159,7 +157,7 @@ class Snapshots:
         machine = self._machine
         assert machine is not None, "started"
         # Both in one step of the loop: the header says how far the view has applied the log.
-        view, header = StoreView(machine.store), machine.snapshot_header()
+        view, header = StoreView(machine.store), self._header(machine.snapshot_meta())
         started = self.runtime.clock.monotonic_ns()
         try:
             file, digest = await self._write(header, view)
@@ -173,6 +171,11 @@ class Snapshots:
         finally:
             view.close()
             self.taking = False
+
+    def _header(self, meta: SnapshotMeta) -> SnapshotHeader:
+        return SnapshotHeader(
+            self.cluster_id, meta.index, meta.term, meta.configuration, meta.configuration_index, meta.digest
+        )
 
     async def _write(self, header: SnapshotHeader, view: StoreView) -> tuple[SnapshotFile, str]:
         """Write the view's rows; the file, and the digest of the state. Leaves nothing behind if it fails."""
@@ -234,31 +237,24 @@ class Snapshots:
     # --- restoring ----------------------------------------------------------------------------------------------------
 
     def restore(self, meta: SnapshotMeta) -> None:
-        """Build the state machine anew from this snapshot; a newer one that is wanted meanwhile takes its place."""
-        self._wanted = meta
-        if self._restoring is None:
-            self._restoring = self.runtime.tasks.spawn(self._restore(), "restore")
+        """Build the state machine anew from this snapshot. One at a time."""
+        self.restoring = True
+        self.spawn(self.runtime.tasks.spawn(self._restore(meta), "restore"))
 
-    async def _restore(self) -> None:
+    async def _restore(self, meta: SnapshotMeta) -> None:
         machine = self._machine
         assert machine is not None, "started"
-        while (meta := self._wanted) is not None:
-            started = self.runtime.clock.monotonic_ns()
-            try:
-                store, digest = await self._read(meta)
-            except (StorageError, OSError, UnknownRow) as error:
-                if meta is not self._wanted:
-                    # It was pruned, since a newer one is wanted.
-                    continue
-                machine.fail(f"the snapshot up to {meta.index} cannot be restored: {error}")
-                return
-            if meta is self._wanted:
-                self._wanted = None
-                self.counters.restored += 1
-                elapsed = (self.runtime.clock.monotonic_ns() - started) // MILLISECONDS
-                self._log.info("snapshot restored", index=meta.index, keys=len(store), ms=elapsed)
-                machine.restored(store, meta.index, digest)
-        self._restoring = None
+        started = self.runtime.clock.monotonic_ns()
+        try:
+            store, digest = await self._read(meta)
+        except (StorageError, OSError, UnknownRow) as error:
+            machine.fail(f"the snapshot up to {meta.index} cannot be restored: {error}")
+            return
+        self.restoring = False
+        self.counters.restored += 1
+        elapsed = (self.runtime.clock.monotonic_ns() - started) // MILLISECONDS
+        self._log.info("snapshot restored", index=meta.index, keys=len(store), ms=elapsed)
+        machine.restored(store, meta.index, digest)
 
     async def _read(self, meta: SnapshotMeta) -> tuple[Store, str]:
         store, digest = self._new_store(), StateDigest()

@@ -15,7 +15,7 @@ import msgspec
 from impl.raft.ready import Event, IssueEvent, SendEvent, StepEvent
 from impl.runtime.interfaces import Clock, Disk, File
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Tracer:
@@ -38,8 +38,14 @@ class Tracer:
         self._offset = 0
         self._lines: list[bytes] = []
 
-    def header(self, cluster_id: str, voters: Sequence[str], state: list[Any]) -> None:
-        """The first line: who this is and what it recovered."""
+    def header(
+        self, cluster_id: str, voters: Sequence[str], state: list[Any], *, election_ns: int = 0, lease_ns: int = -1
+    ) -> None:
+        """The first line: who this is and what it recovered.
+
+        `voters`: of the genesis. `election_ns`: whoever heard from a leader less than this ago neither votes nor
+        campaigns; `lease_ns`: how long after a round began its leader may answer by it; -1: never.
+        """
         self._lines.append(
             self._encode(
                 {
@@ -49,6 +55,8 @@ class Tracer:
                     "node": self._node,
                     "incarnation": self._incarnation,
                     "voters": sorted(voters),
+                    "election_ns": election_ns,
+                    "lease_ns": lease_ns,
                     "ns": self._clock.monotonic_ns(),
                     "state": state,
                 }
