@@ -18,7 +18,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from model_checks.explore.judge import Judge
 from spec.raft.bounds import Bounds
-from spec.raft.messages import Message, PreVoteRequest
+from spec.raft.messages import Message
 from spec.raft.network import History, Protocol, Transition, World, internal_steps, receipts, remember, sends, tick
 from spec.raft.types import Server, Time
 
@@ -166,7 +166,7 @@ class Tables:
         """The bit of `m` in its receiver's inbox."""
         known = len(self.messages.values)
         bit = self.messages.number(m)
-        if bit == known and not isinstance(m, PreVoteRequest):
+        if bit == known:
             by_term = self._by_term[self.position[m.dest]]
             by_term[m.term] = by_term.get(m.term, 0) | 1 << bit
         return bit

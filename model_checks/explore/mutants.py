@@ -2,7 +2,8 @@
 
 A check that finds nothing in a broken protocol proves nothing of the right one. Every mutant says within which bounds
 and from which start it is found, and which theorem it breaks; the tests demand that property and no other. Linking
-rejects those that touch the disk's state.
+rejects those that touch the disk's state. Here are mutants of chapter 3 and of reads by confirmation; `feature_mutants`
+has those of membership changes, snapshots and leases.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
+from model_checks.explore.feature_mutants import FEATURE_MUTANTS
+from model_checks.explore.mutant import Mutant
 from spec.raft import actions
-from spec.raft.actions import ACTIONS, Action
+from spec.raft.actions import Action
 from spec.raft.bounds import Bounds
 from spec.raft.log import Log
 from spec.raft.messages import (
@@ -24,7 +26,6 @@ from spec.raft.messages import (
     RequestVoteRequest,
     RequestVoteResponse,
 )
-from spec.raft.network import Protocol
 from spec.raft.types import (
     Applied,
     Committed,
@@ -239,31 +240,6 @@ def answer_before_applied(c: Constants, i: ServerId, s: Server, read: str) -> Ou
 # ------------------------------------------------------------------------------------------------------------- table
 
 
-class Mutant(msgspec.Struct, frozen=True, kw_only=True):
-    """A broken protocol, what it breaks, and where exploration finds it."""
-
-    replaces: Mapping[str, Action]
-    breaks: str
-    """The property that exploration, watching it alone, must see broken."""
-    bounds: Bounds
-    start: str = "initial"
-    also: tuple[str, ...] = ()
-    """Rules nearer to the fault that are broken too, each found alone within the same bounds."""
-
-    @property
-    def protocol(self) -> Protocol:
-        """The spec's actions with this mutant's in their place."""
-        unknown = sorted(set(self.replaces).difference(ACTIONS))
-        assert not unknown, f"the spec has no action {unknown}"
-        return {**ACTIONS, **self.replaces}
-
-    @property
-    def meaning(self) -> str:
-        """What the mutant does wrong, in a line."""
-        documented = (action.__doc__ for action in self.replaces.values() if action.__doc__)
-        return next(documented, "").partition("\n")[0]
-
-
 SHALLOW = Bounds(max_term=1, max_issued=1)
 TWO_TERMS = Bounds(max_term=2, max_issued=1)
 
@@ -388,6 +364,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         bounds=Bounds(max_term=1, max_issued=1, reads=("r1",)),
         start="replicated",
     ),
+    **FEATURE_MUTANTS,
 }
 """Mutants by name.
 

@@ -23,14 +23,26 @@ def change_configuration(
     Ongaro 2014, section 4.1. It counts over the new configuration from now on, and of those who leave it forgets what
     they acknowledged.
     """
-    if s.role is not Role.LEADER or not is_well_formed(c, configuration):
+    if s.role is not Role.LEADER or not is_well_formed(c, configuration) or configuration.allowed_by != s.commit_index:
         return None
-    committed = s.log.configuration_index <= s.commit_index
-    own_term = s.log.term_at(s.commit_index) == s.current_term
-    if not committed or not own_term or configuration.allowed_by != s.commit_index:
+    one_change = statuses_changed(c.configuration(s.log), configuration) == 1
+    if not (one_change and latest_is_committed(s) and own_term_is_committed(s)):
         return None
-    if statuses_changed(c.configuration(s.log), configuration) != 1:
-        return None
+    return Outcome(proposed(c, i, s, configuration, value))
+
+
+def latest_is_committed(s: Server) -> bool:
+    """Whether the leader knows that the latest configuration in its log is committed (section 4.1)."""
+    return s.log.configuration_index <= s.commit_index
+
+
+def own_term_is_committed(s: Server) -> bool:
+    """Whether the leader has committed an entry of its own term, so that no other leader's change is in its way."""
+    return s.log.term_at(s.commit_index) == s.current_term
+
+
+def proposed(c: Constants, i: ServerId, s: Server, configuration: Configuration, value: Value) -> Server:
+    """The leader `s` with the configuration in its log, counting over it."""
     longer = s.log.append(Entry(term=s.current_term, value=value, configuration=configuration))
     leader = replace(
         s,
@@ -38,7 +50,7 @@ def change_configuration(
         match_index=numbers_of(configuration, i, s.match_index),
         acked_round=numbers_of(configuration, i, s.acked_round),
     )
-    return Outcome(remembering(c, i, leader))
+    return remembering(c, i, leader)
 
 
 def is_well_formed(c: Constants, configuration: Configuration) -> bool:

@@ -20,12 +20,14 @@ of `Constants` (and proved elsewhere: `model_checks/proofs/drift.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
+from inspect import signature
 from typing import Final, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
-from spec.raft.actions import CLOCKED, Action, initial_server
+from spec.raft.actions import Action, initial_server
 from spec.raft.bounds import Bounds
 from spec.raft.messages import (
     AppendEntriesRequest,
@@ -126,6 +128,12 @@ def transition(
     return None if outcome is None else Transition(i, action, args, s, outcome)
 
 
+@cache
+def takes_clock(action: Action) -> bool:
+    """Whether an action reads the clock: `now` is its last parameter."""
+    return "now" in signature(action).parameters
+
+
 def internal_choices(b: Bounds, s: Server, now: Time) -> Iterator[tuple[object, ...]]:
     """Every (action, arguments...) without a message and without a send that may be enabled in `s`, within bounds."""
     if s.current_term < b.max_term:
@@ -149,7 +157,7 @@ def feature_choices(b: Bounds, s: Server, now: Time) -> Iterator[tuple[object, .
     if s.log.length < b.max_log:
         yield from (("change_configuration", replace(each, allowed_by=s.commit_index)) for each in b.configurations)
     if b.snapshots:
-        yield from (("take_snapshot", index) for index in range(s.memory.snapshot + 1, s.last_applied + 1))
+        yield from (("take_snapshot", index) for index in range(s.memory.snapshot + 1, s.log.length + 1))
         yield from (("compact", index) for index in range(s.memory.base + 1, s.memory.snapshot + 1))
         yield ("restore_snapshot",)
     if s.round < b.max_round:
@@ -235,7 +243,7 @@ def receipts(
 ) -> Iterator[Transition]:
     """The enabled steps of `i` that read `m`, within bounds."""
     for action in ("update_term", handler(m)):
-        step = transition(protocol, c, i, s, action, *((m, now) if action in CLOCKED else (m,)))
+        step = transition(protocol, c, i, s, action, *((m, now) if takes_clock(protocol[action]) else (m,)))
         if step is not None and len(step.after.issued) <= b.max_issued:
             yield step
 
@@ -286,9 +294,10 @@ def with_commitment(known: tuple[Committed, ...], fact: Committed) -> tuple[Comm
 def dead(c: Constants, servers: tuple[Server, ...], m: Message) -> bool:
     """Whether `m` can never again change its destination: its term is below the destination's durable term.
 
-    Not so a pre-vote request: who refuses it says its own term.
+    A pre-vote request of such a term would still be refused; the refusal says no more than those that
+    `vote_response` sends at any time.
     """
-    return m.term < servers[c.servers.index(m.dest)].durable.term and not isinstance(m, PreVoteRequest)
+    return m.term < servers[c.servers.index(m.dest)].durable.term
 
 
 def settled(protocol: Protocol, c: Constants, world: World, i: ServerId) -> World:

@@ -55,7 +55,7 @@ def type_invariant(c: Constants, i: ServerId, s: Server) -> bool:
     points = [s.durable, *(write.point for write in s.issued)]
     terms = [point.term for point in points]
     return (
-        max(s.last_applied, s.memory.snapshot) <= s.commit_index <= s.log.length
+        0 <= s.last_applied <= s.commit_index <= s.log.length
         and all(0 <= point.base <= point.snapshot <= point.log.length for point in points)
         and 0 <= s.leader_match <= s.log.length
         and terms == sorted(terms)

@@ -1,0 +1,36 @@
+"""What a mutant is: named actions of the spec replaced by broken ones, what that breaks, and where it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from spec.raft.actions import ACTIONS, Action
+from spec.raft.bounds import Bounds
+from spec.raft.network import Protocol
+
+
+class Mutant(msgspec.Struct, frozen=True, kw_only=True):
+    """A broken protocol, what it breaks, and where exploration finds it."""
+
+    replaces: Mapping[str, Action]
+    breaks: str
+    """The property that exploration, watching it alone, must see broken."""
+    bounds: Bounds
+    start: str = "initial"
+    also: tuple[str, ...] = ()
+    """Rules nearer to the fault that are broken too, each found alone within the same bounds."""
+
+    @property
+    def protocol(self) -> Protocol:
+        """The spec's actions with this mutant's in their place."""
+        unknown = sorted(set(self.replaces).difference(ACTIONS))
+        assert not unknown, f"the spec has no action {unknown}"
+        return {**ACTIONS, **self.replaces}
+
+    @property
+    def meaning(self) -> str:
+        """What the mutant does wrong, in a line."""
+        documented = (action.__doc__ for action in self.replaces.values() if action.__doc__)
+        return next(documented, "").partition("\n")[0]
