@@ -9,11 +9,14 @@ belongs, so that one package's mending leaves another's fault in force.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol
 
 import msgspec
+
+from jepsen_like.net.rules import LinkRule
 
 Link = tuple[str, str]
 """From, to: one direction."""
@@ -64,6 +67,8 @@ class Breakable(Protocol):
     async def cut_links(self, links: Iterable[Link]) -> tuple[int, int]: ...
 
     async def heal_links(self, links: Iterable[Link]) -> tuple[int, int]: ...
+
+    async def shape_links(self, links: Iterable[Link], rule: LinkRule) -> tuple[int, int]: ...
 
     async def kill(self, node: str) -> tuple[int, int]: ...
 
@@ -123,6 +128,20 @@ class FaultBook:
             mine = self._cut.pop(package, frozenset())
             interval = await self.cluster.heal_links(tuple(sorted(mine - self.cut_now)))
             return self.note(package, "heal", (), "its links", None, interval)
+
+    @contextlib.asynccontextmanager
+    async def slowed(self, links: Iterable[Link], delay_ms: float) -> AsyncIterator[None]:
+        """Packets of these links take longer for a while; nothing is lost, so the schedule does not mention it. Links
+        that are cut stay so.
+        """
+        chosen = frozenset(links)
+        async with self._one_at_a_time:
+            await self.cluster.shape_links(tuple(sorted(chosen - self.cut_now)), LinkRule(delay_ms=delay_ms))
+        try:
+            yield
+        finally:
+            async with self._one_at_a_time:
+                await self.cluster.heal_links(tuple(sorted(chosen - self.cut_now)))
 
     async def kill(self, package: str, nodes: tuple[str, ...], leader: str | None) -> Fault:
         """kill -9 all of `nodes` that are alive."""

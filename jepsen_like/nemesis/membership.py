@@ -21,13 +21,15 @@ from jepsen_like.nemesis.worker import NemesisWorker
 
 PLANS = ("remove", "remove leader", "demote", "demote leader", "two at once", "fresh leader")
 """two at once: two changes are asked for side by side. fresh leader: the leadership is handed over, and the new leader
-asked for a removal until somebody says yes."""
-WEIGHTS = (4, 3, 2, 1, 2, 2)
+asked for a removal from before it leads."""
+WEIGHTS = (4, 3, 2, 1, 2, 4)
 VOTERS_MIN = 3
 RESTORE_S, RESTORE_AT_LAST_S = 4.0, 25.0
 """How long it is tried to bring all back: during the run, when other faults may forbid it, and after everything else
 was mended."""
-FRESH_LEADER_S = 0.6
+LATE_MS, SLOW_MS = 120.0, 40.0
+ASK_EVERY_S, ASK_TIMES = 0.006, 30
+"""A fresh leader is asked for the removal so often, whether or not it leads yet."""
 RETRY_S = 0.05
 EVERYTHING = "everything"
 """Value of the restore that ends a run."""
@@ -132,24 +134,30 @@ class MembershipWorker(NemesisWorker):
         return await self.book.ask(self.package, f, (node,), words, leader, made())
 
     async def _take_from_fresh_leader(self, node: str, via: str, leader: str | None, heir: str | None) -> Fault:
-        """Hand over to `heir`, and ask it for the removal of `node` before it can have committed anything."""
+        """Hand over to `heir`, and ask it from before it leads for the removal of `node`, of which one can be granted.
+
+        The others hear the old leader late, so they lack what `heir` has, and `heir` slowly: it has answers from a
+        quorum, which refuse its first entry, for a while before it can have committed anything.
+        """
+        if heir is None or leader is None:
+            return self.book.note(self.package, "remove", (), "nobody can take over", leader, (0, 0))
+
+        async def ask(pause_s: float) -> str:
+            await asyncio.sleep(pause_s)
+            return await self._operator.remove(heir, node)
 
         async def insistent() -> str:
-            problem = "no server could take over"
-            end = time.monotonic() + FRESH_LEADER_S
-            while heir is not None and time.monotonic() < end:
-                problem = await self._operator.remove(heir, node)
-                if not problem or problem.startswith("no answer"):
-                    break
-            return problem
+            servers = self.book.cluster.servers
+            late = [(leader, other) for other in servers if other not in (leader, heir)]
+            slow = [(heir, other) for other in servers if other != heir]
+            async with self.book.slowed(late, LATE_MS), self.book.slowed(slow, SLOW_MS):
+                await asyncio.sleep(LATE_MS / 1000)
+                handing_over = asyncio.ensure_future(self._operator.transfer(via, heir))
+                said = await asyncio.gather(*(ask((number + 1) * ASK_EVERY_S) for number in range(ASK_TIMES)))
+                problem = await handing_over
+            return "" if "" in said else problem or said[-1]
 
-        if heir is None:
-            return await self._change("remove", node, leader, insistent())
-        handing_over = asyncio.ensure_future(self._operator.transfer(via, heir))
-        try:
-            return await self._change("remove", node, heir, insistent())
-        finally:
-            await handing_over
+        return await self._change("remove", node, heir, insistent())
 
     async def _restore(self, patience_s: float) -> Fault:
         """Add and promote until every server votes, or `patience_s` is over."""

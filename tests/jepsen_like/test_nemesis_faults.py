@@ -11,6 +11,7 @@ from jepsen_like.generator.values import Completed, Completion, Context, Draws, 
 from jepsen_like.nemesis import impairment, package, partition, processes
 from jepsen_like.nemesis.book import Fault, FaultBook, Link
 from jepsen_like.nemesis.package import BreakingWorker
+from jepsen_like.net.rules import LinkRule
 
 SERVERS = ("s1", "s2", "s3", "s4", "s5")
 CLIENTS = ("c1", "c2")
@@ -92,6 +93,7 @@ class FakeCluster:
         self.clients: tuple[str, ...] = CLIENTS
         self.state = dict.fromkeys([*SERVERS, *CLIENTS], "running")
         self.cut: set[Link] = set()
+        self.slow: set[Link] = set()
         self.time = 0
 
     def tick(self) -> tuple[int, int]:
@@ -110,6 +112,11 @@ class FakeCluster:
 
     async def heal_links(self, links: Iterable[Link]) -> tuple[int, int]:
         self.cut -= set(links)
+        self.slow -= set(links)
+        return self.tick()
+
+    async def shape_links(self, links: Iterable[Link], rule: LinkRule) -> tuple[int, int]:
+        self.slow |= set(links)
         return self.tick()
 
     async def kill(self, node: str) -> tuple[int, int]:
@@ -292,3 +299,18 @@ def test_the_last_thing_to_be_mended_is_the_membership() -> None:
         assert isinstance(answer, Emit)
         waiting = answer.after
     assert not isinstance(waiting.ask(busy), Emit), "servers that are not up yet cannot be added"
+
+
+def test_links_that_are_slowed_for_a_while_stay_cut_where_they_are_cut() -> None:
+    cluster = FakeCluster()
+    book = FaultBook(cluster, lambda fault: None, NodeGone)
+
+    async def act() -> None:
+        await book.cut("partition", [("s1", "s2")], ("s1",), "", None)
+        async with book.slowed([("s1", "s2"), ("s1", "s3"), ("s1", "s4")], 40.0):
+            assert cluster.slow == {("s1", "s3"), ("s1", "s4")}
+            await book.cut("snapshot", [("s1", "s3")], ("s1",), "", None)
+        assert cluster.cut == {("s1", "s2"), ("s1", "s3")}
+        assert ("s1", "s4") not in cluster.slow
+
+    asyncio.run(act())

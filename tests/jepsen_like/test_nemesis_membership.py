@@ -17,6 +17,7 @@ from jepsen_like.nemesis.lag import Extent, SnapshotWorker
 from jepsen_like.nemesis.membership import EVERYTHING, MembershipWorker, keeps_quorum, targets
 from jepsen_like.nemesis.operator_api import Configuration, Member, Operator
 from jepsen_like.nemesis.rolling import RollingWorker
+from jepsen_like.net.rules import LinkRule
 
 SERVERS = ("s1", "s2", "s3", "s4", "s5")
 
@@ -39,6 +40,8 @@ class FakeCluster:
         self.dead: set[str] = set()
         self.stubborn = ""
         self.cut: set[Link] = set()
+        self.slow: set[Link] = set()
+        self.removed_over_slow_links = False
 
     async def request(
         self, node: str, method: str, path: str, body: bytes = b"", timeout_s: float = 2.0
@@ -52,6 +55,8 @@ class FakeCluster:
         self.asked.append((node, f"{method} {what}", target))
         if what == "configuration":
             return 200, {}, json.dumps({"Servers": list(map(self.shown, self.voter)), "Index": 7}).encode()
+        if what == "peer" and method == "DELETE" and target not in self.voter:
+            return 400, {}, f"{target} is no member".encode()
         if what in self.answers:
             answer = self.answers[what]
             if answer is None:
@@ -64,6 +69,7 @@ class FakeCluster:
     def change(self, method: str, what: str, target: str) -> None:
         match method, what:
             case "DELETE", "peer":
+                self.removed_over_slow_links = bool(self.slow)
                 del self.voter[target]
             case "PUT", "peer" | "demote":
                 self.voter[target] = False
@@ -87,6 +93,11 @@ class FakeCluster:
 
     async def heal_links(self, links: Iterable[Link]) -> tuple[int, int]:
         self.cut -= set(links)
+        self.slow -= set(links)
+        return 1, 2
+
+    async def shape_links(self, links: Iterable[Link], rule: LinkRule) -> tuple[int, int]:
+        self.slow |= set(links)
         return 1, 2
 
     async def kill(self, node: str) -> tuple[int, int]:
@@ -195,8 +206,11 @@ def test_whoever_is_taken_away_comes_back_as_a_voter(
 
 def test_a_fresh_leader_is_the_one_that_is_asked(cluster: FakeCluster, members: MembershipWorker) -> None:
     step(members, "change", "fresh leader")
-    ((node, _, _),) = [asked for asked in cluster.asked if asked[1] == "DELETE peer"]
-    assert node == cluster.leading != "s1"
+    asked = [node for node, what, _ in cluster.asked if what == "DELETE peer"]
+    assert set(asked) == {cluster.leading} != {"s1"}
+    assert len(asked) == membership.ASK_TIMES
+    assert cluster.removed_over_slow_links
+    assert not cluster.slow
 
 
 def test_a_refused_change_is_recorded_with_its_reason_and_counts_for_nothing(
