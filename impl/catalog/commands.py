@@ -115,11 +115,22 @@ class Transaction(msgspec.Struct, frozen=True, array_like=True, tag="transaction
     operations: tuple[Operation, ...]
 
 
-Command = Noop | KvSet | KvCas | KvDelete | KvDeleteCas | KvDeleteTree
-RegistryCommand = (
-    KvAcquire | KvRelease | ReapTombstones | Register | Deregister | SessionCreate | SessionDestroy | Transaction
+Write = (
+    KvSet
+    | KvCas
+    | KvDelete
+    | KvDeleteCas
+    | KvDeleteTree
+    | KvAcquire
+    | KvRelease
+    | ReapTombstones
+    | Register
+    | Deregister
+    | SessionCreate
+    | SessionDestroy
+    | Transaction
 )
-Write = KvSet | KvCas | KvDelete | KvDeleteCas | KvDeleteTree
+Command = Noop | Write
 
 encode_command = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
@@ -156,5 +167,22 @@ def describe_write(command: Write) -> list[str | int]:
             return ["kv-delete-cas", command.key, command.index]
         case KvDeleteTree():
             return ["kv-delete-tree", command.prefix]
+        case KvAcquire():
+            return ["kv-acquire", command.key, command.session]
+        case KvRelease():
+            return ["kv-release", command.key, command.session]
+        case ReapTombstones():
+            return ["tombstones-reap", command.up_to]
+        case Register():
+            service = command.service.id if command.service is not None else ""
+            return ["register", command.node.node, service, len(command.checks)]
+        case Deregister():
+            return ["deregister", command.node, command.service_id, command.check_id]
+        case SessionCreate():
+            return ["session-create", command.session.id]
+        case SessionDestroy():
+            return ["session-destroy", command.session_id]
+        case Transaction():
+            return ["transaction", len(command.operations)]
         case _:
             assert_never(command)

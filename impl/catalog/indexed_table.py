@@ -9,13 +9,15 @@ It must not know what rows mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from impl.catalog.table import Table
 
 V = TypeVar("V")
-Grouping = Callable[[V], Iterable[str]]
+Grouping = Callable[[V], tuple[str, ...]]
+Groups = dict[str, set[str]]
+"""The keys of the rows in each group."""
 Journal = list[tuple["IndexedTable[Any]", str, Any]]
 """(table, key, the row that was there before; None: there was none), oldest first."""
 
@@ -29,20 +31,29 @@ class IndexedTable(Table[V]):
         """`groupings`: by the names that `group` takes."""
         super().__init__()
         self.journal: Journal | None = None
-        self._groupings = tuple((groupings or {}).items())
-        self._groups: dict[str, dict[str, set[str]]] = {name: {} for name, _ in self._groupings}
+        self._groups: dict[str, Groups] = {name: {} for name in groupings or {}}
+        self._groupings = tuple((grouping, self._groups[name]) for name, grouping in (groupings or {}).items())
 
     def put(self, key: str, row: V) -> None:
         """Insert or replace a row."""
         old = self.get(key)
         super().put(key, row)
-        self._changed(key, old, row)
+        if self.journal is not None:
+            self.journal.append((self, key, old))
+        for grouping, groups in self._groupings:
+            before, now = grouping(old) if old is not None else (), grouping(row)
+            if before != now:
+                _regroup(groups, key, before, now)
 
     def pop(self, key: str) -> V | None:
         """Remove a row and return it; None if there was none."""
         old = super().pop(key)
-        if old is not None:
-            self._changed(key, old, None)
+        if old is None:
+            return None
+        if self.journal is not None:
+            self.journal.append((self, key, old))
+        for grouping, groups in self._groupings:
+            _regroup(groups, key, grouping(old), ())
         return old
 
     def group(self, grouping: str, name: str) -> list[V]:
@@ -57,21 +68,16 @@ class IndexedTable(Table[V]):
         """The names of the groups that have rows, in order."""
         return sorted(self._groups[grouping])
 
-    def _changed(self, key: str, old: V | None, new: V | None) -> None:
-        if self.journal is not None:
-            self.journal.append((self, key, old))
-        for name, grouping in self._groupings:
-            before = set(grouping(old)) if old is not None else set()
-            now = set(grouping(new)) if new is not None else set()
-            if before == now:
-                continue
-            groups = self._groups[name]
-            for group in before - now:
-                groups[group].remove(key)
-                if not groups[group]:
-                    del groups[group]
-            for group in now - before:
-                groups.setdefault(group, set()).add(key)
+
+def _regroup(groups: Groups, key: str, before: tuple[str, ...], now: tuple[str, ...]) -> None:
+    for group in before:
+        if group not in now:
+            members = groups[group]
+            members.discard(key)
+            if not members:
+                del groups[group]
+    for group in now:
+        groups.setdefault(group, set()).add(key)
 
 
 def undo(journal: Journal) -> None:

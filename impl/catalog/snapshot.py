@@ -1,11 +1,13 @@
 """The state machine as rows, in one canonical order: what a snapshot holds, and what a state's digest is made of.
 
-The order (ARCHITECTURE.md, section 7): the `index` rows by name, then table by table, the rows of each by key. Two
-servers that applied the same entries make the same rows, and so the same bytes and the same digest.
+The order (ARCHITECTURE.md, section 7): the `index` row of the KV store, those of the registry by name, then table by
+table, the rows of each by key. Two servers that applied the same entries make the same rows, and so the same bytes and
+the same digest.
 
     ["index", name, value]
-    ["kv", key, flags, value, create_index, modify_index, lock_index]
+    ["kv", [key, flags, value, create_index, modify_index, lock_index, session]]
     ["tombstone", key, index]
+    ["node", [...]]    ["service", [...]]    ["check", [...]]    ["session", [...]]
 
 Rows travel in blocks: a msgpack array of a few hundred rows, which one call encodes and one call decodes. The digest
 is BLAKE2b-128 over the rows themselves, without the headers of the arrays, so that it says nothing of blocks.
@@ -16,20 +18,24 @@ not do I/O.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 
-from impl.catalog.store import KvEntry, Store
+from impl.catalog.rows import Check, Node, Service, Session, node_key, row_key
+from impl.catalog.store import Store
+from impl.catalog.table import View
+from impl.catalog.tables import KvEntry
 
 ROWS_AT_ONCE = 250
 """Rows in a step: well under a millisecond of work."""
 BLOCK_BYTES = 128 * 1024
 """A block ends when its values have this many bytes together."""
+
 KV_INDEX = "kv"
-"""Name of the index of the KV store: of the last entry that changed a key or left a tombstone."""
+"""Name of the index of the KV store: of the last entry that changed a key or left a tombstone. Its row comes first."""
 
 
 class IndexRow(msgspec.Struct, frozen=True, array_like=True, tag="index", gc=False):
@@ -42,12 +48,7 @@ class IndexRow(msgspec.Struct, frozen=True, array_like=True, tag="index", gc=Fal
 class KvRow(msgspec.Struct, frozen=True, array_like=True, tag="kv", gc=False):
     """A key."""
 
-    key: str
-    flags: int
-    value: bytes
-    create_index: int
-    modify_index: int
-    lock_index: int
+    row: KvEntry
 
 
 class TombstoneRow(msgspec.Struct, frozen=True, array_like=True, tag="tombstone", gc=False):
@@ -57,7 +58,31 @@ class TombstoneRow(msgspec.Struct, frozen=True, array_like=True, tag="tombstone"
     index: int
 
 
-Row = IndexRow | KvRow | TombstoneRow
+class NodeRow(msgspec.Struct, frozen=True, array_like=True, tag="node", gc=False):
+    """A node."""
+
+    row: Node
+
+
+class ServiceRow(msgspec.Struct, frozen=True, array_like=True, tag="service", gc=False):
+    """An instance of a service."""
+
+    row: Service
+
+
+class CheckRow(msgspec.Struct, frozen=True, array_like=True, tag="check", gc=False):
+    """A health check."""
+
+    row: Check
+
+
+class SessionRow(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=False):
+    """A session."""
+
+    row: Session
+
+
+Row = IndexRow | KvRow | TombstoneRow | NodeRow | ServiceRow | CheckRow | SessionRow
 
 encode_rows = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[list[Row]] = msgspec.msgpack.Decoder(list[Row])
@@ -67,7 +92,7 @@ def encode_blocks(rows: Sequence[Row]) -> list[bytes]:
     """The rows in blocks, none of which is much larger than BLOCK_BYTES unless a single row is."""
     blocks, first, size = list[bytes](), 0, 0
     for position, row in enumerate(rows, 1):
-        size += len(row.value) if isinstance(row, KvRow) else 0
+        size += len(row.row.value) if isinstance(row, KvRow) else 0
         if size >= BLOCK_BYTES or position == len(rows):
             blocks.append(encode_rows(rows[first:position]))
             first, size = position, 0
@@ -113,48 +138,67 @@ class StoreView:
 
     def __init__(self, store: Store) -> None:
         """Costs the same whatever the store holds. The view must be read to its end, or closed."""
-        self._first: list[Row] = [IndexRow(KV_INDEX, store.index)]
-        self._entries = store.entries.view()
-        self._tombstones = store.tombstones.view()
+        tables = store.tables
+        self._first: list[Row] = [IndexRow(KV_INDEX, tables.kv_index)]
+        self._views: list[tuple[View[Any], Callable[[str, Any], Row]]] = [
+            (tables.indexes.view(), IndexRow),
+            (tables.entries.view(), lambda _, row: KvRow(row)),
+            (tables.tombstones.view(), TombstoneRow),
+            (tables.nodes.view(), lambda _, row: NodeRow(row)),
+            (tables.services.view(), lambda _, row: ServiceRow(row)),
+            (tables.checks.view(), lambda _, row: CheckRow(row)),
+            (tables.sessions.view(), lambda _, row: SessionRow(row)),
+        ]
 
     @property
     def done(self) -> bool:
         """Whether every row was handed out, or the view was closed."""
-        return self._entries.done and self._tombstones.done and not self._first
+        return not self._views
 
     def rows(self, count: int = ROWS_AT_ONCE) -> Sequence[Row]:
         """The next rows, at most 2 * `count`; perhaps none although there are more: see `done`."""
         if self._first:
-            rows, self._first = self._first, []
-            return rows
-        if not self._entries.done:
-            return [
-                KvRow(entry.key, entry.flags, entry.value, entry.create_index, entry.modify_index, entry.lock_index)
-                for _, entry in self._entries.rows(count)
-            ]
-        return [TombstoneRow(key, index) for key, index in self._tombstones.rows(count)]
+            first, self._first = self._first, []
+            return first
+        if not self._views:
+            return []
+        view, shown = self._views[0]
+        rows = [shown(key, row) for key, row in view.rows(count)]
+        if view.done:
+            del self._views[0]
+        return rows
 
     def close(self) -> None:
         """Nobody reads it any more."""
-        self._first = []
-        self._entries.close()
-        self._tombstones.close()
+        for view, _ in self._views:
+            view.close()
+        self._first, self._views = [], []
 
 
 def restore_rows(store: Store, rows: Sequence[Row]) -> None:
     """Add rows of a snapshot to a store that is being built: nobody waits for its changes."""
-    for row in rows:
-        match row:
-            case KvRow(key, flags, value, create_index, modify_index, lock_index):
-                store.entries.put(key, KvEntry(key, flags, value, create_index, modify_index, lock_index))
+    tables = store.tables
+    for each in rows:
+        match each:
+            case KvRow(row):
+                tables.entries.put(row.key, row)
             case TombstoneRow(key, index):
-                store.tombstones.put(key, index)
+                tables.tombstones.put(key, index)
             case IndexRow(name, value):
-                if name != KV_INDEX:
-                    raise UnknownRow(f"it has an index {name!r} that this version does not know: run a newer version")
-                store.index = value
+                if name == KV_INDEX:
+                    tables.kv_index = value
+                else:
+                    tables.indexes.put(name, value)
+            case NodeRow(node):
+                tables.nodes.put(node_key(node.node), node)
+            case ServiceRow(service):
+                tables.services.put(row_key(service.node, service.id), service)
+            case CheckRow(check):
+                tables.checks.put(row_key(check.node, check.check_id), check)
+            case SessionRow(session):
+                tables.sessions.put(session.id, session)
             case _:
-                assert_never(row)
+                assert_never(each)
 
 
 def state_digest(store: Store) -> str:

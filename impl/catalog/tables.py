@@ -1,8 +1,8 @@
 """All tables of the state store, the indexes of their groups of rows, and what a command touched.
 
-An *index* is the log index of the last change of a table ("nodes", "services", "checks", "sessions", "kv") or of a
-finer group ("node.NAME", "service.NAME", "service_kind.KIND", and "service_last_extinction", "node_last_extinction").
-The index of an answer is made of these, and who waits for a change of the answer waits for them to be touched. Source:
+An *index* is the log index of the last change of a table ("nodes", "services", "checks", "sessions") or of a finer
+group of rows ("node.NAME", "service.NAME", "service_kind.KIND", "service_last_extinction", "node_last_extinction"). The
+index of an answer is made of these, and who waits for a change of the answer waits for them to be touched. Source:
 Consul, "Blocking Queries"; the index table of its state store.
 
 It must not decide what a command means.
@@ -18,7 +18,6 @@ import msgspec
 from impl.catalog.indexed_table import IndexedTable, Journal, undo
 from impl.catalog.rows import Check, Node, Service, Session, node_key, row_key
 
-KV = "kv"
 NODES = "nodes"
 SERVICES = "services"
 CHECKS = "checks"
@@ -68,10 +67,12 @@ class Tables:
         self.sessions: IndexedTable[Session] = IndexedTable(
             {
                 "node": lambda row: (node_key(row.node),),
-                "check": lambda row: [row_key(row.node, check_id) for check_id in row.checks],
+                "check": lambda row: tuple({row_key(row.node, check_id): None for check_id in row.checks}),
             }
         )
         self.indexes: IndexedTable[int] = IndexedTable()
+        self.kv_index = 0
+        """The index of the KV store, beside the others since every write raises it; 0: nothing was ever written."""
         self.touched: list[str] = []
         """Names of the indexes that rose or vanished since this list was last emptied."""
         self.touched_keys: list[str] = []
@@ -96,7 +97,7 @@ class Tables:
 
     def touch_key(self, index: int, key: str) -> None:
         """A key of the KV store was created, changed or deleted."""
-        self.indexes.put(KV, index)
+        self.kv_index = index
         self.touched_keys.append(key)
 
     @contextmanager
@@ -113,6 +114,7 @@ class Tables:
             self.indexes,
         )
         touched, keys, lost = len(self.touched), len(self.touched_keys), len(self.lost)
+        kv_index = self.kv_index
         for table in tables:
             table.journal = journal
         try:
@@ -121,6 +123,7 @@ class Tables:
             for table in tables:
                 table.journal = None
             undo(journal)
+            self.kv_index = kv_index
             del self.touched[touched:], self.touched_keys[keys:], self.lost[lost:]
             raise
         finally:

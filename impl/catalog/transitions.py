@@ -24,7 +24,6 @@ from impl.catalog.commands import (
     Noop,
     ReapTombstones,
     Register,
-    RegistryCommand,
     SessionCreate,
     SessionDestroy,
     Transaction,
@@ -41,7 +40,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
 Result = bool | Failed | transactions.Outcome
 
 
-def apply(tables: Tables, command: Command | RegistryCommand, index: int) -> Result:
+def apply(tables: Tables, command: Command, index: int) -> Result:
     """Apply the command committed at `index`; return what the writer is told (ARCHITECTURE.md, section 7)."""
     try:
         return _carried_out(tables, command, index)
@@ -49,7 +48,7 @@ def apply(tables: Tables, command: Command | RegistryCommand, index: int) -> Res
         return Failed(str(invalid))
 
 
-def _carried_out(tables: Tables, command: Command | RegistryCommand, index: int) -> bool | transactions.Outcome:
+def _carried_out(tables: Tables, command: Command, index: int) -> bool | transactions.Outcome:
     match command:
         case KvSet(key, value, flags):
             kv.set_key(tables, key, value, flags, index)

@@ -13,6 +13,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from model_checks.catalog.payloads import check_fields, node_fields, row_fields, service_fields, session_fields
 from spec.catalog.commands import (
     CheckAndSet,
     Delete,
@@ -118,9 +119,9 @@ def recorded_rows(answer: Answer) -> list[Any]:
 
 
 def recorded_row(row: Row) -> list[Any]:
-    """One key: name, flags, value in base64, CreateIndex, ModifyIndex, LockIndex."""
+    """One key: name, flags, value in base64, CreateIndex, ModifyIndex, LockIndex, the session that holds it."""
     value = base64.b64encode(row.value).decode()
-    return [row.key, row.flags, value, row.create_index, row.modify_index, row.lock_index]
+    return [row.key, row.flags, value, row.create_index, row.modify_index, row.lock_index, row.session]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -131,9 +132,13 @@ def state_digest(state: State) -> str:
     (ARCHITECTURE.md, section 5).
     """
     digest = blake2b(_encode(["index", "kv", state.table_index]), digest_size=16)
-    for key, row in state.rows.items():
-        values = [row.value, row.create_index, row.modify_index, row.lock_index]
-        digest.update(_encode(["kv", key, row.flags, *values]))
-    for key, index in state.tombstones.items():
-        digest.update(_encode(["tombstone", key, index]))
+    rows: list[list[Any]] = [["index", name, index] for name, index in state.indexes.items()]
+    rows += [["kv", row_fields(row)] for _, row in state.rows.items()]
+    rows += [["tombstone", key, index] for key, index in state.tombstones.items()]
+    rows += [["node", node_fields(node)] for _, node in state.nodes.items()]
+    rows += [["service", service_fields(service)] for _, service in state.services.items()]
+    rows += [["check", check_fields(check)] for _, check in state.checks.items()]
+    rows += [["session", session_fields(session)] for _, session in state.sessions.items()]
+    for row in rows:
+        digest.update(_encode(row))
     return digest.hexdigest()

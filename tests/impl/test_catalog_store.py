@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from impl.catalog import kv
 from impl.catalog import store as store_module
-from impl.catalog.commands import Command, KvCas, KvDelete, KvDeleteCas, KvDeleteTree, KvSet, Noop
+from impl.catalog.commands import (
+    Command,
+    Deregister,
+    KvAcquire,
+    KvCas,
+    KvDelete,
+    KvDeleteCas,
+    KvDeleteTree,
+    KvSet,
+    Noop,
+    Register,
+    SessionCreate,
+)
 from impl.catalog.queries import KvGet, KvKeys, KvList, answer_query, describe_query
+from impl.catalog.rows import Node, Session
 from impl.catalog.store import KvAnswer, KvEntry, Store
+from impl.catalog.tables import Tables
+
+KvCommand = Noop | KvSet | KvCas | KvDelete | KvDeleteCas | KvDeleteTree
 
 
 def applied(*commands: Command) -> Store:
@@ -111,66 +129,69 @@ def test_the_store_is_as_consul_says(sentence: Callable[[], None]) -> None:
     sentence()
 
 
-def always_new_entry(store: Store, key: str, value: bytes, flags: int, index: int) -> None:
-    store.entries.put(key, KvEntry(key, flags, value, index, index))
-    store.index = index
+def always_new_entry(tables: Tables, key: str, value: bytes, flags: int, index: int) -> None:
+    tables.entries.put(key, KvEntry(key, flags, value, index, index))
+    tables.touch_key(index, key)
 
 
-def unchanged_bumps(store: Store, key: str, value: bytes, flags: int, index: int) -> None:
-    old = store.entries.get(key)
-    store.entries.put(key, KvEntry(key, flags, value, old.create_index if old else index, index))
-    store.index = index
+def unchanged_bumps(tables: Tables, key: str, value: bytes, flags: int, index: int) -> None:
+    old = tables.entries.get(key)
+    tables.entries.put(key, KvEntry(key, flags, value, old.create_index if old else index, index))
+    tables.touch_key(index, key)
 
 
-def blind_set(store: Store, command: KvCas, index: int) -> bool:
-    store._set(command.key, command.value, command.flags, index)
+def blind_set(tables: Tables, key: str, value: bytes, flags: int, expected: int, index: int) -> bool:
+    kv.set_key(tables, key, value, flags, index)
     return True
 
 
-def strict_delete(store: Store, command: KvDeleteCas, index: int) -> bool:
-    old = store.entries.get(command.key)
-    if old is None or old.modify_index != command.index:
+def strict_delete(tables: Tables, key: str, expected: int, index: int) -> bool:
+    old = tables.entries.get(key)
+    if old is None or old.modify_index != expected:
         return False
-    store._delete(command.key, index)
+    kv.delete_key(tables, key, index)
     return True
 
 
-def delete_without_tombstone(store: Store, key: str, index: int) -> None:
-    if store.entries.pop(key) is not None:
-        store.index = index
+def delete_without_tombstone(tables: Tables, key: str, index: int) -> None:
+    if tables.entries.pop(key) is not None:
+        tables.touch_key(index, key)
 
 
-def delete_always_counts(store: Store, key: str, index: int) -> None:
-    store.entries.pop(key)
-    store.index = index
-    store.tombstones.put(key, index)
+def delete_always_counts(tables: Tables, key: str, index: int) -> None:
+    tables.entries.pop(key)
+    tables.tombstones.put(key, index)
+    tables.touch_key(index, key)
 
 
-def delete_tree_key_by_key(store: Store, prefix: str, index: int) -> None:
-    for key in store.entries.under(prefix):
-        store._delete(key, index)
+def delete_tree_key_by_key(tables: Tables, prefix: str, index: int) -> None:
+    for key in tables.entries.under(prefix):
+        kv.delete_key(tables, key, index)
 
 
-MUTANTS: list[tuple[str, Callable[..., object], Callable[[], None]]] = [
-    ("_set", always_new_entry, a_set_keeps_the_create_index),
-    ("_set", unchanged_bumps, an_unchanged_set_keeps_the_modify_index),
-    ("_check_and_set", blind_set, cas_zero_only_creates),
-    ("_check_and_set", blind_set, cas_needs_the_exact_modify_index),
-    ("_check_and_delete", strict_delete, delete_cas_on_an_absent_key_is_true),
-    ("_delete", delete_without_tombstone, a_list_has_the_highest_index_of_entries_and_tombstones),
-    ("_delete", delete_always_counts, deleting_an_absent_key_changes_no_index),
-    ("_delete_tree", delete_tree_key_by_key, a_deleted_tree_leaves_one_tombstone_at_its_prefix),
-    ("get", lambda store, key: KvAnswer(store.index, ()), an_index_is_never_below_one),
-    ("get", lambda store, key: KvAnswer(1, ()), a_missing_key_has_the_index_of_the_table),
+MUTANTS: list[tuple[Any, str, Callable[..., object], Callable[[], None]]] = [
+    (kv, "set_key", always_new_entry, a_set_keeps_the_create_index),
+    (kv, "set_key", unchanged_bumps, an_unchanged_set_keeps_the_modify_index),
+    (kv, "check_and_set", blind_set, cas_zero_only_creates),
+    (kv, "check_and_set", blind_set, cas_needs_the_exact_modify_index),
+    (kv, "check_and_delete", strict_delete, delete_cas_on_an_absent_key_is_true),
+    (kv, "delete_key", delete_without_tombstone, a_list_has_the_highest_index_of_entries_and_tombstones),
+    (kv, "delete_key", delete_always_counts, deleting_an_absent_key_changes_no_index),
+    (kv, "delete_tree", delete_tree_key_by_key, a_deleted_tree_leaves_one_tombstone_at_its_prefix),
+    (Store, "get", lambda store, key: KvAnswer(store.index, ()), an_index_is_never_below_one),
+    (Store, "get", lambda store, key: KvAnswer(1, ()), a_missing_key_has_the_index_of_the_table),
 ]
 
 
-@pytest.mark.parametrize(("name", "mutant", "sentence"), MUTANTS)
+@pytest.mark.parametrize(("owner", "name", "mutant", "sentence"), MUTANTS)
 def test_a_broken_store_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, name: str, mutant: Callable[..., object], sentence: Callable[[], None]
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    mutant: Callable[..., object],
+    sentence: Callable[[], None],
 ) -> None:
-    assert hasattr(Store, name)
-    monkeypatch.setattr(Store, name, mutant)
+    monkeypatch.setattr(owner, name, mutant)
     with pytest.raises(AssertionError):
         sentence()
 
@@ -189,14 +210,14 @@ class NaiveStore:
         self.graves: dict[str, int] = {}
         self.table = 0
 
-    def apply(self, command: Command, index: int) -> bool:
+    def apply(self, command: KvCommand, index: int) -> bool:
         before = dict(self.rows)
         verdict = self._apply(command, index)
         if before != self.rows:
             self.table = index
         return verdict
 
-    def _apply(self, command: Command, index: int) -> bool:
+    def _apply(self, command: KvCommand, index: int) -> bool:
         row = None if isinstance(command, Noop | KvDeleteTree) else self.rows.get(command.key)
         if isinstance(command, KvCas | KvDeleteCas):
             absent_deletes = isinstance(command, KvDeleteCas) and row is None
@@ -224,7 +245,7 @@ class NaiveStore:
 KEYS = st.sampled_from(["", "a", "a/", "a/b", "a/b/c", "b", "\u00e9", "\U0001f600"])
 VALUES = st.sampled_from([b"", b"1", b"2"])
 INDEXES = st.integers(0, 12)
-COMMANDS = st.one_of(
+COMMANDS: st.SearchStrategy[KvCommand] = st.one_of(
     st.builds(KvSet, KEYS, VALUES, st.integers(0, 1)),
     st.builds(KvCas, KEYS, VALUES, st.integers(0, 1), INDEXES),
     st.builds(KvDelete, KEYS),
@@ -236,7 +257,7 @@ COMMANDS = st.one_of(
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(COMMANDS, max_size=12), KEYS)
-def test_the_indexed_store_equals_the_naive_one(commands: list[Command], prefix: str) -> None:
+def test_the_indexed_store_equals_the_naive_one(commands: list[KvCommand], prefix: str) -> None:
     store, naive = Store(), NaiveStore()
     for index, command in enumerate(commands, 1):
         assert store.apply(command, index) == naive.apply(command, index)
@@ -254,11 +275,32 @@ def test_keys_are_ordered_by_their_bytes() -> None:
 def test_whoever_waits_is_told_of_every_key_that_changed() -> None:
     told: list[str] = []
     store = Store(told.append)
-    for index, command in enumerate(
-        [KvSet("a/x", b"", 0), KvSet("a/x", b"", 0), KvSet("a/y", b"", 0), KvDelete("no"), KvDeleteTree("a/")], 1
-    ):
+    commands: list[Command] = [
+        KvSet("a/x", b"", 0),
+        KvSet("a/x", b"", 0),
+        KvSet("a/y", b"", 0),
+        KvDelete("no"),
+        KvDeleteTree("a/"),
+    ]
+    for index, command in enumerate(commands, 1):
         store.apply(command, index)
     assert told == ["a/x", "a/y", "a/x", "a/y"]
+
+
+def test_whoever_waits_is_told_of_groups_and_of_locks_that_were_lost() -> None:
+    touched: list[str] = []
+    lost: list[tuple[str, int]] = []
+    store = Store(None, touched.append, lambda key, delay_ns: lost.append((key, delay_ns)))
+    commands: list[Command] = [
+        Register(Node("n", "1")),
+        SessionCreate(Session("s", "n", lock_delay_ns=5)),
+        KvAcquire("k", b"", 0, "s"),
+        Deregister("n"),
+    ]
+    for index, command in enumerate(commands, 1):
+        store.apply(command, index)
+    assert touched == ["nodes", "node.n", "sessions", "nodes", "node_last_extinction", "node.n", "sessions"]
+    assert lost == [("k", 5)]
 
 
 def test_a_query_is_answered_by_what_its_name_says() -> None:

@@ -11,8 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from impl.catalog import kv, registry, registry_queries, sessions, tables, transactions, transitions
-from impl.catalog.commands import Command as ImplCommand
-from impl.catalog.commands import RegistryCommand
+from impl.catalog.commands import decode_command
 from impl.catalog.tables import Tables
 from model_checks.catalog import payloads
 from model_checks.catalog.generated import COMMANDS, QUERIES
@@ -22,8 +21,6 @@ from spec.catalog.queries import Instance, OfNode, Tags, query
 from spec.catalog.state import Check, Node, Row, Service, Session, State, Status, initial_state
 from spec.catalog.transactions import Outcome
 from spec.catalog.transitions import Failed, Result, apply
-
-_decode: msgspec.msgpack.Decoder[ImplCommand | RegistryCommand] = msgspec.msgpack.Decoder(ImplCommand | RegistryCommand)
 
 
 def plain(value: Any) -> Any:
@@ -55,9 +52,6 @@ def fields(row: Any) -> Any:
 
 
 def expected_tables(state: State) -> dict[str, Any]:
-    indexes = dict(state.indexes.items())
-    if state.table_index:
-        indexes[tables.KV] = state.table_index
     return {
         "entries": [fields(row) for _, row in state.rows.items()],
         "tombstones": dict(state.tombstones.items()),
@@ -65,7 +59,8 @@ def expected_tables(state: State) -> dict[str, Any]:
         "services": [fields(row) for _, row in state.services.items()],
         "checks": [fields(row) for _, row in state.checks.items()],
         "sessions": [fields(row) for _, row in state.sessions.items()],
-        "indexes": indexes,
+        "indexes": dict(state.indexes.items()),
+        "kv_index": state.table_index,
     }
 
 
@@ -80,7 +75,7 @@ def found_tables(store: Tables) -> dict[str, Any]:
         for name in ("tombstones", "indexes")
         for table in (getattr(store, name),)
     }
-    return rows | numbers
+    return rows | numbers | {"kv_index": store.kv_index}
 
 
 def expected_result(result: Result) -> Any:
@@ -152,7 +147,7 @@ def compare(log: list[Command]) -> None:
             if (asked_here := registry_query(request)) is not None
         }
         state, result = apply(state, command, index)
-        found = transitions.apply(store, _decode.decode(payload), index)
+        found = transitions.apply(store, decode_command(payload), index)
         assert plain(found) == expected_result(result), command
         assert found_tables(store) == expected_tables(state), command
         for request, topics in waiting.items():

@@ -105,4 +105,4 @@ def test_a_missing_tombstone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
 def test_values_are_recorded_in_base64() -> None:
     store = Store()
     store.apply(KvSet("a", b"\x00\xff", 3), 2)
-    assert recorded(store, KvGet("a")) == [2, [["a", 3, base64.b64encode(b"\x00\xff").decode(), 2, 2, 0]]]
+    assert recorded(store, KvGet("a")) == [2, [["a", 3, base64.b64encode(b"\x00\xff").decode(), 2, 2, 0, ""]]]
