@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -11,12 +11,14 @@ from impl.agent.config import Config
 from impl.agent.discovery import configuration_of
 from impl.agent.driver import Driver, Peers
 from impl.agent.logs import Log
+from impl.agent.snapshot_transfer import Call
+from impl.agent.snapshots import Snapshots, load_store
 from impl.agent.tracer import Tracer
 from impl.catalog.store import Store
 from impl.raft.core import Core
 from impl.raft.settings import Restored, Settings
 from impl.rpc.framing import FrameKind, checksum
-from impl.runtime.interfaces import Runtime
+from impl.runtime.interfaces import NANOSECONDS, Runtime
 from impl.storage.data_directory import DataDirectory
 from impl.storage.records import Genesis
 
@@ -49,50 +51,76 @@ def assemble(
     log: Log,
     changes: Changes,
     changed_key: Callable[[str], None],
+    call: Call,
 ) -> tuple[Driver, Tracer | None]:
     """The driver, not started, and the trace that it writes.
 
     Args:
         changes: as `Driver`'s.
         changed_key: the state store's callback.
+        call: asks another server by its name.
 
     Raises:
         CannotTrace: the trace directory cannot be written.
+        StorageError: the snapshot that the log begins with cannot be read.
     """
     recovered, state = data.recovered, data.recovered.hard_state
     first, settings = configuration_of(genesis), raft_settings(config)
+    snapshots = Snapshots(
+        runtime,
+        f"{config.data_dir}/raft/snapshots",
+        genesis.cluster_id,
+        log,
+        threshold=config.raft_snapshot_threshold,
+        interval_ns=int(config.raft_snapshot_interval * NANOSECONDS),
+        newest=recovered.snapshot,
+        new_store=lambda: Store(changed_key),
+    )
+    store = Store(changed_key)
+    if recovered.snapshot is not None:
+        load_store(runtime, snapshots.directory, recovered.snapshot, genesis.cluster_id, store)
     core = Core(
         settings,
         first.members,
-        Restored(state.term, state.voted_for, recovered.entries),
+        Restored(state.term, state.voted_for, recovered.entries, recovered.snapshot),
         runtime.random,
         trace=bool(config.trace_dir),
         now_ns=runtime.clock.monotonic_ns(),
     )
     tracer = None
     if config.trace_dir:
-        try:
-            tracer = Tracer(runtime.disk, runtime.clock, config.trace_dir, config.node_name, data.incarnation)
-            tracer.header(
-                genesis.cluster_id,
-                list(first.names),
-                core.trace_state(),
-                election_ns=settings.election_ns,
-                lease_ns=settings.lease_ns,
-            )
-        except OSError as error:
-            raise CannotTrace(
-                f"cannot write a trace in {config.trace_dir}: {error.strerror}: choose another -trace directory"
-            ) from error
+        tracer = _trace(runtime, config, data, core, genesis, first.names)
     driver = Driver(
         runtime,
         core,
         data.log,
-        Store(changed_key),
+        store,
         peers,
         log,
         tracer,
         changes,
         lambda payload: checksum(FrameKind.RAFT, payload),
+        snapshots,
+        call,
     )
     return driver, tracer
+
+
+def _trace(
+    runtime: Runtime, config: Config, data: DataDirectory, core: Core, genesis: Genesis, voters: Sequence[str]
+) -> Tracer:
+    settings = core.server.settings
+    try:
+        tracer = Tracer(runtime.disk, runtime.clock, config.trace_dir, config.node_name, data.incarnation)
+        tracer.header(
+            genesis.cluster_id,
+            voters,
+            core.trace_state(),
+            election_ns=settings.election_ns,
+            lease_ns=settings.lease_ns,
+        )
+    except OSError as error:
+        raise CannotTrace(
+            f"cannot write a trace in {config.trace_dir}: {error.strerror}: choose another -trace directory"
+        ) from error
+    return tracer

@@ -450,7 +450,7 @@ class Driver:
                 self._tracer.answer(waiting.request, "write", query, self.applied, result, index=entry.index)
         return answers
 
-    def _apply_entry(self, entry: Entry) -> bool:
+    def _apply_entry(self, entry: Entry) -> Any:
         try:
             return self.store.apply(decode_command(entry.payload), entry.index)
         except UnknownCommand as error:

@@ -312,8 +312,9 @@ class Server:
                 self._log.named("raft"),
                 self._changes,
                 self._watches.changed,
+                self._members.call,
             )
-        except CannotTrace as error:
+        except (CannotTrace, StorageError) as error:
             self._fail(str(error))
             return
         self._driver = self._service.driver = driver
@@ -327,7 +328,9 @@ class Server:
     def _joining(self, genesis: Genesis) -> Joining:
         """Only members are sent entries: a server with an empty log that the genesis does not name was never one."""
         disk, directory, recovered = self._runtime.disk, self._config.data_dir, self._data.recovered
-        is_new = not recovered.entries and self._config.node_name not in [voter.name for voter in genesis.voters]
+        is_new = not (recovered.entries or recovered.snapshot) and self._config.node_name not in [
+            voter.name for voter in genesis.voters
+        ]
 
         def joined() -> None:
             self._runtime.executor.submit(
@@ -359,13 +362,14 @@ class Server:
 
     def describe(self) -> dict[str, Any]:
         """As `Agent.describe`."""
-        genesis, myself = self._discovery.genesis, self._members.myself
+        genesis, myself, driver = self._discovery.genesis, self._members.myself, self._driver
         document = describe_config(self._config, self._data.node_id, myself.host, myself.port)
         counters = self._rpc.counters if self._rpc is not None else None
         document["Stats"] = {
             "agent": {"incarnation": str(self._data.incarnation)},
             "consul": {"server": "true", "cluster_id": genesis.cluster_id if genesis is not None else ""},
-            "raft": describe_raft(self._driver, self._members, self.requests.last_contact_ms()),
+            "raft": describe_raft(driver, self._members, self.requests.last_contact_ms()),
+            "snapshots": msgspec.to_builtins(driver.snapshots.counters) if driver and driver.snapshots else {},
             "rpc": {"peers": self._members.links.describe(), "counters": msgspec.to_builtins(counters)},
         }
         return document

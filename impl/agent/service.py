@@ -25,6 +25,7 @@ from impl.agent.protocol import (
     KvWrite,
 )
 from impl.agent.requests import Requests
+from impl.agent.snapshot_transfer import SNAPSHOT_CHUNK, SNAPSHOT_OFFER
 from impl.rpc.handshake import Hello
 from impl.rpc.server import Reply
 from impl.runtime.interfaces import Runtime
@@ -80,6 +81,8 @@ class Service:
                 self._spawn(self._requests.serve_write(_kv_write.decode(body)), reply)
             elif method == KV_READ:
                 self._spawn(self._requests.serve_read(_kv_read.decode(body)), reply)
+            elif method in (SNAPSHOT_OFFER, SNAPSHOT_CHUNK):
+                self._snapshot(sender, method, body, reply)
             elif method == DISCOVER:
                 self._introduction(_discover.decode(body), reply)
             elif method == OPERATE:
@@ -92,6 +95,14 @@ class Service:
                 reply.error(f"unknown method {method!r}: the caller is of another version", True)
         except MALFORMED as error:
             reply.error(f"malformed {method}: {error}", True)
+
+    def _snapshot(self, sender: Hello, method: str, body: bytes, reply: Reply) -> None:
+        """A leader sends its snapshot: as much as Raft's messages, for members of the cluster only."""
+        receiver = self.driver.receiver if self.driver is not None else None
+        if receiver is None or not self._members.speaks_for_itself(sender):
+            reply.error(f"{sender.node_name} cannot send a snapshot here now", True)
+        else:
+            receiver.call(sender, method, body, reply)
 
     def _introduction(self, introduction: Discover, reply: Reply) -> None:
         try:
