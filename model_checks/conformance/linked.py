@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from model_checks.conformance.check import prepare_judged
 from model_checks.conformance.replay import Replayed, replay
-from model_checks.linking.link import link_transitions
+from model_checks.linking.report import link_transitions
 from model_checks.verdicts import CheckResult
 from spec.raft.actions import Action
 from spec.raft.network import Transition

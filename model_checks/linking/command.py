@@ -14,9 +14,9 @@ from model_checks.explore.mutants import MUTANTS
 from model_checks.explore.profiles import PROFILES, Leg, run_legs
 from model_checks.explore.search import Progress
 from model_checks.explore.starts import scripted_steps
-from model_checks.linking.link import link_transitions
 from model_checks.linking.polarity import negative_mentions
-from model_checks.proofs.reads import RAFT
+from model_checks.linking.report import link_transitions
+from model_checks.proofs.whole import WHOLE
 from model_checks.verdicts import CheckResult, Verdict
 from spec.raft.actions import ACTIONS, initial_server
 from spec.raft.network import Protocol, Transition
@@ -72,7 +72,7 @@ def judged(checked: CheckResult, whole: bool) -> CheckResult:
     Guards that are not positive; states that nothing leads to; if all of the spec was explored, steps of the model that
     never happened.
     """
-    negative = negative_mentions(RAFT)
+    negative = negative_mentions(WHOLE)
     never = [name for name, count in checked.figures.get("by_model_action", {}).items() if count == 0]
     reason = ""
     if negative:

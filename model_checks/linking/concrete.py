@@ -1,8 +1,8 @@
-"""The concrete backend: the relational model's formulas evaluated on Python values.
+"""The concrete backend: the relational model's formulas evaluated on Python values, with three-valued truths.
 
-Servers are names, terms and indexes are numbers, a quorum is the set of its members, a read is (term, round number), a
-message of the model is a `Slice`. Quantifiers range over the given servers and indexes; no guard quantifies over
-anything else.
+Servers are names, terms, indexes and times are numbers, a quorum is a set of servers, a configuration is a `Record`, a
+read and a round are numbered by the leader of a term, a message of the model is a `Slice`. Quantifiers range over the
+given servers, terms and indexes; no guard quantifies over anything else.
 
 Must not: know the readable spec's actions.
 """
@@ -10,115 +10,86 @@ Must not: know the readable spec's actions.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from model_checks.linking.annotated import GENESIS_VALUE, Annotations, Record
+from model_checks.linking.truths import (
+    MAYBE,
+    AtMost,
+    Ghost,
+    Unknown,
+    conjunction,
+    disjunction,
+    negation,
+)
 from model_checks.proofs.algebra import Patterns, Sort, Symbols, Value
-from spec.raft.types import Entry, Index, ServerId, Term
+from spec.raft.log import Log
+from spec.raft.types import Constants, Index, ServerId, Term, Time
 
 NOTHING: Final = -1
 """What a log holds beyond its end: no term and no value."""
 
 
-class Ghost:
-    """A history value of which nothing is known and on which nothing may depend: equal to everything."""
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """An AppendEntries request of the model: entries after `prev_index` of the log of `term`, and a commit index.
+    """A request of the model: the log of `term` from the genesis up to some entry, and a commit index.
 
-    `bound`: the term is only known to be at most `term`.
+    `bound`: the term is only known to be at most `term`. `snapshot`: the entries are history, the state is sent.
     """
 
     term: Term
-    prev_index: Index
-    prev_term: Term
-    entries: tuple[Entry, ...]
+    log: Log
     commit: Index
     bound: bool = False
-
-    @property
-    def last_index(self) -> Index:
-        """The index of the last entry, or `prev_index`."""
-        return self.prev_index + len(self.entries)
-
-    def term_at(self, index: Index) -> Term:
-        """The term that the slice shows at an index from `prev_index` to `last_index`."""
-        return self.prev_term if index == self.prev_index else self.entries[index - self.prev_index - 1].term
+    snapshot: bool = False
 
     def covers(self, part: Slice) -> bool:
         """Whether the leader that could send this could, in the same state, send `part`, too."""
         terms = self.term <= part.term if part.bound else (self.term == part.term and not self.bound)
-        if not terms or part.commit > self.commit:
-            return False
-        if part.prev_index < self.prev_index or part.last_index > self.last_index:
-            return False
-        begin, end = part.prev_index - self.prev_index, part.last_index - self.prev_index
-        return self.term_at(part.prev_index) == part.prev_term and self.entries[begin:end] == part.entries
+        if self.snapshot or part.snapshot:
+            return terms and (self.snapshot, self.log, self.commit) == (part.snapshot, part.log, part.commit)
+        return terms and part.commit <= self.commit and part.log.is_prefix_of(self.log)
 
 
-def entry_of(m: Slice, index: Index) -> Entry | None:
-    """The entry that a slice carries at an index."""
-    return m.entries[index - m.prev_index - 1] if m.prev_index < index <= m.last_index else None
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A round of heartbeats, or the read that waits for it: numbered by the leader of `term`.
 
+    A read by a lease waits for no round: its `read` says which it is.
+    """
 
-def entry_term(m: Slice, index: Index) -> Value:
-    """The term of that entry."""
-    entry = entry_of(m, index)
-    return NOTHING if entry is None else entry.term
-
-
-def entry_value(m: Slice, index: Index) -> Value:
-    """The value of that entry."""
-    entry = entry_of(m, index)
-    return NOTHING if entry is None else entry.value
-
-
-RIGID: Final = Symbols(
-    {
-        "member": lambda n, q: n in q,
-        "term": lambda m: m.term,
-        "prev_index": lambda m: m.prev_index,
-        "prev_term": lambda m: m.prev_term,
-        "last_index": lambda m: m.last_index,
-        "entry_term": entry_term,
-        "entry_value": entry_value,
-        "commit": lambda m: m.commit,
-        "certificate_term": lambda m: Ghost(),
-        "certificate_index": lambda m: Ghost(),
-    }
-)
+    term: Term
+    number: int
+    read: str = ""
 
 
 class ConcreteAlgebra:
     """The algebra over Python values."""
 
-    rigid = RIGID
     first_term = 0
     genesis = 0
 
-    def __init__(self, servers: tuple[ServerId, ...], index_max: Index) -> None:
-        self._domains: dict[Sort, Sequence[Any]] = {Sort.NODE: servers, Sort.INDEX: range(index_max + 1)}
+    def __init__(self, rigid: Symbols, servers: Sequence[ServerId], term_max: Term, index_max: Index) -> None:
+        self.rigid = rigid
+        self._domains: dict[Sort, Sequence[Any]] = {
+            Sort.NODE: servers,
+            Sort.TERM: range(term_max + 1),
+            Sort.INDEX: range(index_max + 1),
+        }
 
     def conj(self, *parts: Value) -> Value:
-        return all(parts)
+        return conjunction(*parts)
 
     def disj(self, *parts: Value) -> Value:
-        return any(parts)
+        return disjunction(*parts)
 
     def neg(self, part: Value) -> Value:
-        return not part
+        return negation(part)
 
     def implies(self, premise: Value, conclusion: Value) -> Value:
-        return not premise or conclusion
+        return disjunction(negation(premise), conclusion)
 
     def ite(self, condition: Value, yes: Value, no: Value) -> Value:
         return yes if condition else no
@@ -133,7 +104,14 @@ class ConcreteAlgebra:
         return right == left + 1
 
     def forall(self, sorts: Sequence[Sort], body: Callable[..., Value], patterns: Patterns | None = None) -> Value:
-        return all(body(*elements) for elements in itertools.product(*(self._domains[sort] for sort in sorts)))
+        unknown = False
+        for elements in itertools.product(*(self._domains[sort] for sort in sorts)):
+            truth = body(*elements)
+            if truth is MAYBE:
+                unknown = True
+            elif not truth:
+                return False
+        return MAYBE if unknown else True
 
     def mark(self, *terms: Value) -> Value:
         return True
@@ -143,3 +121,64 @@ class ConcreteAlgebra:
 
     def mutated(self, mutant: str) -> bool:
         return False
+
+
+def term_in(known: Annotations, log: Log, index: Index) -> Value:
+    """The term of a log's entry."""
+    return known.columns(log).terms[index] if index <= log.length else NOTHING
+
+
+def value_in(known: Annotations, log: Log, index: Index) -> Value:
+    """The annotated value of a log's entry."""
+    return known.columns(log).values[index] if index <= log.length else NOTHING
+
+
+def field(name: str) -> Callable[[Value], Value]:
+    """A field of a configuration."""
+    return lambda record: getattr(record, name) if isinstance(record, Record) else Unknown(name)
+
+
+def rigid(
+    c: Constants,
+    known: Annotations,
+    read_indexes: Mapping[Numbered, Index],
+    round_starts: Mapping[Numbered, Time],
+) -> Symbols:
+    """What never changes: who is in a quorum, what a message says; the indexes and times that reads and rounds have.
+
+    Only their leader knows the index of a read and the start of a round: it is given by the step.
+    """
+
+    def ghost(*_: Any) -> Any:
+        return Ghost()
+
+    def carried(read: Callable[[Annotations, Log, Index], Value]) -> Callable[[Slice, Index], Value]:
+        return lambda m, index: read(known, m.log, index) if index > 0 else NOTHING
+
+    return Symbols(
+        {
+            "member": lambda n, q: n in q,
+            "quorum_of": lambda q, record: record.is_quorum(q) if isinstance(record, Record) else MAYBE,
+            "genesis_value": lambda: (GENESIS_VALUE, known.first),
+            "configuration": lambda value: value[1] if isinstance(value, tuple) else Unknown("a configuration"),
+            **{name: field(name) for name in ("birth_term", "birth_index", "previous", "allowed_by")},
+            "term": lambda m: AtMost(m.term) if m.bound else m.term,
+            "prev_index": lambda m: 0,
+            "prev_term": lambda m: 0,
+            "last_index": lambda m: m.log.length,
+            "entry_term": carried(term_in),
+            "entry_value": carried(value_in),
+            "commit": lambda m: m.commit,
+            "is_snapshot": lambda m: m.snapshot,
+            "certificate_term": ghost,
+            "certificate_index": ghost,
+            "read_term": lambda r: r.term,
+            "read_index": lambda r: read_indexes.get(r, Unknown(f"the index of {r}")),
+            "round_term": lambda h: h.term,
+            "round_start": lambda h: round_starts.get(h, Unknown(f"the start of {h}")),
+            "first_time": lambda: 0,
+            "lease_end": c.lease_end,
+            "vote_from": c.vote_from,
+            "asks_first": lambda: c.pre_vote,
+        }
+    )
