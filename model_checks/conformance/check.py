@@ -153,7 +153,7 @@ def result_of(
         result.verdict, result.property = Verdict.INVALID, own[0].property
         result.reason, result.details = own[0].reason(), own[0].details()
         if len(own) > 1:
-            result.details += "".join(f"\nalso: {other.property}: {other.reason()}" for other in own[1:5])
+            result.details += "".join(f"\nalso: {other.property}: {other.reason()}" for other in own[1:])
     elif replayed.incomplete:
         result.verdict, result.reason = Verdict.UNKNOWN, replayed.incomplete[0]
     elif replayed.divergences:

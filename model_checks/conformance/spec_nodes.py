@@ -86,6 +86,7 @@ class Node:
         if role is Role.LEADER:
             c.ended.append(Ended(self.name, self.incarnation, term))
         self.server = outcome.server
+        self.state = self.restored()
         self.incarnation += 1
         self.sequence = self.messages = self.requests = self.confirmed = 0
         self.writes: list[int] = []
@@ -112,11 +113,10 @@ class Node:
         issued_points = (self.writes[-1] if self.writes else 0) - self.confirmed
         self.restart(self.cluster.random.randint(0, issued_points))
 
-    @property
-    def state(self) -> State:
-        """The state machine."""
-        applied = self.server.last_applied
-        return self.cluster.states[self.server.log.entry(applied).value] if applied else initial_state()
+    def restored(self) -> State:
+        """The state machine that the snapshot on this server's disk holds."""
+        snapshot = self.server.durable.snapshot
+        return self.cluster.states[self.server.durable.log.entry(snapshot).value] if snapshot else initial_state()
 
     @property
     def configuration(self) -> Configuration:
@@ -259,14 +259,16 @@ class Node:
     def apply(self) -> None:
         """Apply what may be applied, as one step of the trace, and answer the writes."""
         if self.take("restore_snapshot"):
+            self.state = self.restored()
             self.lines[-1 if self.lines[-1]["kind"] == "step" else -2] |= self.recorded_snapshot()
         first, results = self.server.last_applied + 1, list[tuple[int, KvCommand, Any]]()
         while outcome := self.outcome("apply"):
-            before, self.server = self.state, outcome.server
+            self.server = outcome.server
             index = self.server.last_applied
             value = self.server.log.entry(index).value
             command = decoded_command(self.cluster.payloads[value])
-            self.cluster.states[value], result = apply(before, command, index)
+            self.state, result = apply(self.state, command, index)
+            self.cluster.states[value] = self.state
             if self.proposed.get(index) == value and described_command(command) != ("noop",):
                 results.append((index, command, result))
         if self.server.last_applied < first:

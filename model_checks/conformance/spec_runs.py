@@ -126,11 +126,12 @@ class SpecCluster:
 
     def replicate(self, node: Node) -> None:
         """Send every member a slice of the log, or the snapshot to who is behind the log."""
-        base, length = node.server.memory.base, node.server.log.length
+        length = node.server.log.length
+        base = min(node.server.memory.base, length)
         for name, known in node.server.match_index:
             if known < base or self.random.random() < 0.02:
                 node.send("install_snapshot", name)
-            prev = max(base, self.random.choice([known, known, self.random.randint(base, length)]))
+            prev = min(length, max(base, self.random.choice([known, known, self.random.randint(base, length)])))
             node.send("append_entries", name, prev, self.random.randint(prev, length))
 
     def reconfigure(self, node: Node) -> None:
