@@ -16,7 +16,7 @@ from impl.agent.api import NoClusterLeader, NoKnownServers, ReadOptions, ReadRep
 from impl.agent.changes import Changes
 from impl.agent.config import Address, Config
 from impl.agent.describe import describe_config
-from impl.agent.discovery import Discovery
+from impl.agent.discovery import Discovery, is_same
 from impl.agent.forwarding import Retriable
 from impl.agent.introductions import Introductions
 from impl.agent.logs import Log
@@ -184,7 +184,9 @@ class Client:
             self._discovery.genesis = reply.genesis
             self._cluster_id = reply.genesis.cluster_id
             self._log.info("cluster known", id=self._cluster_id, servers=[voter.name for voter in reply.genesis.voters])
-        found = {info.address for info in self._discovery.known.values()}
+        known, members = self._discovery.known, self._discovery.roster().members
+        # Before a cluster is known, whoever is met may come to know one.
+        found = {info.address for info in known.values() if not members or any(is_same(m, info) for m in members)}
         new = sorted(found - set(self._servers))
         # Each client agent begins with another server.
         while new:

@@ -121,7 +121,7 @@ class Discovery:
 
     def configured(self, configuration: Configuration) -> None:
         """A configuration of this cluster is known to be committed."""
-        if configuration.index > self.latest().index:
+        if self.configuration is None or configuration.index > self.configuration.index:
             self.configuration = configuration
 
     def remember(self, servers: tuple[ServerInfo, ...]) -> None:

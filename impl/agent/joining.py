@@ -94,7 +94,7 @@ class Joining:
         """Look for ever; end it by cancelling the task."""
         if self.standing is Standing.ASKING:
             self._log.info("asking to join the cluster", servers=list(self._discovery.roster().names))
-        elif not self._is_named():
+        elif not self._members.named:
             self._say_removed()
         while True:
             if self.standing is Standing.ASKING:
@@ -103,12 +103,8 @@ class Joining:
                 self._look()
             await self._runtime.clock.sleep(PAUSE_NS)
 
-    def _is_named(self) -> bool:
-        """Whether the newest configuration, of this server's own log or by hearsay, names this server."""
-        return self._discovery.roster().member(self._members.myself.name) is not None
-
     def _look(self) -> None:
-        named = self._is_named()
+        named = self._members.named
         if named and self.standing is not Standing.MEMBER:
             self.standing = Standing.MEMBER
             self._log.info("this server is a member of the cluster")

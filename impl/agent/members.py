@@ -35,6 +35,8 @@ class Members:
     ) -> None:
         self.driver: Driver | None = None
         """Set by `formed`."""
+        self.named = False
+        """Whether the newest configuration, of this server's own log or by hearsay, names this server."""
         self._discovery = discovery
         self._pool = pool
         self._log = log
@@ -60,6 +62,7 @@ class Members:
         if configuration.index <= core.commit_index:
             discovery.configured(configuration)
         roster = discovery.roster()
+        self.named = roster.member(self.myself.name) is not None
         wanted = {*configuration.names, *roster.names, *self._visitors} - {self.myself.name}
         self.links.keep(wanted)
         for name in sorted(wanted):

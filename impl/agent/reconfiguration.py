@@ -1,8 +1,9 @@
 """Changes of the configuration, on the leader: what an operator, a joining server or promotion asks for.
 
 One server at a time. Before anything is appended the server that is to be added was asked who it is, so that nobody is
-added by mistake; a refusal leaves everything as it was. Whether a change is safe now (own-term rule, one change at a
-time, enough live voters) is the core's to say. Source: Ongaro 2014, chapter 4; Consul, "Operator HTTP API", Raft.
+added by mistake, and everybody who would vote was asked whether it is there; a refusal leaves everything as it was.
+Whether Raft allows the change now (own-term rule, one change at a time) is the core's to say. Source: Ongaro 2014,
+chapter 4; Consul, "Operator HTTP API", Raft.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from impl.agent.members import Members
 from impl.agent.operations import AddPeer, Demote, Join, Operation, Promote, RemovePeer, TransferLeader
 from impl.agent.pool import Pool
 from impl.agent.promotion import Candidate, Promotion, has_caught_up
-from impl.agent.protocol import DISCOVER, MALFORMED, Discovered, ServerInfo
+from impl.agent.protocol import DISCOVER, MALFORMED, STATUS, Discovered, ServerInfo
 from impl.raft.configuration import Configuration, Member, with_member, with_voter, without_member
-from impl.raft.errors import NotLeader, NotReady, Refused
+from impl.raft.errors import NotLeader, NotReady, Refused, WouldLoseQuorum
+from impl.raft.quorum import majority
 from impl.raft.ready import Role
 from impl.rpc.errors import RpcError
-from impl.runtime.interfaces import MILLISECONDS, Runtime
+from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
 
 LOOK_NS = 100 * MILLISECONDS
 """How often a leader looks whether somebody has caught up, and every server whether its configuration changed."""
@@ -35,6 +37,10 @@ SETTLE_NS_MAX = 2_000 * MILLISECONDS
 
 encode = msgspec.msgpack.Encoder().encode
 _discovered: msgspec.msgpack.Decoder[Discovered] = msgspec.msgpack.Decoder(Discovered)
+
+
+Change = Join | AddPeer | RemovePeer | Promote | Demote
+"""An operation that changes the configuration."""
 
 
 class Reconfiguration:
@@ -65,12 +71,10 @@ class Reconfiguration:
             if isinstance(operation, TransferLeader):
                 return await self._transfer(operation)
             found = await self._introduce(operation) if isinstance(operation, Join | AddPeer) else None
-            await self._settle()
-            driver = self._leading()
-            members = self._after(operation, found)
+            members = await self._safe_members(operation, found)
             if members is None:
-                return driver.core.configuration.index
-            committed = driver.change_configuration(members)
+                return self._leading().core.configuration.index
+            committed = self._leading().change_configuration(members)
             self._members.follow()
             index = await committed
         except NotLeader as error:
@@ -114,6 +118,43 @@ class Reconfiguration:
             raise Retriable(NoClusterLeader())
         return driver
 
+    async def _safe_members(self, operation: Change, found: ServerInfo | None) -> tuple[Member, ...] | None:
+        """The members after the operation, a quorum of whom answers now; None if it is so already.
+
+        Raises:
+            WouldLoseQuorum: with the names of those who do not answer.
+        """
+        while True:
+            await self._settle()
+            before = self._leading().core.configuration
+            members = self._after(operation, found)
+            if members is None:
+                return None
+            voters = [member.name for member in members if member.voter]
+            silent = await self._silent(voters)
+            if len(voters) - len(silent) < majority(len(voters)):
+                raise WouldLoseQuorum(len(voters), majority(len(voters)), silent)
+            if self._leading().core.configuration == before:
+                return members
+
+    async def _silent(self, voters: list[str]) -> list[str]:
+        """Who of them does not answer a question that is asked now. What was heard before proves too little: a server
+        that was killed a moment ago would count, and the change could never be committed."""
+        others = [name for name in voters if name != self._members.myself.name]
+        answers = [self._runtime.tasks.future() for _ in others]
+
+        async def ask(name: str, answer: Future[bool]) -> None:
+            try:
+                await self._members.call(name, STATUS, b"", PROBE_NS_MAX)
+            except RpcError:
+                answer.set_result(False)
+            else:
+                answer.set_result(self._members.links.is_connected(name))
+
+        for name, answer in zip(others, answers, strict=True):
+            self._runtime.tasks.spawn(ask(name, answer), f"is {name} there")
+        return [name for name, answer in zip(others, answers, strict=True) if not await answer]
+
     async def _settle(self) -> None:
         """Wait, for a bounded time, until the change before this one is committed."""
         deadline = self._runtime.clock.monotonic_ns() + SETTLE_NS_MAX
@@ -149,9 +190,7 @@ class Reconfiguration:
             )
         return found
 
-    def _after(
-        self, operation: Join | AddPeer | RemovePeer | Promote | Demote, found: ServerInfo | None
-    ) -> tuple[Member, ...] | None:
+    def _after(self, operation: Change, found: ServerInfo | None) -> tuple[Member, ...] | None:
         """The members after the operation; None if it is so already. Raises DefiniteError or Refused."""
         configuration = self._leading().core.configuration
         match operation:

@@ -164,7 +164,7 @@ class Requests:
         """A change of the cluster that another agent asks for, under the same rule."""
         if not request.forwarded:
             return await self.operate(request.operation)
-        self._refuse_if_stopped()
+        self._refuse_if_out()
         try:
             return await self._reconfiguration.execute(request.operation)
         except Retriable as retriable:
@@ -198,14 +198,14 @@ class Requests:
         return await forwarding.hold(self._runtime, self._hold_ns, attempt, self.changes, blocked_ns)
 
     async def _write_once(self, request: KvWrite) -> bool:
-        self._refuse_if_stopped()
+        self._refuse_if_out()
         leader = self._remote_leader()
         if leader is None:
             return await self._write_here(request)
         return decode_answer(_bool_decoder, await self._ask(leader, KV_WRITE, encode(request), is_write=True))
 
     async def _operate_once(self, operation: Operation) -> int:
-        self._refuse_if_stopped()
+        self._refuse_if_out()
         leader = self._remote_leader()
         if leader is None:
             return await self._reconfiguration.execute(operation)
@@ -213,7 +213,7 @@ class Requests:
         return decode_answer(_int_decoder, await self._ask(leader, OPERATE, body, is_write=True))
 
     async def _configuration_once(self) -> RaftConfiguration:
-        self._refuse_if_stopped()
+        self._refuse_if_out()
         leader = self._remote_leader()
         if leader is None:
             return self._configuration_here()
@@ -235,7 +235,7 @@ class Requests:
             raise forwarding.judge(error, is_write=is_write) from error
 
     async def _write_here(self, request: KvWrite) -> bool:
-        self._refuse_if_stopped()
+        self._refuse_if_out()
         if self.driver is None:
             raise Retriable(NoClusterLeader())
         try:
@@ -246,7 +246,7 @@ class Requests:
             raise DefiniteError(f"rpc error: {error}") from error
 
     async def _read_once(self, query: Query, options: ReadOptions) -> ReadReply:
-        self._refuse_if_stopped()
+        self._refuse_if_out()
         leader = self._remote_leader()
         if leader is None:
             return await self._blocking(query, options, self._read_here)
@@ -257,7 +257,7 @@ class Requests:
 
     async def _read_here(self, query: Query, options: ReadOptions) -> ReadReply:
         """Answer as the leader, or raise Retriable."""
-        self._refuse_if_stopped()
+        self._refuse_if_out()
         driver = self.driver
         if driver is None or driver.core.role is not Role.LEADER:
             raise Retriable(NoClusterLeader())
@@ -307,6 +307,12 @@ class Requests:
     def _refuse_if_stopped(self) -> None:
         if self._stopped:
             raise DefiniteError(SHUTTING_DOWN)
+
+    def _refuse_if_out(self) -> None:
+        """A server that is no member finds no leader by waiting: another server may."""
+        self._refuse_if_stopped()
+        if self.driver is not None and not self._members.named:
+            raise NoClusterLeader()
 
     def _may_serve_stale(self) -> bool:
         """Consul: any server that has heard from a leader, or is one."""

@@ -219,8 +219,6 @@ def test_a_lost_data_directory_is_refused_until_the_old_server_is_removed(cluste
     agent, node_id = cluster.agents[lost], servers(cluster)[lost]["ID"]
     agent.kill()
     shutil.rmtree(cluster.directory / lost)
-    alive = next(cluster.agents[name].rpc for name in cluster.followers() if name != lost) if False else None
-    del alive
     rejoin = [*cluster.flags[lost], "-data-dir", str(cluster.directory / lost)]
     others = [cluster.agents[name].rpc for name in ("s1", "s2", "s3") if name != lost]
     for rpc in others:

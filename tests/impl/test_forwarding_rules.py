@@ -42,6 +42,12 @@ class Leaderless:
     leader_id: str | None = "s2"
 
 
+class Named:
+    """As much of `Members` as forwarding needs."""
+
+    named = True
+
+
 class FollowerDriver:
     """A driver that never leads."""
 
@@ -92,7 +98,7 @@ async def follower(runtime: Runtime, remote: Any, reconfiguration: Any = None) -
     config = build([document], "s1")
     discovery = Discovery(ServerInfo("s1", "id-1", "127.0.0.1", 1), 2, None)
     discovery.known["s2"] = ServerInfo("s2", "id-2", "127.0.0.1", 2)
-    other: Any = None  # what forwards requests knows of the members; what changes them has tests of its own
+    members: Any = Named()
     requests = Requests(
         runtime,
         config,
@@ -100,8 +106,8 @@ async def follower(runtime: Runtime, remote: Any, reconfiguration: Any = None) -
         remote,
         Watches(runtime),
         Changes(runtime),
-        other,
-        other if reconfiguration is None else reconfiguration,
+        members,
+        reconfiguration,
         1,
         describe=dict,
         leave=_stay,
