@@ -200,6 +200,7 @@ class Snapshots:
         self.add(meta)
         if machine.snapshot_taken(meta):
             self.counters.taken += 1
+            self.last_index, self.last_term = meta.index, meta.term
         else:
             self.remove(meta)
 
