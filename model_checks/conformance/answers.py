@@ -28,7 +28,7 @@ from spec.catalog.commands import KvCommand
 from spec.catalog.queries import query
 from spec.catalog.state import State, initial_state
 from spec.catalog.transitions import Result, apply
-from spec.raft.types import Entry, Index, Role
+from spec.raft.types import Entry, Index
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -79,8 +79,6 @@ class Answers:
                 self._confirmed(server, line)
             case "default" if line.read:
                 self._confirmed(server, line)
-            case "default" if server.format == 1 and server.spec.role is Role.LEADER:
-                pass
             case "default":
                 why = f"{server.node} answered a default read that nothing confirmed, as a {server.spec.role}"
                 raise Divergence(READS, "a default read is confirmed by a quorum or a lease", why)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,11 @@ class Judges:
             self.found[divergence.property] = divergence
 
 
-def check_traces(directory: Path | str) -> list[CheckResult]:
+def check_traces(directory: Path | str, expected: Collection[str] = ()) -> list[CheckResult]:
     """Check all traces in `directory` against the spec: one result for each checker, in the order of `CHECKERS`.
 
-    Raises UnreadableTrace (a SetupFailed) if there are no traces, or a file is not one.
+    A run that did not do all of `expected`, names of `FEATURES`, is UNKNOWN. Raises UnreadableTrace (a SetupFailed) if there
+    are no traces, or a file is not one.
     """
     started = time.monotonic()
     replayed, judges = prepare_judged(directory)
@@ -131,7 +133,12 @@ def check_traces(directory: Path | str) -> list[CheckResult]:
     found = [*replayed.divergences, *judges.found.values(), *last]
     seconds = time.monotonic() - started
     figures = figures_of(replayed, judges)
-    return [result_of(checker, found, replayed, figures[checker], seconds) for checker in CHECKERS]
+    results = [result_of(checker, found, replayed, figures[checker], seconds) for checker in CHECKERS]
+    missing = sorted(name for name in expected if not figures[RAFT]["features"][name])
+    if missing and results[0].verdict == Verdict.VALID:
+        never = ", ".join(name.replace("_", " ") for name in missing)
+        results[0].verdict, results[0].reason = Verdict.UNKNOWN, f"vacuous: this run was to show {never}, and did not"
+    return results
 
 
 def prepare_judged(directory: Path | str) -> tuple[Replayed, Judges]:

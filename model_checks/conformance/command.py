@@ -9,18 +9,25 @@ from pathlib import Path
 import click
 import msgspec
 
-from model_checks.conformance.check import check_traces
+from model_checks.conformance.check import FEATURES, check_traces
 from model_checks.verdicts import CheckResult, SetupFailed, Verdict, merge
 
 
 @click.command("trace")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on the last line of standard output.")
+@click.option(
+    "--expect",
+    "expected",
+    multiple=True,
+    type=click.Choice(sorted(FEATURES)),
+    help="UNKNOWN if the run did not do this. May be given several times.",
+)
 @click.option("--link", is_flag=True, help="Link the steps of the run to the proved model, too, while logs are short.")
-def command(directory: Path, as_json: bool, link: bool) -> int:
+def command(directory: Path, as_json: bool, expected: tuple[str, ...], link: bool) -> int:
     """Replay the traces in DIRECTORY (written by `comitia agent -trace DIRECTORY`) against the specification."""
     try:
-        results = check_traces(directory)
+        results = check_traces(directory, expected)
         if link:
             results.append(linked_steps(directory))
     except SetupFailed as failed:
@@ -76,6 +83,8 @@ def text_of(results: list[CheckResult], verdict: Verdict) -> list[str]:
     lines = [f"{result.checker:<26}{result.verdict:<9}{result.property or result.reason}" for result in results]
     steps = results[0].figures["steps"]
     lines += ["", *(f"  {name:<34}{number:>9}" for name, number in steps.items()), ""]
+    features = results[0].figures["features"]
+    lines += [*(f"  {name.replace('_', ' '):<34}{number:>9}" for name, number in features.items()), ""]
     never = results[0].figures["never"]
     lines += [f"never taken: {', '.join(never)}"] if never else []
     lines += [f"cut off: {cut}" for cut in results[0].figures["cut"]]

@@ -36,7 +36,7 @@ from model_checks.conformance.observed import (
 from model_checks.conformance.payloads import Malformed, decoded_configuration
 from model_checks.conformance.restarts import check_initial, check_no_trace_is_missing, not_what_was_written, survived
 from model_checks.conformance.sent import LeadershipEnd, Sent, end_of
-from model_checks.conformance.trace import FORMATS, AnswerLine, Header, Issue, Line, Propose, Reader, Send, State, Step
+from model_checks.conformance.trace import AnswerLine, Header, Issue, Line, Propose, Reader, Send, State, Step
 from spec.raft.actions import ACTIONS, CLOCKED, Action, initial_server
 from spec.raft.messages import LeaseEnded, Message, PreVoteResponse
 from spec.raft.network import handler
@@ -96,8 +96,6 @@ class ServerReplay:
         """Restarts that found writes that were never confirmed; restarts that found fewer than were issued."""
         self.proposed: dict[Index, Value] = {}
         """Entries that this incarnation appended as a leader, and for which no client was answered yet."""
-        self.format = FORMATS[-1]
-        """Of the newest trace."""
         self.action = ""
         """The action of the newest step."""
         self.clock: Time = 0
@@ -182,7 +180,6 @@ class ServerReplay:
         """A process begins: with an empty disk, or with a point that the crash or the end of the last one may have
         left.
         """
-        self.format = header.format
         c, now = self.constants, self._shown(header.state.heard_at)
         if c.has_leases and c.lease_end(now) >= c.vote_from(now):
             why = f"a lease of {c.lease} ns, and votes after {c.election_timeout} ns: reads by lease promise nothing"

@@ -18,9 +18,7 @@ import msgspec
 
 from model_checks.verdicts import SetupFailed
 
-FORMATS = (1, 2)
-"""Format 2 added clocks, leases, snapshots and membership. In a run without them what format 1 leaves out is 0, False
-or empty, which are the defaults below."""
+FORMAT = 2
 FILE_NAME = re.compile(r"(?P<node>.+)-(?P<incarnation>\d{6,})\.ndjson")
 
 
@@ -44,14 +42,14 @@ class State(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=Fals
     round: int
     votes: tuple[str, ...]
     match: tuple[tuple[str, int], ...]
-    snapshot: int = 0
-    base: int = 0
-    heard_at: int = 0
-    pre_votes: tuple[str, ...] = ()
-    lease_ended: bool = False
-    urged_by: int = 0
-    transferring: bool = False
-    configuration_index: int = 0
+    snapshot: int
+    base: int
+    heard_at: int
+    pre_votes: tuple[str, ...]
+    lease_ended: bool
+    urged_by: int
+    transferring: bool
+    configuration_index: int
 
 
 class DiskPoint(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -61,8 +59,8 @@ class DiskPoint(msgspec.Struct, array_like=True, forbid_unknown_fields=True, fro
     voted_for: str | None
     last_index: int
     digest: str
-    snapshot: int = 0
-    base: int = 0
+    snapshot: int
+    base: int
 
 
 class Header(msgspec.Struct, tag_field="kind", tag="header"):
@@ -75,9 +73,9 @@ class Header(msgspec.Struct, tag_field="kind", tag="header"):
     voters: tuple[str, ...]
     ns: int
     state: State
-    election_ns: int = 0
+    election_ns: int
     """The least time between hearing of a leader and voting for another."""
-    lease_ns: int = -1
+    lease_ns: int
     """How long a leader answers reads after it began a round that a quorum answered; negative: no leases."""
 
 
@@ -246,8 +244,8 @@ class Reader:
         where = f"{self.file.path}:1"
         if not isinstance(line, Header):
             raise UnreadableTrace(f"{where}: the first line is not a header: the file's beginning is missing")
-        if line.format not in FORMATS:
-            why = f"format {line.format}, this program reads {' and '.join(map(str, FORMATS))}"
+        if line.format != FORMAT:
+            why = f"format {line.format}, this program reads {FORMAT}"
             raise UnreadableTrace(f"{where}: {why}: use the version of Comitia that wrote it")
         if (line.node, line.incarnation) != (self.file.node, self.file.incarnation):
             writer = f"{line.node}, incarnation {line.incarnation}"

@@ -159,7 +159,7 @@ def test_a_malformed_line_in_the_middle_is_named(traces: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 3, "format 3, this program reads 1 and 2"),
+        ("format", 1, "format 1, this program reads 2"),
         ("incarnation", 7, "the file was renamed"),
         ("cluster_id", "c2", "holds traces of 2 clusters"),
         ("voters", ["s1", "s2"], "holds traces of 2 clusters"),
@@ -272,6 +272,19 @@ def test_check_trace_json_ends_with_one_object(traces: Path) -> None:
     assert "line 4" in report["details"]
     assert len(report["summary"]) <= 110
     assert report["results"][0]["checker"] == "conformance/raft"
+
+
+def test_a_run_that_did_not_do_what_it_was_to_show_is_unknown(traces: Path, tmp_path: Path) -> None:
+    quiet = tmp_path / "quiet"
+    quiet.mkdir()
+    written(SpecCluster(seed=4, spares=0).run(600).lines, quiet)
+    arguments = ["--expect", "snapshots_installed", "--expect", "transfers"]
+    done = CliRunner().invoke(command, [str(quiet), *arguments], standalone_mode=False)
+    assert done.return_value == 2
+    assert "vacuous: this run was to show snapshots installed, transfers, and did not" in done.output
+    assert (
+        CliRunner().invoke(command, [str(traces), "--expect", "lease_reads"], standalone_mode=False).return_value == 0
+    )
 
 
 def test_check_trace_of_something_else_is_an_error_of_one_line(tmp_path: Path) -> None:
