@@ -1,0 +1,1 @@
+"""Consul's DNS interface."""

@@ -1,0 +1,364 @@
+"""Answers to DNS questions: what is asked for is looked up in the registry and shown as resource records.
+
+Instances with a critical check are left out (with `only_passing`, those with any that does not pass); the order is
+drawn anew for each answer, so that clients that take the first spread over all. An answer that does not fit in a
+datagram is cut, in whole records, and marked. A name that does not exist is NXDOMAIN, one that has no records of the
+type asked for an empty answer, each with the SOA; a lookup that fails is SERVFAIL.
+
+Must not do I/O: `Directory` looks up, the servers of this package carry bytes. Source: Consul, "DNS usage overview",
+"DNS caching", RFC 1035, 2308, 2782, 6891.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any, Final, Protocol
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+import msgspec
+
+from impl.catalog.registry_queries import Instance
+from impl.catalog.rows import CRITICAL, PASSING, Node
+from impl.dns.names import (
+    AddressName,
+    Asked,
+    Domain,
+    NodeName,
+    ReverseName,
+    ServiceName,
+    UnknownName,
+    asked_within,
+    reverse,
+    spelled,
+)
+
+DATAGRAM_BYTES: Final = 512
+"""Of an answer to who does not say that larger ones are welcome (RFC 1035, section 2.3.4)."""
+STREAM_BYTES: Final = 65_535
+NAME_SERVERS_MAX: Final = 3
+
+Name = dns.name.Name
+A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT, ANY = (
+    dns.rdatatype.A,
+    dns.rdatatype.AAAA,
+    dns.rdatatype.CNAME,
+    dns.rdatatype.NS,
+    dns.rdatatype.PTR,
+    dns.rdatatype.SOA,
+    dns.rdatatype.SRV,
+    dns.rdatatype.TXT,
+    dns.rdatatype.ANY,
+)
+
+
+class NoPath(Exception):
+    """The datacenter is not known here: NXDOMAIN."""
+
+
+class LookupFailed(Exception):
+    """The registry could not be asked: SERVFAIL."""
+
+
+class Directory(Protocol):
+    """Where names are looked up. Every method may raise NoPath and LookupFailed."""
+
+    async def node(self, name: str, datacenter: str) -> Node | None:
+        """A node by its name."""
+        ...
+
+    async def service(self, name: str, tag: str, datacenter: str) -> Sequence[Instance]:
+        """The instances of a service, with their checks."""
+        ...
+
+    async def servers(self) -> Sequence[Node]:
+        """The nodes of the servers of this datacenter."""
+        ...
+
+    async def holders(self, address: str) -> tuple[Sequence[Node], Sequence[Instance]]:
+        """The nodes that have an address, and the instances that do."""
+        ...
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Consul's `dns_config`, as far as it is served."""
+
+    domain: str = "consul"
+    datacenter: str = "dc1"
+    node_ttl: int = 0
+    service_ttl: int = 0
+    only_passing: bool = False
+    udp_answer_limit: int = 3
+    """Records in an answer over UDP to who does not use EDNS."""
+    enable_truncate: bool = True
+    """*Deviation:* Consul marks cut answers only if told to."""
+    soa_refresh: int = 3600
+    soa_retry: int = 600
+    soa_expire: int = 86_400
+    soa_min_ttl: int = 0
+
+
+class Counters(msgspec.Struct):
+    """What became of questions."""
+
+    answered: int = 0
+    malformed: int = 0
+    """Answered with FORMERR, or dropped."""
+    failed: int = 0
+    truncated: int = 0
+
+
+class Responder:
+    """Answers the questions that reach one agent."""
+
+    def __init__(
+        self, directory: Directory, settings: Settings, shuffle: Callable[[list[Any]], None], serial: Callable[[], int]
+    ) -> None:
+        """`shuffle` draws an order in place; `serial` is the SOA's serial number (Consul: seconds since 1970)."""
+        self.counters = Counters()
+        self._directory = directory
+        self._settings = settings
+        self._shuffle = shuffle
+        self._serial = serial
+        self._domain = dns.name.from_text(settings.domain)
+
+    async def respond(self, wire: bytes, *, datagram: bool) -> bytes | None:
+        """The answer to a message; None: drop it."""
+        try:
+            query = dns.message.from_wire(wire)
+        except (dns.exception.DNSException, ValueError):
+            self.counters.malformed += 1
+            return _format_error(wire)
+        if query.flags & dns.flags.QR:
+            self.counters.malformed += 1
+            return None
+        response = dns.message.make_response(query, recursion_available=False)
+        if query.opcode() != dns.opcode.QUERY:
+            response.set_rcode(dns.rcode.NOTIMP)
+        elif len(query.question) != 1:
+            self.counters.malformed += 1
+            response.set_rcode(dns.rcode.FORMERR)
+        else:
+            await self._answer(query, response)
+        self.counters.answered += 1
+        return self._fitted(query, response, datagram)
+
+    # --- what is asked ------------------------------------------------------------------------------------------------
+
+    async def _answer(self, query: dns.message.Message, response: dns.message.Message) -> None:
+        question = query.question[0]
+        try:
+            asked = self._asked(question.name)
+        except UnknownName:
+            self._negative(response, dns.rcode.NXDOMAIN)
+            return
+        if asked is None:
+            response.set_rcode(dns.rcode.REFUSED)
+            return
+        response.flags |= dns.flags.AA
+        try:
+            exists = await self._records(asked, question.name, question.rdtype, response)
+        except NoPath:
+            exists = False
+        except LookupFailed:
+            self.counters.failed += 1
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return
+        if not exists:
+            self._negative(response, dns.rcode.NXDOMAIN)
+        elif not response.answer:
+            self._negative(response, dns.rcode.NOERROR)
+
+    def _asked(self, name: Name) -> Asked | None:
+        """None: the name is in no domain that is served here."""
+        if name.is_subdomain(self._domain):
+            within = name.relativize(self._domain)
+            return asked_within(tuple(label.decode("latin-1") for label in within.labels), self._settings.datacenter)
+        labels = tuple(label.decode("latin-1") for label in name.labels if label)
+        return reverse(labels) if labels[-1:] == ("arpa",) else None
+
+    async def _records(self, asked: Asked, name: Name, kind: int, response: dns.message.Message) -> bool:
+        """Add the records; whether the name exists."""
+        match asked:
+            case Domain():
+                await self._domain_records(name, kind, response)
+                return True
+            case AddressName(address):
+                self._add_address(response.answer, name, address, kind, self._settings.node_ttl)
+                return True
+            case NodeName(node, datacenter):
+                found = await self._directory.node(node, datacenter)
+                if found is not None:
+                    self._node_records(found, name, kind, response)
+                return found is not None
+            case ServiceName(service, tag, datacenter):
+                instances = self._healthy(await self._directory.service(service, tag, datacenter))
+                self._shuffle(instances)
+                for instance in instances:
+                    self._instance_records(instance, name, kind, response)
+                return bool(instances)
+            case ReverseName(address):
+                return await self._reverse_records(address, name, kind, response)
+
+    def _healthy(self, instances: Sequence[Instance]) -> list[Instance]:
+        if self._settings.only_passing:
+            return [each for each in instances if all(check.status == PASSING for check in each.checks)]
+        return [each for each in instances if all(check.status != CRITICAL for check in each.checks)]
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    async def _domain_records(self, name: Name, kind: int, response: dns.message.Message) -> None:
+        if kind in (SOA, ANY):
+            response.answer.append(self._soa())
+        if kind in (NS, ANY):
+            servers = list(await self._directory.servers())
+            self._shuffle(servers)
+            for server in servers[:NAME_SERVERS_MAX]:
+                target = self._node_name(server)
+                self._add(response.answer, name, self._settings.node_ttl, NS, target.to_text())
+                self._add_address(response.additional, target, server.address, ANY, self._settings.node_ttl)
+
+    def _node_records(self, node: Node, name: Name, kind: int, response: dns.message.Message) -> None:
+        ttl = self._settings.node_ttl
+        self._add_address(response.answer, name, node.address, kind, ttl)
+        section = response.answer if kind in (TXT, ANY) else response.additional
+        if kind in (TXT, ANY):
+            for key, value in sorted(node.meta.items()):
+                text = value if key.lower().startswith("rfc1035-") else f"{key}={value}"
+                self._add(section, name, ttl, TXT, _quoted(text))
+
+    def _instance_records(self, instance: Instance, name: Name, kind: int, response: dns.message.Message) -> None:
+        ttl = self._settings.service_ttl
+        service, node = instance.service, instance.node
+        address = service.address or node.address
+        if kind != SRV:
+            self._add_address(response.answer, name, address, kind, ttl)
+            return
+        if not service.address:
+            target = self._node_name(node)
+        elif _is_ip(service.address):
+            target = self._within(f"{spelled(service.address)}.addr.{self._datacenter(node)}")
+        else:
+            target = dns.name.from_text(service.address)
+        passing = all(check.status == PASSING for check in instance.checks)
+        weight = service.weights[0] if passing else service.weights[1]
+        self._add(response.answer, name, ttl, SRV, f"1 {weight} {service.port} {target.to_text()}")
+        if _is_ip(address):
+            self._add_address(response.additional, target, address, ANY, ttl)
+
+    async def _reverse_records(self, address: str, name: Name, kind: int, response: dns.message.Message) -> bool:
+        nodes, instances = await self._directory.holders(address)
+        if kind in (PTR, ANY):
+            for node in nodes:
+                self._add(response.answer, name, 0, PTR, self._node_name(node).to_text())
+            if not nodes:
+                names = {instance.service.service for instance in instances}
+                for service in sorted(names):
+                    self._add(response.answer, name, 0, PTR, self._within(f"{service}.service").to_text())
+        return bool(nodes or instances)
+
+    def _add_address(self, section: list[Any], name: Name, address: str, kind: int, ttl: int) -> None:
+        """An A or AAAA record if that was asked for; a CNAME if the address is a name."""
+        if _is_ip(address):
+            version = A if ip_address(address).version == 4 else AAAA
+            if kind in (version, ANY):
+                self._add(section, name, ttl, version, address)
+        elif kind in (A, AAAA, CNAME, ANY) and address:
+            self._add(section, name, ttl, CNAME, dns.name.from_text(address).to_text())
+
+    def _add(self, section: list[Any], name: Name, ttl: int, kind: dns.rdatatype.RdataType, text: str) -> None:
+        rdata = dns.rdata.from_text(dns.rdataclass.IN, kind, text)
+        for rrset in section:
+            if rrset.name == name and rrset.rdtype == kind:
+                rrset.add(rdata, ttl)
+                return
+        section.append(dns.rrset.from_rdata(name, ttl, rdata))
+
+    def _soa(self) -> dns.rrset.RRset:
+        s, domain = self._settings, self._domain.to_text()
+        numbers = f"{self._serial()} {s.soa_refresh} {s.soa_retry} {s.soa_expire} {s.soa_min_ttl}"
+        return dns.rrset.from_text(
+            self._domain, 0, dns.rdataclass.IN, SOA, f"ns.{domain} hostmaster.{domain} {numbers}"
+        )
+
+    def _negative(self, response: dns.message.Message, rcode: dns.rcode.Rcode) -> None:
+        response.set_rcode(rcode)
+        response.flags |= dns.flags.AA
+        response.authority = [self._soa()]
+
+    def _node_name(self, node: Node) -> Name:
+        return self._within(f"{node.node}.node.{self._datacenter(node)}")
+
+    def _datacenter(self, node: Node) -> str:
+        return node.datacenter or self._settings.datacenter
+
+    def _within(self, text: str) -> Name:
+        return dns.name.from_text(text, self._domain)
+
+    # --- size ---------------------------------------------------------------------------------------------------------
+
+    def _fitted(self, query: dns.message.Message, response: dns.message.Message, datagram: bool) -> bytes:
+        """The answer's bytes, cut to what the client takes."""
+        limit = STREAM_BYTES
+        if datagram:
+            limit = max(DATAGRAM_BYTES, query.payload) if query.edns >= 0 else DATAGRAM_BYTES
+            if query.edns < 0:
+                self._cut_to(response, self._settings.udp_answer_limit)
+        while True:
+            try:
+                return response.to_wire(max_size=limit, want_shuffle=False)
+            except dns.exception.TooBig:
+                count = sum(len(rrset) for rrset in response.answer)
+                if response.additional:
+                    response.additional = []
+                elif count:
+                    self._cut_to(response, count - max(1, count // 8))
+                else:
+                    response.authority = []
+
+    def _cut_to(self, response: dns.message.Message, count: int) -> None:
+        """Keep the first `count` records of the answer, and what belongs to them."""
+        if sum(len(rrset) for rrset in response.answer) <= count:
+            return
+        kept: list[dns.rrset.RRset] = []
+        for rrset in response.answer:
+            rows = list(rrset)[: max(count, 0)]
+            count -= len(rows)
+            if rows:
+                kept.append(dns.rrset.from_rdata_list(rrset.name, rrset.ttl, rows))
+        response.answer = kept
+        targets = {getattr(row, "target", None) for rrset in kept for row in rrset}
+        response.additional = [rrset for rrset in response.additional if rrset.name in targets]
+        self.counters.truncated += 1
+        if self._settings.enable_truncate:
+            response.flags |= dns.flags.TC
+
+
+def _format_error(wire: bytes) -> bytes | None:
+    """FORMERR, if so much as the header of a question can be read."""
+    if len(wire) < 12 or wire[2] & 0x80:
+        return None
+    return wire[:2] + bytes([0x80 | (wire[2] & 0x79), dns.rcode.FORMERR]) + bytes(8)
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _quoted(text: str) -> str:
+    """A TXT record's strings: 255 bytes at most, each."""
+    pieces = [text[at : at + 60] for at in range(0, max(len(text), 1), 60)]
+    return " ".join('"' + piece.replace("\\", "\\\\").replace('"', '\\"') + '"' for piece in pieces)

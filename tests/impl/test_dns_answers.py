@@ -1,0 +1,279 @@
+"""DNS answers as Consul's documentation gives them, asked and read with a real DNS library."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from impl.catalog.registry_queries import Instance
+from impl.catalog.rows import Check, Node, Service
+from impl.dns import answers, names
+from impl.dns.answers import LookupFailed, NoPath, Responder, Settings
+
+N1 = Node("n1", "10.0.0.1", datacenter="dc1", meta={"os": "linux", "rfc1035-x": "plain"})
+N2 = Node("N2", "10.0.0.2", datacenter="dc1")
+EXTERNAL = Node("ext", "example.com", datacenter="dc1")
+V6 = Node("six", "2001:db8::1", datacenter="dc1")
+
+
+def web(node: Node, status: str = "passing", **fields: Any) -> Instance:
+    return Instance(
+        node,
+        Service(node.node, "web", "web", port=80, weights=(10, 1), **fields),
+        (Check(node.node, "c", status=status),),
+    )
+
+
+class FakeDirectory:
+    def __init__(self) -> None:
+        self.nodes = [N1, N2, EXTERNAL, V6]
+        self.instances: list[Instance] = [web(N1), web(N2, tags=("v1",))]
+        self.failure: Exception | None = None
+
+    def _check(self, datacenter: str) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if datacenter != "dc1":
+            raise NoPath(datacenter)
+
+    async def node(self, name: str, datacenter: str) -> Node | None:
+        self._check(datacenter)
+        return next((node for node in self.nodes if node.node.lower() == name), None)
+
+    async def service(self, name: str, tag: str, datacenter: str) -> Sequence[Instance]:
+        self._check(datacenter)
+        return [each for each in self.instances if name == "web" and (not tag or tag in each.service.tags)]
+
+    async def servers(self) -> Sequence[Node]:
+        return [N1, N2]
+
+    async def holders(self, address: str) -> tuple[Sequence[Node], Sequence[Instance]]:
+        nodes = [node for node in self.nodes if node.address == address]
+        return nodes, [each for each in self.instances if each.service.address == address]
+
+
+def respond(wire: bytes, directory: FakeDirectory, datagram: bool, **options: Any) -> bytes | None:
+    responder = Responder(directory, Settings(**options), lambda rows: None, lambda: 7)
+    return asyncio.run(responder.respond(wire, datagram=datagram))
+
+
+def ask(
+    name: str,
+    kind: str = "A",
+    directory: FakeDirectory | None = None,
+    *,
+    datagram: bool = True,
+    edns: int | None = None,
+    **options: Any,
+) -> dns.message.Message:
+    query = dns.message.make_query(name, kind, use_edns=0 if edns else -1, payload=edns or 0)
+    wire = respond(query.to_wire(), directory or FakeDirectory(), datagram, **options)
+    assert wire is not None
+    return dns.message.from_wire(wire)
+
+
+def records(message: dns.message.Message, section: str = "answer") -> list[str]:
+    return [
+        f"{rrset.name} {dns.rdatatype.to_text(rrset.rdtype)} {row}"
+        for rrset in getattr(message, section)
+        for row in rrset
+    ]
+
+
+def a_node_has_its_address() -> None:
+    for name in ("n1.node.consul", "N1.Node.Consul", "n1.node.dc1.consul", "n1.node.dc1.dc.consul"):
+        found = ask(name)
+        assert [row.split()[1:] for row in records(found)] == [["A", "10.0.0.1"]]
+        assert found.flags & dns.flags.AA
+
+
+def a_node_may_have_a_name_for_address() -> None:
+    assert records(ask("ext.node.consul")) == ["ext.node.consul. CNAME example.com."]
+    assert records(ask("six.node.consul", "AAAA")) == ["six.node.consul. AAAA 2001:db8::1"]
+
+
+def a_nodes_metadata_are_its_texts() -> None:
+    assert records(ask("n1.node.consul", "TXT")) == ['n1.node.consul. TXT "os=linux"', 'n1.node.consul. TXT "plain"']
+
+
+def an_unknown_name_does_not_exist_and_says_for_how_long() -> None:
+    for name in ("x.node.consul", "x.service.consul", "x.query.consul", "consul.consul", "x.addr.consul"):
+        found = ask(name)
+        assert found.rcode() == dns.rcode.NXDOMAIN, name
+        assert records(found, "authority")[0].startswith("consul. SOA ns.consul. hostmaster.consul. 7 ")
+
+
+def a_name_without_records_of_the_type_is_empty() -> None:
+    found = ask("n1.node.consul", "AAAA")
+    assert (found.rcode(), found.answer, len(found.authority)) == (dns.rcode.NOERROR, [], 1)
+
+
+def another_datacenter_does_not_exist() -> None:
+    assert ask("n1.node.dc9.consul").rcode() == dns.rcode.NXDOMAIN
+
+
+def a_lookup_that_fails_is_a_failure() -> None:
+    directory = FakeDirectory()
+    directory.failure = LookupFailed("No cluster leader")
+    assert ask("n1.node.consul", directory=directory).rcode() == dns.rcode.SERVFAIL
+
+
+def a_service_has_the_addresses_of_its_instances() -> None:
+    for name in ("web.service.consul", "_web._tcp.service.consul", "_web._tcp.consul", "web.service.dc1.consul"):
+        assert [row.split()[2] for row in records(ask(name))] == ["10.0.0.1", "10.0.0.2"]
+    for name in ("v1.web.service.consul", "_web._v1.service.consul"):
+        assert [row.split()[2] for row in records(ask(name))] == ["10.0.0.2"]
+
+
+def critical_instances_are_left_out() -> None:
+    directory = FakeDirectory()
+    directory.instances = [web(N1, "critical"), web(N2, "warning")]
+    assert [row.split()[2] for row in records(ask("web.service.consul", directory=directory))] == ["10.0.0.2"]
+    assert ask("web.service.consul", directory=directory, only_passing=True).rcode() == dns.rcode.NXDOMAIN
+
+
+def srv_records_have_ports_weights_and_targets() -> None:
+    directory = FakeDirectory()
+    directory.instances = [
+        web(N1),
+        web(N2, "warning", address="192.0.2.7"),
+        web(N2, address="api.example.com"),
+    ]
+    found = ask("web.service.consul", "SRV", directory, edns=4096)
+    assert records(found) == [
+        "web.service.consul. SRV 1 10 80 n1.node.dc1.consul.",
+        "web.service.consul. SRV 1 1 80 c0000207.addr.dc1.consul.",
+        "web.service.consul. SRV 1 10 80 api.example.com.",
+    ]
+    assert records(found, "additional") == [
+        "n1.node.dc1.consul. A 10.0.0.1",
+        "c0000207.addr.dc1.consul. A 192.0.2.7",
+    ]
+
+
+def a_spelled_address_is_itself() -> None:
+    assert records(ask("c0000207.addr.dc1.consul")) == ["c0000207.addr.dc1.consul. A 192.0.2.7"]
+    six = "20010db8000000000000000000000001.addr.dc1.consul"
+    assert records(ask(six, "AAAA")) == [f"{six}. AAAA 2001:db8::1"]
+    assert ask("c00002.addr.dc1.consul").rcode() == dns.rcode.NXDOMAIN
+
+
+def an_address_has_a_name() -> None:
+    assert records(ask("1.0.0.10.in-addr.arpa", "PTR")) == ["1.0.0.10.in-addr.arpa. PTR n1.node.dc1.consul."]
+    directory = FakeDirectory()
+    directory.instances = [web(N1, address="192.0.2.7")]
+    found = ask("7.2.0.192.in-addr.arpa", "PTR", directory)
+    assert records(found) == ["7.2.0.192.in-addr.arpa. PTR web.service.consul."]
+    reverse = ".".join(reversed("20010db8000000000000000000000001")) + ".ip6.arpa"
+    assert records(ask(reverse, "PTR"))[0].endswith("PTR six.node.dc1.consul.")
+    assert ask("9.9.9.9.in-addr.arpa", "PTR").rcode() == dns.rcode.NXDOMAIN
+
+
+def the_domain_has_servers() -> None:
+    found = ask("consul", "NS")
+    assert [row.split()[2] for row in records(found)] == ["n1.node.dc1.consul.", "N2.node.dc1.consul."]
+    assert len(found.additional) == 2
+    assert records(ask("consul", "SOA"))[0].startswith("consul. SOA")
+
+
+def answers_over_udp_are_limited_and_marked() -> None:
+    directory = FakeDirectory()
+    directory.instances = [web(Node(f"n{number}", f"10.0.0.{number}")) for number in range(1, 60)]
+    plain = ask("web.service.consul", directory=directory)
+    assert len(records(plain)) == 3 and plain.flags & dns.flags.TC
+    larger = ask("web.service.consul", directory=directory, edns=1232)
+    assert len(records(larger)) == 59 and not larger.flags & dns.flags.TC
+    srv = ask("web.service.consul", "SRV", directory=directory, edns=1232)
+    assert 3 < len(records(srv)) < 59 and srv.flags & dns.flags.TC
+    stream = ask("web.service.consul", "SRV", directory=directory, datagram=False)
+    assert len(records(stream)) == 59 == len(records(stream, "additional"))
+
+
+def a_name_outside_the_domain_is_refused() -> None:
+    assert ask("example.com").rcode() == dns.rcode.REFUSED
+
+
+def malformed_questions_are_refused_or_dropped() -> None:
+    query = dns.message.make_query("n1.node.consul", "A").to_wire()
+    found = respond(query[:20], FakeDirectory(), True)
+    assert found is not None and found[:2] == query[:2] and found[3] & 15 == dns.rcode.FORMERR
+    assert respond(query[:5], FakeDirectory(), True) is None
+    response = dns.message.make_response(dns.message.from_wire(query)).to_wire()
+    assert respond(response, FakeDirectory(), True) is None
+
+
+SENTENCES = (
+    a_node_has_its_address,
+    a_node_may_have_a_name_for_address,
+    a_nodes_metadata_are_its_texts,
+    an_unknown_name_does_not_exist_and_says_for_how_long,
+    a_name_without_records_of_the_type_is_empty,
+    another_datacenter_does_not_exist,
+    a_lookup_that_fails_is_a_failure,
+    a_service_has_the_addresses_of_its_instances,
+    critical_instances_are_left_out,
+    srv_records_have_ports_weights_and_targets,
+    a_spelled_address_is_itself,
+    an_address_has_a_name,
+    the_domain_has_servers,
+    answers_over_udp_are_limited_and_marked,
+    a_name_outside_the_domain_is_refused,
+    malformed_questions_are_refused_or_dropped,
+)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: sentence.__name__)
+def test_consul_answers(sentence: Callable[[], None]) -> None:
+    sentence()
+
+
+def no_soa(self: Responder, response: dns.message.Message, rcode: dns.rcode.Rcode) -> None:
+    response.set_rcode(rcode)
+
+
+MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
+    (Responder, "_healthy", lambda self, instances: list(instances), critical_instances_are_left_out),
+    (Responder, "_negative", no_soa, an_unknown_name_does_not_exist_and_says_for_how_long),
+    (
+        Responder,
+        "_fitted",
+        lambda self, query, response, datagram: response.to_wire(),
+        answers_over_udp_are_limited_and_marked,
+    ),
+    (answers, "spelled", lambda address: "00000000", srv_records_have_ports_weights_and_targets),
+    (names, "_datacenter", lambda rest, own: own, another_datacenter_does_not_exist),
+    (answers, "_is_ip", lambda address: True, a_node_may_have_a_name_for_address),
+    (answers, "_format_error", lambda wire: None, malformed_questions_are_refused_or_dropped),
+)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant[1]}-{mutant[3].__name__}")
+def test_a_mutant_contradicts_its_sentence(
+    monkeypatch: pytest.MonkeyPatch, mutant: tuple[Any, str, Any, Callable[[], None]]
+) -> None:
+    owner, name, broken, sentence = mutant
+    monkeypatch.setattr(owner, name, broken)
+    with pytest.raises((AssertionError, IndexError, ValueError)):
+        sentence()
+
+
+QUESTION = bytes.fromhex("000101000001000000000000")
+"""The header of a question."""
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    st.binary(max_size=80) | st.binary(max_size=40).map(lambda tail: bytes.fromhex("000101000001000000000000") + tail)
+)
+def test_any_datagram_is_answered_or_dropped(wire: bytes) -> None:
+    found = respond(wire, FakeDirectory(), True)
+    assert found is None or (len(found) <= answers.DATAGRAM_BYTES and found[:2] == wire[:2])
