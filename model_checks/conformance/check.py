@@ -119,8 +119,8 @@ class Judges:
 def check_traces(directory: Path | str, expected: Collection[str] = ()) -> list[CheckResult]:
     """Check all traces in `directory` against the spec: one result for each checker, in the order of `CHECKERS`.
 
-    A run that did not do all of `expected`, names of `FEATURES`, is UNKNOWN. Raises UnreadableTrace (a SetupFailed) if there
-    are no traces, or a file is not one.
+    A run that did not do all of `expected`, names of `FEATURES`, is UNKNOWN. Raises UnreadableTrace (a SetupFailed) if
+    there are no traces, or a file is not one.
     """
     started = time.monotonic()
     replayed, judges = prepare_judged(directory)
