@@ -27,11 +27,12 @@ class CannotTrace(Exception):
     """The trace cannot be written. The text says why and what to do."""
 
 
-def raft_settings(config: Config) -> Settings:
+def raft_settings(config: Config, storage_id: str) -> Settings:
     """The core's settings: its own defaults, scaled, and what the user chose."""
     plain, scale = Settings(name=config.node_name), config.raft_multiplier
     return msgspec.structs.replace(
         plain,
+        storage_id=storage_id,
         heartbeat_ticks=plain.heartbeat_ticks * scale,
         election_ticks_min=plain.election_ticks_min * scale,
         election_ticks_max=plain.election_ticks_max * scale,
@@ -65,7 +66,7 @@ def assemble(
         StorageError: the snapshot that the log begins with cannot be read.
     """
     recovered, state = data.recovered, data.recovered.hard_state
-    first, settings = configuration_of(genesis), raft_settings(config)
+    first, settings = configuration_of(genesis), raft_settings(config, data.storage_id)
     snapshots = Snapshots(
         runtime,
         f"{config.data_dir}/raft/snapshots",

@@ -36,7 +36,8 @@ class Members:
         self.driver: Driver | None = None
         """Set by `formed`."""
         self.named = False
-        """Whether the newest configuration, of this server's own log or by hearsay, names this server."""
+        """Whether the newest configuration, of this server's own log or by hearsay, names this server, and not one of
+        its name whose data directory was lost."""
         self._discovery = discovery
         self._pool = pool
         self._log = log
@@ -62,7 +63,8 @@ class Members:
         if configuration.index <= core.commit_index:
             discovery.configured(configuration)
         roster = discovery.roster()
-        self.named = roster.member(self.myself.name) is not None
+        mine = roster.member(self.myself.name)
+        self.named = mine is not None and is_same(mine, self.myself)
         wanted = {*configuration.names, *roster.names, *self._visitors} - {self.myself.name}
         self.links.keep(wanted)
         for name in sorted(wanted):

@@ -18,7 +18,7 @@ from impl.agent.assembly import CannotTrace, assemble
 from impl.agent.changes import Changes, Watches
 from impl.agent.config import Config
 from impl.agent.describe import describe_config, describe_raft
-from impl.agent.discovery import Conflict, Discovery, Refused
+from impl.agent.discovery import Conflict, Discovery, Refused, configuration_of, is_same
 from impl.agent.driver import Driver
 from impl.agent.introductions import Introductions
 from impl.agent.joining import Joining, forget_leaving, has_left, note_leaving
@@ -328,9 +328,8 @@ class Server:
     def _joining(self, genesis: Genesis) -> Joining:
         """Only members are sent entries: a server with an empty log that the genesis does not name was never one."""
         disk, directory, recovered = self._runtime.disk, self._config.data_dir, self._data.recovered
-        is_new = not (recovered.entries or recovered.snapshot) and self._config.node_name not in [
-            voter.name for voter in genesis.voters
-        ]
+        named = any(is_same(member, self._members.myself) for member in configuration_of(genesis).members)
+        is_new = not (recovered.entries or recovered.snapshot or named)
 
         def joined() -> None:
             self._runtime.executor.submit(

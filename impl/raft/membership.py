@@ -37,9 +37,15 @@ def adopt(server: Server) -> None:
     server.configuration = configuration
     server.voters = configuration.voters
     server.peers = tuple(name for name in configuration.names if name != server.name)
-    server.is_voter = server.name in server.voters
+    member = configuration.member(server.name)
+    server.is_voter = member is not None and member.voter and is_me(server, member)
     if server.role is Role.LEADER:
         follow_progress(server)
+
+
+def is_me(server: Server, member: Member) -> bool:
+    """Whether the member of this server's name is this server, and not one whose data directory was lost."""
+    return member.storage_id == server.settings.storage_id or not (member.storage_id and server.settings.storage_id)
 
 
 def follow_progress(server: Server) -> None:
@@ -52,6 +58,14 @@ def follow_progress(server: Server) -> None:
 def counts(server: Server, peer: str) -> bool:
     """Whether a member counts in quorums: only voters do (section 4.2.1)."""
     return peer in server.voters
+
+
+def may_campaign(server: Server) -> bool:
+    """Whether this server may stand for election: a voter may; and so may whoever has the configuration that takes its
+    vote, as long as it does not know that to be committed (section 4.2.2): perhaps nobody else has it, and those who
+    need its vote have shorter logs.
+    """
+    return server.is_voter or server.configuration.index > server.commit_index
 
 
 def check_change(server: Server, members: Sequence[Member]) -> None:
@@ -95,6 +109,7 @@ def is_live(server: Server, peer: str) -> bool:
 
 def change_configuration(server: Server, members: Sequence[Member]) -> int:
     """Append the configuration, which is in force from now on; returns its index (section 4.1)."""
+    reads.forget_old_rounds(server)
     index = server.log.last_index + 1
     configuration = Configuration(first_configuration(members).members, server.commit_index, index)
     entry = Entry(index, server.term, encode_configuration(configuration), CONFIGURATION)

@@ -27,6 +27,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """This server's id: its node name."""
+    storage_id: str = ""
+    """Of its data directory. A configuration that names the server with another one means the server that it replaces,
+    whose votes it does not remember: it is no voter by that one. "": the name is enough.
+    """
     noop: bytes = b"\x91\xa4noop"
     """Payload of the entry that a new leader appends (Ongaro 2014, section 6.4): the msgpack array ["noop"]."""
     tick_ms: int = 10
