@@ -101,14 +101,15 @@ class World:
             nothing, self.discovery, nothing, lambda: hello(1), Timings(), Log(lambda line: None, lambda: 0.0)
         )
         self.links: Any = self.members.links
-        self.driver: Any = FakeDriver()
-        self.members.formed(self.driver)
+        self.fake = FakeDriver()
+        driver: Any = self.fake
+        self.members.formed(driver)
 
     def configure(self, *numbers: int, index: int = 9, **storages: str) -> None:
         """The servers of these numbers are the members from now on; `s3="new"` gives one another storage."""
         rows = [info(number, storages.get(f"s{number}")) for number in numbers]
         members = tuple(Member(row.name, row.node_id, row.storage_id, f"old:{row.port}") for row in rows)
-        self.driver.core.configuration = Configuration(members, index=index)
+        self.fake.core.configuration = Configuration(members, index=index)
         self.members.follow()
 
 
@@ -167,7 +168,7 @@ def a_configuration_that_is_not_committed_is_in_force_and_told_to_nobody(world: 
     world.configure(1, 2, index=101)
     assert world.discovery.roster().names == ("s1", "s2")
     assert world.discovery.latest().names == ("s1", "s2", "s3")
-    world.driver.core.commit_index = 101
+    world.fake.core.commit_index = 101
     world.members.follow()
     assert world.discovery.latest().names == ("s1", "s2")
 
@@ -175,7 +176,7 @@ def a_configuration_that_is_not_committed_is_in_force_and_told_to_nobody(world: 
 def a_later_process_of_a_peer_is_evidence_that_the_earlier_one_has_ended(world: World) -> None:
     world.members.connected(hello(2))
     world.members.dialled(msgspec.structs.replace(hello(2), incarnation=2))
-    assert ("ended", "s2", 1) in world.driver.told
+    assert ("ended", "s2", 1) in world.fake.told
 
 
 SENTENCES = [
@@ -241,7 +242,7 @@ def a_server_is_no_voter_by_a_configuration_that_names_the_one_it_replaces() -> 
         for tick in range(1, 200):
             core.advance_clock(tick * 10_000_000)
             core.tick()
-        assert core.has_ready() is voter, "a voter asks for votes, nobody else does"
+        assert bool(core.ready().messages) is voter, "a voter asks whether it would be elected, nobody else does"
 
 
 def test_a_server_is_no_voter_by_a_configuration_that_names_the_one_it_replaces() -> None:
