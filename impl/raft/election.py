@@ -17,9 +17,9 @@ from impl.raft.server import Received, Server
 def campaign(server: Server, why: str) -> None:
     """The election timer ran out: campaign, or ask first who would vote for this server (sections 3.4 and 9.6).
 
-    Who is no voter never campaigns (section 4.2.1). Who has a write under way for too long could not lead.
+    Who is no voter does not campaign (section 4.2.1). Who has a write under way for too long could not lead.
     """
-    if not server.is_voter or server.is_stalled:
+    if not membership.may_campaign(server) or server.is_stalled:
         server.reset_election_timer()
     elif server.lease_ended:
         timeout(server, why)

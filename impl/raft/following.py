@@ -122,10 +122,14 @@ def durable_match(server: Server) -> int:
 
 
 def append_entries_response(server: Server) -> None:
-    """Acknowledge what is durable and new, and reject what did not fit, once the disk knows the term."""
+    """Acknowledge what is durable and new, and reject what did not fit, once the disk knows the term.
+
+    Nothing is acknowledged while the snapshot that replaced the log is not on the disk: of what it stands for, no part
+    can be compared.
+    """
     if not server.disk.knows_term(server.term):
         return
-    if server.acknowledgement_owed and server.leader_id is not None:
+    if server.acknowledgement_owed and server.leader_id is not None and server.disk.durable_index >= server.log.base:
         match = durable_match(server)
         everything = match == server.leader_match
         if everything or match > server.acked_match or server.round > server.acked_round:

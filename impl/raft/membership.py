@@ -65,7 +65,7 @@ def may_campaign(server: Server) -> bool:
     vote, as long as it does not know that to be committed (section 4.2.2): perhaps nobody else has it, and those who
     need its vote have shorter logs.
     """
-    return server.is_voter or server.configuration.index > server.commit_index
+    return server.is_voter
 
 
 def check_change(server: Server, members: Sequence[Member]) -> None:
@@ -73,7 +73,7 @@ def check_change(server: Server, members: Sequence[Member]) -> None:
     if not knows_own_term(server):
         raise NotReady(server.term)
     configuration = server.log.configuration
-    if configuration.index > server.commit_index:
+    if not is_settled(server):
         raise ConfigurationInProgress(configuration.index)
     names = [member.name for member in members]
     if len(set(names)) != len(names):
@@ -82,6 +82,11 @@ def check_change(server: Server, members: Sequence[Member]) -> None:
     if len(changed) != 1:
         raise NotOneChange(f"{', '.join(changed)} would change at once" if changed else "nothing would change")
     check_quorum_after(server, [member.name for member in members if member.voter])
+
+
+def is_settled(server: Server) -> bool:
+    """Whether the configuration in force is committed: the next one may differ from it only."""
+    return server.log.configuration.index <= server.commit_index
 
 
 def knows_own_term(server: Server) -> bool:

@@ -100,7 +100,7 @@ def handle_install_snapshot_request(
     server.round = max(server.round, request.round)
     last = request.last_index
     held = holds_last_entry(server, request)
-    installed = not held and last > max(server.last_applied, server.snapshot)
+    installed = not held and is_news(server, request)
     if installed:
         replace_log(server, meta)
     if held or installed:
@@ -116,6 +116,11 @@ def holds_last_entry(server: Server, request: InstallSnapshotRequest) -> bool:
     not be lost.
     """
     return server.log.has(request.last_index, request.last_term)
+
+
+def is_news(server: Server, request: InstallSnapshotRequest) -> bool:
+    """Whether the snapshot covers more than the state machine and the newest snapshot do: neither may go back."""
+    return request.last_index > max(server.last_applied, server.snapshot)
 
 
 def replace_log(server: Server, meta: SnapshotMeta) -> None:

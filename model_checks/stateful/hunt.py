@@ -13,6 +13,7 @@ from random import Random
 import msgspec
 
 from model_checks.stateful.script import run_script
+from model_checks.stateful.system import Setup
 from model_checks.stateful.violations import Property, Violation
 from model_checks.stateful.world import World
 
@@ -36,14 +37,22 @@ class Hunt:
     def __init__(self, seed: int, *, conformance: bool = True, traced: bool = False) -> None:
         self.seed = seed
         self.random = Random(f"hunt/{seed}")
-        servers, batch = self.random.choice((3, 3, 5)), self.random.choice((1, 2, 512))
-        self.world = World(servers, seed, batch=batch, conformance=conformance, traced=traced)
+        setup = Setup(
+            servers=self.random.choice((1, 3, 3, 3, 5)),
+            spare=self.random.choice((0, 1, 2)),
+            seed=seed,
+            batch=self.random.choice((1, 2, 512)),
+            trailing=self.random.choice((0, 2, 8)),
+            pre_vote=self.random.random() < 0.7,
+        )
+        self.world = World(setup, conformance=conformance, traced=traced)
         self._number = 0
         self._acts: list[Callable[[str], None]] = [
             self._deliver, self._tick, self._timeout, self._propose, self._read, self._flush, self._append, self._sync,
             self._settle, self._crash_or_restart, self._lose, self._cut, self._heal, self._hold_or_release, self._link,
+            self._pass_time, self._wait, self._lease_read, self._change, self._transfer, self._ended, self._snapshot,
         ]  # fmt: skip
-        usual = [40, 5, 0.7, 6, 4, 12, 3, 3, 2, 1.5, 2, 0.7, 0.7, 1, 1]
+        usual = [40, 5, 0.7, 6, 3, 12, 3, 3, 2, 1.5, 2, 0.7, 0.7, 1, 1, 3, 1.5, 4, 6, 0.4, 1, 1.5]
         self._weights = [weight * self.random.choice((0, 0.5, 1, 1, 2)) for weight in usual]
         self._weights[0] = max(self._weights[0], 10)
         self._weights[2] = max(self._weights[2], 0.3)
@@ -86,6 +95,40 @@ class Hunt:
         self._number += 1
         self.world.read(self.random.choice(leaders or [name]), f"r{self._number}")
 
+    def _pass_time(self, name: str) -> None:
+        self.world.pass_time(self.random.choice((1, 5, 20)))
+
+    def _wait(self, name: str) -> None:
+        self.world.wait(self.random.choice((20, 100, 250, 300)))
+
+    def _lease_read(self, name: str) -> None:
+        leaders = self.world.leaders()
+        self._number += 1
+        self.world.lease_read(self.random.choice(leaders or [name]), f"r{self._number}")
+
+    def _change(self, name: str) -> None:
+        leaders = self.world.leaders()
+        what = self.random.choice(("add", "add", "promote", "promote", "demote", "remove"))
+        self.world.change(what, self.random.choice(leaders or [name]), name)
+
+    def _transfer(self, name: str) -> None:
+        leaders = self.world.leaders()
+        if self.random.random() < 0.2:
+            self.world.step_down(name)
+        else:
+            to = self.random.choice((None, self.random.choice(self.world.names)))
+            self.world.transfer(self.random.choice(leaders or [name]), to)
+
+    def _ended(self, name: str) -> None:
+        if len(self.world.names) > 1:
+            self.world.ended(name, self._other(name))
+
+    def _snapshot(self, name: str) -> None:
+        self.world.snapshot(name)
+
+    def _other(self, name: str) -> str:
+        return self.random.choice([other for other in self.world.names if other != name])
+
     def _flush(self, name: str) -> None:
         self.world.flush(name)
 
@@ -126,7 +169,9 @@ class Hunt:
             self.world.release(name)
 
     def _link(self, name: str) -> None:
-        peer = self.random.choice([other for other in self.world.names if other != name])
+        if len(self.world.names) == 1:
+            return
+        peer = self._other(name)
         if self.random.random() < 0.5:
             self.world.connected(name, peer)
         else:

@@ -16,7 +16,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from model_checks.stateful.system import Envelope, SystemUnderTest
+from model_checks.stateful.system import Envelope, Setup, SystemUnderTest
 from model_checks.stateful.world import World
 
 
@@ -55,10 +55,20 @@ class CoreMachine(RuleBasedStateMachine):
 
     world: SystemUnderTest
 
-    @initialize(servers=st.sampled_from((3, 4, 5)), batch=st.sampled_from((1, 2, 512)), seed=st.integers(0, 1 << 16))
-    def form(self, servers: int, batch: int, seed: int) -> None:
+    @initialize(
+        setup=st.builds(
+            Setup,
+            servers=st.sampled_from((3, 4, 5)),
+            spare=st.integers(0, 2),
+            seed=st.integers(0, 1 << 16),
+            batch=st.sampled_from((1, 2, 512)),
+            trailing=st.sampled_from((0, 2, 8)),
+            pre_vote=st.booleans(),
+        )
+    )
+    def form(self, setup: Setup) -> None:
         """A cluster, its logs empty."""
-        self.world = World(servers, seed, batch=batch, conformance=self.conformance)
+        self.world = World(setup, conformance=self.conformance)
         self._number = 0
 
     def check_invariants(self, *arguments: Any) -> None:
@@ -136,6 +146,48 @@ class CoreMachine(RuleBasedStateMachine):
     def read(self, server: int) -> None:
         """A client reads, likewise."""
         self._do(self._asked(server), self.world.read, f"r{self._next_number()}")
+
+    @rule(server=PICK)
+    def lease_read(self, server: int) -> None:
+        """A client reads where nobody needs to be asked."""
+        self._do(self._asked(server), self.world.lease_read, f"r{self._next_number()}")
+
+    @rule(count=st.integers(1, 40))
+    def pass_time(self, count: int) -> None:
+        """Time passes everywhere."""
+        self._judged(self.world.pass_time, count)
+
+    @rule(milliseconds=st.sampled_from((20, 100, 250, 300)))
+    def wait(self, milliseconds: int) -> None:
+        """No server gets to run for a while."""
+        self.world.wait(milliseconds)
+
+    @rule(what=st.sampled_from(("add", "promote", "demote", "remove")), server=PICK, asked=PICK)
+    def change(self, what: str, server: int, asked: int) -> None:
+        """One server joins, leaves, or gets or loses its vote."""
+        if self.world.is_up(self._asked(asked)):
+            self._judged(self.world.change, what, self._asked(asked), self._name(server))
+
+    @rule(server=PICK, to=st.none() | PICK)
+    def transfer(self, server: int, to: int | None) -> None:
+        """A leader hands over, to a given server or to the best."""
+        self._do(self._asked(server), self.world.transfer, None if to is None else self._name(to))
+
+    @rule(server=PICK)
+    def step_down(self, server: int) -> None:
+        """A leader leads no more."""
+        self._do(self._asked(server), self.world.step_down)
+
+    @rule(server=PICK, peer=PICK)
+    def ended(self, server: int, peer: int) -> None:
+        """A server gets evidence that a process has ended."""
+        if self._name(server) != self._name(peer):
+            self._do(self._name(server), self.world.ended, self._name(peer))
+
+    @rule(server=PICK)
+    def snapshot(self, server: int) -> None:
+        """A server takes a snapshot."""
+        self._do(self._name(server), self.world.snapshot)
 
     @rule(server=PICK, count=st.integers(1, 3))
     def append(self, server: int, count: int) -> None:

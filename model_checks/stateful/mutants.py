@@ -7,19 +7,32 @@ product renames one, its mutant fails loudly instead of testing nothing. Never u
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
 
-from impl.raft import core, election, following, leading, outbox, reads
+from impl.raft import (
+    core,
+    election,
+    following,
+    leading,
+    membership,
+    outbox,
+    pre_vote,
+    reads,
+    snapshots,
+    transfer,
+)
 from impl.raft.disk import Disk
-from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse, Entry
+from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse, Entry, PreVoteRequest
 from impl.raft.progress import Progress
 from impl.raft.quorum import reached_by_quorum
-from impl.raft.ready import Role
+from impl.raft.ready import Role, SnapshotMeta
 from impl.raft.server import Received, Server
+from impl.raft.settings import Settings
 from model_checks.stateful.violations import Property
 
 
@@ -53,7 +66,7 @@ def _memory_counts(original: Callable[..., int]) -> Callable[..., int]:
 
 def _leader_counts_its_memory(original: Callable[..., int]) -> Callable[..., int]:
     def quorum_match(server: Server) -> int:
-        matches = [progress.match_index for progress in server.progress.values()]
+        matches = [progress.match_index for progress in server.voting]
         return reached_by_quorum([*matches, server.log.last_index])
 
     return quorum_match
@@ -89,7 +102,7 @@ def _acknowledge_first(original: Callable[..., None]) -> Callable[..., None]:
         if late is not None and late[0] == server.term:
             original(server, late[1], late[2])
         if request.entries and following.passes_consistency_check(server, request):
-            following.follow(server, received.source)
+            following.follow(server, received)
             match = request.prev_log_index + len(request.entries)
             sequence = outbox.next_sequence(server)
             response = AppendEntriesResponse(sequence, server.term, True, match, request.round)
@@ -121,14 +134,14 @@ def _one_confirmation_for_all(original: Callable[..., None]) -> Callable[..., No
     def confirm(disk: Disk, number: int) -> None:
         original(disk, number)
         disk.durable_term, disk.durable_voted_for = disk.term, disk.voted_for
-        disk.durable_index = disk.last_index
+        disk.durable_index, disk.durable_newest, disk.durable_marker = disk.last_index, disk.newest, disk.marker
 
     return confirm
 
 
 def _writes_in_flight_forgotten(original: Callable[..., None]) -> Callable[..., None]:
-    def record_cut(disk: Disk, last_index: int) -> None:
-        disk.last_index = last_index
+    def record_cut(disk: Disk, last_index: int, last_term: int) -> None:
+        disk.last_index, disk.newest = last_index, (last_term, last_index)
         disk.durable_index = min(disk.durable_index, last_index)
 
     return record_cut
@@ -137,10 +150,63 @@ def _writes_in_flight_forgotten(original: Callable[..., None]) -> Callable[..., 
 def _newest_only(original: Callable[..., int]) -> Callable[..., int]:
     def client_request(server: Server, payloads: Sequence[bytes]) -> int:
         server.log.cut(server.commit_index)
-        server.disk.record_cut(server.commit_index)
+        server.disk.record_cut(server.commit_index, server.log.last_term)
         return original(server, payloads)
 
     return client_request
+
+
+def _counted_from_the_answer(original: Callable[..., None]) -> Callable[..., None]:
+    def handle_append_entries_response(server: Server, received: Received, response: AppendEntriesResponse) -> None:
+        original(server, received, response)
+        server.round_starts = deque((number, server.now_ns) for number, _ in server.round_starts)
+
+    return handle_append_entries_response
+
+
+def _waits_for_nobody(original: Callable[..., None]) -> Callable[..., None]:
+    def __init__(server: Server, settings: Settings, *arguments: Any, **options: Any) -> None:
+        original(server, settings, *arguments, **options)
+        server.heard_at -= settings.election_ns
+
+    return __init__
+
+
+def _lease_goes_on(original: Callable[..., None]) -> Callable[..., None]:
+    def transfer_leadership(server: Server) -> None:
+        original(server)
+        server.transferring = False
+
+    return transfer_leadership
+
+
+def _leader_always_counts(original: Callable[..., int]) -> Callable[..., int]:
+    def quorum_match(server: Server) -> int:
+        matches = [progress.match_index for progress in server.voting]
+        return reached_by_quorum([*matches, server.disk.durable_up_to(server.log.last_index)])
+
+    return quorum_match
+
+
+def _any_log_will_do(original: Callable[..., bool]) -> Callable[..., bool]:
+    def would_vote(server: Server, request: PreVoteRequest) -> bool:
+        return request.term > server.term and (server.waited or server.lease_ended)
+
+    return would_vote
+
+
+def _nothing(original: Callable[..., None]) -> Callable[..., None]:
+    return lambda *arguments: None
+
+
+def _before_it_is_on_disk(original: Callable[..., SnapshotMeta | None]) -> Callable[..., SnapshotMeta | None]:
+    def due_restore(server: Server) -> SnapshotMeta | None:
+        if server.restore is None or server.restore_announced:
+            return None
+        server.restore_announced = True
+        return server.restore
+
+    return due_restore
 
 
 def _same_guess_again(original: Callable[..., None]) -> Callable[..., None]:
@@ -254,6 +320,100 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "speaks-of-a-term-in-memory": Mutant(
         Disk, "knows_term", _always(True), Property.CONFORMANCE, "messages leave in a term that the disk does not know"
+    ),
+    "change-without-own-term": Mutant(
+        membership,
+        "knows_own_term",
+        _always(True),
+        Property.LEADER_COMPLETENESS,
+        "a leader changes the configuration before it committed an entry of its term (Ongaro, raft-dev 2015)",
+    ),
+    "two-changes-at-once": Mutant(
+        membership,
+        "is_settled",
+        _always(True),
+        Property.ONE_CHANGE_AT_A_TIME,
+        "a leader changes the configuration before the change before is committed",
+    ),
+    "non-voter-counts": Mutant(
+        membership, "counts", _always(True), Property.COMMITTED_IS_DURABLE, "who does not vote counts in a quorum"
+    ),
+    "removed-leader-counts-itself": Mutant(
+        leading,
+        "quorum_match",
+        _leader_always_counts,
+        Property.COMMITTED_IS_DURABLE,
+        "a leader that is no voter any more counts itself",
+    ),
+    "snapshot-drops-suffix": Mutant(
+        snapshots,
+        "holds_last_entry",
+        _always(False),
+        Property.COMMITTED_IS_DURABLE,
+        "a snapshot replaces a log that holds all of it and more",
+    ),
+    "old-snapshot-installed": Mutant(
+        snapshots,
+        "is_news",
+        _always(True),
+        Property.NEVER_GOES_BACK,
+        "an old snapshot replaces a newer one",
+    ),
+    "restores-before-durable": Mutant(
+        snapshots,
+        "due_restore",
+        _before_it_is_on_disk,
+        Property.CONFORMANCE,
+        "the state machine is replaced before the disk knows of the snapshot",
+    ),
+    "lease-from-answer": Mutant(
+        leading,
+        "handle_append_entries_response",
+        _counted_from_the_answer,
+        Property.LINEARIZABLE_READS,
+        "a lease is counted from when an answer arrived",
+    ),
+    "restart-votes-at-once": Mutant(
+        Server,
+        "__init__",
+        _waits_for_nobody,
+        Property.LINEARIZABLE_READS,
+        "a server that restarts does not wait for the lease of a leader that it may have heard",
+    ),
+    "vote-without-waiting": Mutant(
+        election,
+        "may_vote_now",
+        _always(True),
+        Property.LINEARIZABLE_READS,
+        "a server votes while the leader that it hears may answer by its lease",
+    ),
+    "transfer-keeps-lease": Mutant(
+        transfer,
+        "transfer_leadership",
+        _lease_goes_on,
+        Property.LINEARIZABLE_READS,
+        "a leader that hands over answers by its lease",
+    ),
+    "transfer-without-end": Mutant(
+        transfer,
+        "give_up_when_late",
+        _nothing,
+        Property.LIVENESS,
+        "a leader waits for ever for the one that should take over",
+    ),
+    "pre-vote-for-a-stale-log": Mutant(
+        pre_vote,
+        "would_vote",
+        _any_log_will_do,
+        Property.CONFORMANCE,
+        "a pre-vote is granted that no vote would follow",
+    ),
+    "higher-term-is-not-told": Mutant(
+        following,
+        "reject_stale",
+        _nothing,
+        Property.LIVENESS,
+        "a server whose term is ahead does not tell the leader (hashicorp/raft, issues 605 and 609)",
     ),
     "no-back-off": Mutant(
         leading, "back_off", _same_guess_again, Property.LIVENESS, "a leader probes at the same index for ever"

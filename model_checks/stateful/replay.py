@@ -11,29 +11,55 @@ from base64 import b64decode
 from hashlib import blake2b
 from typing import Any, assert_never
 
+import msgspec
+
 from impl.raft.ready import Event, IssueEvent, SendEvent, StepEvent
+from impl.raft.settings import Settings
 from model_checks.stateful.violations import Property, Violation
 from spec.raft import actions
 from spec.raft.log import Log
-from spec.raft.messages import AppendEntriesRequest, AppendEntriesResponse, Message, RequestVoteRequest
-from spec.raft.types import Constants, Outcome, Server
+from spec.raft.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    LeaseEnded,
+    Message,
+    PreVoteRequest,
+    PreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    TimeoutNow,
+)
+from spec.raft.types import Configuration, Constants, Outcome, Server, Term
 
 FIELDS = (
     "role", "term", "voted_for", "leader_id", "commit_index", "last_applied", "last_index", "last_term", "digest",
-    "leader_match", "round", "votes", "match",
+    "leader_match", "round", "votes", "match", "snapshot", "base", "heard_at", "pre_votes", "lease_ended", "urged_by",
+    "transferring", "configuration_index",
 )  # fmt: skip
 """The names of the state array's elements (ARCHITECTURE.md, section 5)."""
+HEARD_AT = FIELDS.index("heard_at")
 
 
 class Replay:
     """The spec's servers, driven by what the cores say that they did."""
 
-    def __init__(self, voters: tuple[str, ...]) -> None:
-        self.constants = Constants(voters)
-        self.servers: dict[str, Server] = {voter: actions.initial_server() for voter in voters}
+    def __init__(self, servers: tuple[str, ...], voters: tuple[str, ...], settings: Settings) -> None:
+        self.constants = Constants(
+            servers=servers,
+            voters=voters,
+            election_timeout=settings.election_ns,
+            lease=settings.lease_ns,
+            pre_vote=settings.pre_vote,
+        )
+        self.servers: dict[str, Server] = {server: actions.initial_server() for server in servers}
         self.steps = 0
+        self._ended: set[tuple[str, Term]] = set()
+        """(server, term): who led the term leads it no more."""
+        self._answers: dict[str, Message] = {}
+        """What a server's latest step must send next."""
         self._messages: dict[str, Message] = {}
-        self._issued: dict[str, list[tuple[int, int]]] = {voter: [] for voter in voters}
+        self._issued: dict[str, list[tuple[int, int]]] = {server: [] for server in servers}
         """For each server, (number of a write on its way, how many points were issued up to it since the durable
         one).
         """
@@ -57,10 +83,12 @@ class Replay:
         none.
         """
         server = self.servers[name]
-        candidates = [self.outcome(name, "crash_restart", k) for k in range(len(server.issued), -1, -1)]
+        now = state[HEARD_AT]
+        candidates = [self.outcome(name, "crash_restart", k, now) for k in range(len(server.issued), -1, -1)]
         for outcome in candidates:
             if outcome is not None and self.state_of(outcome.server) == state:
                 self.servers[name] = outcome.server
+                self._note_ends(outcome)
                 self._issued[name].clear()
                 return
         raise Violation(
@@ -68,6 +96,17 @@ class Replay:
             f"{name} restarts as {state}: neither its durable point nor any point issued after it; "
             f"durable was {self._point(server.durable)}",
         )
+
+    def crashed(self, name: str) -> None:
+        """The server's process has ended: so has its lease, before it starts again."""
+        outcome = self.outcome(name, "crash_restart", 0, 0)
+        assert outcome is not None, "a crash is always possible"
+        self._note_ends(outcome)
+
+    def _note_ends(self, outcome: Outcome) -> None:
+        for message in outcome.sent:
+            if isinstance(message, LeaseEnded):
+                self._ended.add((message.source, message.term))
 
     def state_of(self, server: Server) -> list[Any]:
         """The state array that a trace would have for `server`."""
@@ -86,6 +125,14 @@ class Replay:
             server.round,
             list(server.votes),
             [list(pair) for pair in server.match_index],
+            server.memory.snapshot,
+            server.memory.base,
+            server.heard_at,
+            list(server.pre_votes),
+            server.lease_ended,
+            server.urged_by,
+            server.transferring,
+            log.configuration_index,
         ]
 
     def outcome(self, name: str, action: str, *arguments: Any) -> Outcome | None:
@@ -101,31 +148,46 @@ class Replay:
                 f"{name} took {action}({shown}), which the spec does not enable in {self.state_of(self.servers[name])}",
             )
         self.servers[name] = outcome.server
+        self._note_ends(outcome)
         self.steps += 1
         return outcome
 
     def _step(self, name: str, event: StepEvent) -> None:
         arguments = event.arguments
+        now = (arguments["now"],) if event.action in actions.CLOCKED else ()
         match event.action:
-            case "client_request":
+            case "client_request" | "change_configuration":
                 for index, payload in arguments["entries"]:
-                    self._take(name, "client_request", payload)
+                    wanted = [_configuration(payload)] if event.action == "change_configuration" else []
+                    self._take(name, event.action, *wanted, payload)
                     self._expect(name, event, "index", self.servers[name].log.length, index)
-            case "advance_commit_index":
-                self._take(name, "advance_commit_index", arguments["index"])
+            case "advance_commit_index" | "take_snapshot" | "compact":
+                self._take(name, event.action, arguments["index"])
             case "apply":
                 while self.servers[name].last_applied < arguments["index"]:
                     self._take(name, "apply")
-            case "read_request" | "confirm_read" | "answer_read":
-                self._take(name, event.action, arguments["read"])
+            case "read_request" | "lease_read" | "confirm_read" | "answer_read":
+                self._take(name, event.action, arguments["read"], *now)
             case "persist":
                 self._persist(name, event, arguments["write"])
-            case "timeout" | "become_leader":
+            case "timeout" | "begin_round":
+                self._take(name, event.action, *now)
+            case "become_leader" | "step_down" | "transfer_leadership" | "restore_snapshot":
                 self._take(name, event.action)
+            case "handle_lease_ended":
+                self._take(name, event.action, self._lease_ended(name, arguments["peer"]))
             case _:
-                self._take(name, event.action, self._received(name, arguments["message"]))
+                outcome = self._take(name, event.action, self._received(name, arguments["message"]), *now)
+                if event.action == "handle_pre_vote_request" and outcome.sent:
+                    (self._answers[name],) = outcome.sent
         for field, expected, actual in zip(FIELDS, self.state_of(self.servers[name]), event.state, strict=True):
             self._expect(name, event, field, expected, actual)
+
+    def _lease_ended(self, name: str, peer: str) -> LeaseEnded:
+        term = self.servers[name].current_term
+        if (peer, term) not in self._ended:
+            raise Violation(Property.CONFORMANCE, f"{name} believes that {peer} leads term {term} no more, but it does")
+        return LeaseEnded(term=term, source=peer, dest=name)
 
     def _received(self, name: str, message_id: str) -> Message:
         message = self._messages.get(message_id)
@@ -163,7 +225,10 @@ class Replay:
                 arguments = (event.to, fields["vote_granted"])
             case _:
                 arguments = (event.to,)
-        (message,) = self._take(name, event.action, *arguments).sent
+        if event.action == "handle_pre_vote_request":
+            message = self._answers.pop(name)
+        else:
+            (message,) = self._take(name, event.action, *arguments).sent
         for field, expected in self._fields_of(message).items():
             if fields[field] != expected:
                 raise Violation(
@@ -192,14 +257,25 @@ class Replay:
                     "match_index": message.match_index,
                     "round": message.round,
                 }
-            case RequestVoteRequest():
+            case RequestVoteRequest() | PreVoteRequest():
+                fields = msgspec.structs.asdict(message)
+                return {field: fields[field] for field in fields if field not in ("source", "dest")}
+            case InstallSnapshotRequest():
                 return {
                     "term": message.term,
-                    "last_log_index": message.last_log_index,
-                    "last_log_term": message.last_log_term,
+                    "last_index": message.last_index,
+                    "last_term": message.last_term,
+                    "digest": self._digest(message.log),
+                    "round": message.round,
                 }
-            case _:
+            case RequestVoteResponse():
                 return {"term": message.term, "vote_granted": message.vote_granted}
+            case PreVoteResponse():
+                return {"term": message.term, "vote_granted": message.granted}
+            case TimeoutNow() | LeaseEnded():
+                return {"term": message.term}
+            case _:
+                assert_never(message)
 
     def _expect(self, name: str, event: StepEvent, field: str, expected: object, actual: object) -> None:
         if expected != actual:
@@ -209,7 +285,8 @@ class Replay:
             )
 
     def _point(self, point: Any) -> list[Any]:
-        return [point.term, point.voted_for, point.log.length, self._digest(point.log)]
+        log = point.log
+        return [point.term, point.voted_for, log.length, self._digest(log), point.snapshot, point.base]
 
     def _digest(self, log: Log) -> str:
         """The chained digest (ARCHITECTURE.md, section 5), computed from the spec's log: no code is shared with the
@@ -226,3 +303,11 @@ class Replay:
             digest = blake2b(head + b64decode(entry.value), digest_size=8).hexdigest()
             self._digests[longer] = digest
         return digest
+
+
+def _configuration(payload: str) -> Configuration:
+    """The configuration of an entry's payload, as the spec writes it."""
+    _, members, allowed_by = msgspec.msgpack.decode(b64decode(payload))
+    voters = tuple(name for name, *_, voter, _ in members if voter)
+    nonvoters = tuple(name for name, *_, voter, _ in members if not voter)
+    return Configuration(voters, nonvoters, allowed_by)

@@ -1,13 +1,22 @@
 """Schedules as text: one line is one call of the world. Transcripts of failing runs are such; so are golden tests.
 
-    servers N [seed S batch B]  the first line; at most B entries travel in one message
-    tick NAME [N]               time at one server: N times 10 ms
-    timeout NAME                time at one server until it stands for election
+    servers N [spare K] [seed S] [batch B] [trailing T] [pre-vote yes|no]
+                                the first line: N members and K others; `system.Setup` says more
+    tick NAME [N]               N times 10 ms, for the timers of one server and the clocks of all
+    pass [N]                    N times 10 ms everywhere
+    wait MS                     time passes, but no server gets to run
+    timeout NAME                time passes until it stands for election, or asks who would vote for it
     deliver FROM TO [keep]      the oldest message between them (or `deliver ID [keep]`); keep: it may arrive again
     lose FROM TO                (or `lose ID`)
     lose-all                    everything on its way
     propose NAME KEY...         one entry for each key to set
     read NAME ID
+    lease-read NAME ID          by the leader's lease
+    add NAME X / remove NAME X / promote NAME X / demote NAME X
+                                NAME is asked to change the configuration
+    transfer NAME [TO] / step-down NAME
+    ended NAME PEER             NAME gets evidence that PEER's latest process that ended has ended
+    snapshot NAME
     append NAME [N]             the disk is given the next N writes
     sync NAME                   and confirms them
     crash NAME [KEEP [TORN]]    power loss; KEEP of the changes that were not synced survive, and TORN bytes of the next
@@ -28,10 +37,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from model_checks.stateful.system import Envelope
-from model_checks.stateful.world import DEFAULT_BATCH, World
-
-DEFAULT_SEED = 1
+from model_checks.stateful.system import Envelope, Setup
+from model_checks.stateful.world import World
 
 
 class BadScript(ValueError):
@@ -52,8 +59,8 @@ def run_script(
     told of the world as soon as there is one.
     """
 
-    def form(servers: int, seed: int, batch: int) -> World:
-        world = World(servers, seed, batch=batch, conformance=conformance, traced=traced)
+    def form(setup: Setup) -> World:
+        world = World(setup, conformance=conformance, traced=traced)
         started(world)
         return world
 
@@ -77,14 +84,14 @@ def rewrite(script: str) -> str:
                 kept.append(line)
             yield line.removeprefix("> ")
 
-    _run(numbered(), show, lambda servers, seed, batch: World(servers, seed, batch=batch), False)
+    _run(numbered(), show, World, False)
     return "\n".join([*kept, *shown]).rstrip("\n") + "\n"
 
 
 def _run(
     lines: Iterable[str],
     show: Callable[[str, Sequence[str]], None],
-    form: Callable[[int, int, int], World],
+    form: Callable[[Setup], World],
     skip_impossible: bool,
 ) -> World:
     world: World | None = None
@@ -94,7 +101,7 @@ def _run(
             continue
         try:
             if world is None:
-                world = form(*_parameters(words))
+                world = form(_setup(words))
             else:
                 perform(world, words)
         except (ValueError, KeyError, IndexError) as error:
@@ -108,15 +115,23 @@ def _run(
     return world
 
 
-def _parameters(words: Sequence[str]) -> tuple[int, int, int]:
-    """Servers, seed and batch of the first line."""
-    match words:
-        case ["servers", count]:
-            return int(count), DEFAULT_SEED, DEFAULT_BATCH
-        case ["servers", count, "seed", seed, "batch", batch]:
-            return int(count), int(seed), int(batch)
-        case _:
-            raise ValueError("a script begins with: servers N [seed S batch B]")
+def _setup(words: Sequence[str]) -> Setup:
+    """The first line: names and values by turns."""
+    given = dict(zip(words[::2], words[1::2], strict=False))
+    if words[0] != "servers" or len(words) % 2 or not given.keys() <= _PARAMETERS.keys():
+        raise ValueError("a script begins with: servers N [spare K] [seed S] [batch B] [trailing T] [pre-vote yes|no]")
+    numbers = {_PARAMETERS[name]: int(value) for name, value in given.items() if name != "pre-vote"}
+    return Setup(pre_vote=given.get("pre-vote", "yes") == "yes", **numbers)
+
+
+_PARAMETERS = {
+    "servers": "servers",
+    "spare": "spare",
+    "seed": "seed",
+    "batch": "batch",
+    "trailing": "trailing",
+    "pre-vote": "pre_vote",
+}
 
 
 def perform(world: World, words: Sequence[str]) -> None:
@@ -131,6 +146,12 @@ def perform(world: World, words: Sequence[str]) -> None:
             world.propose(name, texts)
         case ["read", name, read_id]:
             world.read(name, read_id)
+        case ["lease-read", name, read_id]:
+            world.lease_read(name, read_id)
+        case ["add" | "remove" | "promote" | "demote" as what, name, server]:
+            world.change(what, name, server)
+        case ["transfer", name, *to] if len(to) < 2:
+            world.transfer(name, *to)
         case ["status"]:
             world.output.extend(world.status(name) for name in world.names)
         case [command, *names_and_numbers] if command in _COMMANDS:
@@ -147,6 +168,11 @@ def perform(world: World, words: Sequence[str]) -> None:
 _COMMANDS: dict[str, tuple[int, Callable[..., None]]] = {
     "tick": (1, World.tick),
     "timeout": (1, World.timeout),
+    "pass": (0, World.pass_time),
+    "wait": (0, World.wait),
+    "step-down": (1, World.step_down),
+    "ended": (2, World.ended),
+    "snapshot": (1, World.snapshot),
     "append": (1, World.append),
     "sync": (1, World.sync),
     "crash": (1, World.crash),

@@ -12,6 +12,8 @@ from typing import Protocol
 import msgspec
 
 from impl.raft.messages import Message
+from impl.raft.ready import SnapshotMeta
+from model_checks.stateful.node import Content
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -23,6 +25,32 @@ class Envelope(msgspec.Struct, frozen=True):
     message: Message
     frame: int
     """Checksum of its wire form."""
+    file: tuple[Content, SnapshotMeta] | None = None
+    """What travels beside an InstallSnapshotRequest."""
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cluster is made of."""
+
+    servers: int
+    """Members of the genesis."""
+    spare: int = 0
+    """Further servers, who may join."""
+    seed: int = 1
+    """Of election timeouts and of how clocks drift."""
+    batch: int = 512
+    """Entries in one AppendEntriesRequest, at most."""
+    trailing: int = 2
+    """Entries that are kept before a snapshot."""
+    pre_vote: bool = True
+    """Whether nobody campaigns before a quorum would vote for it."""
+
+    def __str__(self) -> str:
+        voting = "yes" if self.pre_vote else "no"
+        return (
+            f"servers {self.servers} spare {self.spare} seed {self.seed} batch {self.batch} trailing {self.trailing} "
+            f"pre-vote {voting}"
+        )
 
 
 class SystemUnderTest(Protocol):
@@ -51,7 +79,13 @@ class SystemUnderTest(Protocol):
         """The servers that believe that they lead."""
 
     def tick(self, name: str, count: int) -> None:
-        """Time passes at one server."""
+        """Time passes: at one server for its timers, at all of them for their clocks."""
+
+    def pass_time(self, count: int) -> None:
+        """Time passes everywhere."""
+
+    def wait(self, milliseconds: int) -> None:
+        """Time passes for the clocks only: no server gets to run its timers."""
 
     def timeout(self, name: str) -> None:
         """Time passes at one server until it stands for election."""
@@ -66,7 +100,25 @@ class SystemUnderTest(Protocol):
         """A client writes."""
 
     def read(self, name: str, read_id: str) -> None:
-        """A client reads."""
+        """A client reads; the leader proves that it leads."""
+
+    def lease_read(self, name: str, read_id: str) -> None:
+        """A client reads; the leader relies on its lease, if it has one."""
+
+    def change(self, what: str, name: str, server: str) -> None:
+        """Ask `name` to `add`, `remove`, `promote` or `demote` another server."""
+
+    def transfer(self, name: str, to: str | None = None) -> None:
+        """Ask a server to hand its leadership over."""
+
+    def step_down(self, name: str) -> None:
+        """Ask a server to lead no more."""
+
+    def ended(self, name: str, peer: str) -> None:
+        """A server gets evidence that the latest process of a peer that ended did so."""
+
+    def snapshot(self, name: str) -> None:
+        """A server takes a snapshot."""
 
     def append(self, name: str, count: int) -> None:
         """The disk is given some of the server's writes."""

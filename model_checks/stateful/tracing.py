@@ -13,7 +13,13 @@ from typing import Any
 import msgspec
 
 from impl.agent.tracer import Tracer
+from impl.catalog.commands import decode_command
+from impl.catalog.snapshot import state_digest as digest_of
+from impl.catalog.store import Store
+from impl.raft.configuration import COMMAND
+from impl.raft.messages import Entry
 from impl.raft.ready import Event
+from impl.raft.settings import Settings
 from impl.runtime.interfaces import Timer
 from impl.runtime.virtual_disk import VirtualDisk
 
@@ -25,15 +31,14 @@ def command(text: str) -> bytes:
     return msgspec.msgpack.encode(["kv-set", text, b"", 0])
 
 
-class _Steps:
-    """A clock that counts how often it was asked. Implements `Clock`; nothing here waits."""
+class _WorldClock:
+    """The clock of the world. Implements `Clock`; nothing here waits."""
 
-    def __init__(self) -> None:
-        self._now = 0
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
 
     def monotonic_ns(self) -> int:
-        self._now += 1
-        return self._now
+        return self._now()
 
     def wall_ns(self) -> int:
         return self.monotonic_ns()
@@ -48,19 +53,31 @@ class _Steps:
         raise NotImplementedError("a tracer waits for nothing")
 
 
+def state_digest(content: Sequence[Entry]) -> str:
+    """What a trace says of the state machine that was fed `content`: by the product's own state machine."""
+    store = Store(lambda key: None)
+    for entry in content:
+        if entry.kind == COMMAND:
+            store.apply(decode_command(entry.payload), entry.index)
+    return digest_of(store)
+
+
 class Traces:
     """One file for each incarnation of each server, kept in memory until `write_to`."""
 
-    def __init__(self, voters: Sequence[str]) -> None:
+    def __init__(self, voters: Sequence[str], settings: Settings, now: Callable[[], int]) -> None:
+        """`now`: what the clock shows, of which all servers read."""
         self._voters = voters
+        self._settings = settings
         self._disk = VirtualDisk()
-        self._clock = _Steps()
+        self._clock = _WorldClock(now)
         self._tracers: dict[str, Tracer] = {}
 
     def started(self, name: str, incarnation: int, state: list[Any]) -> None:
         """A server begins an incarnation."""
         tracer = Tracer(self._disk, self._clock, DIRECTORY, name, incarnation)
-        tracer.header("world", self._voters, state)
+        settings = self._settings
+        tracer.header("world", self._voters, state, election_ns=settings.election_ns, lease_ns=settings.lease_ns)
         self._tracers[name] = tracer
 
     def happened(self, name: str, events: Sequence[Event], frames: Sequence[int]) -> None:

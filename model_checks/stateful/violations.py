@@ -30,10 +30,18 @@ class Property(StrEnum):
     """A write that a client was told of is in every state machine in the end."""
     LINEARIZABLE_READS = "Linearizable Reads"
     """A confirmed read sees everything that was committed when it started."""
+    NEVER_GOES_BACK = "Base And Applied Never Go Back"
+    """Snapshot and base of a server only grow, over crashes too; what is applied goes back at a restart only."""
+    ONE_CHANGE_AT_A_TIME = "One Change At A Time"
+    """At most one configuration of any log is uncommitted."""
+    SNAPSHOT_OF_COMMITTED = "Snapshots Cover What Is Committed"
+    """A snapshot, taken or installed, stands for committed entries, and for all of them up to its index."""
     CONFORMANCE = "Conformance"
     """Every step of a core is a step of the spec, from the spec's own state."""
     LIVENESS = "Liveness After Healing"
-    """Once all servers run and hear each other, they elect a leader and agree on a log within a bounded time."""
+    """Once all servers run and hear each other, the members elect a leader and agree on a log within a bounded time;
+    nobody who was removed disturbs them then; and a transfer ends in bounded time.
+    """
     NO_EXCEPTION = "No Exception"
     """No input makes a core fail."""
 

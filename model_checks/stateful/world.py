@@ -1,4 +1,4 @@
-"""Servers, the messages between them and their clients, in one thread and without time: the system under test.
+"""Servers, the messages between them and their clients, in one thread, with a time of their own: the system under test.
 
 Whatever can happen to a cluster is a method, and nothing happens by itself: the caller is the scheduler. Each call is
 one line of a transcript, which `script` can run again. After each call the observer and the replay have judged what
@@ -7,29 +7,48 @@ happened.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 from zlib import crc32
 
 import msgspec
 
+from impl.raft.configuration import (
+    CONFIGURATION,
+    Configuration,
+    Member,
+    decode_configuration,
+    with_member,
+    with_voter,
+    without_member,
+)
 from impl.raft.core import Core
-from impl.raft.errors import Refused
-from impl.raft.messages import Entry, Message, decode, encode
+from impl.raft.errors import Refused, UnknownServer
+from impl.raft.messages import Entry, InstallSnapshotRequest, Message, decode, encode
 from impl.raft.ready import Ready, Role
 from impl.raft.settings import Settings
 from model_checks.stateful.node import Node
 from model_checks.stateful.observer import Observer
 from model_checks.stateful.replay import Replay
-from model_checks.stateful.system import Envelope
+from model_checks.stateful.system import Envelope, Setup
 from model_checks.stateful.tracing import Traces, command
 from model_checks.stateful.violations import Property, Violation
 
-DEFAULT_BATCH = Settings(name="").append_entries_max
+TICK_NS = 10_000_000
 MESSAGES_MAX = 400
 """In flight; beyond it the oldest are lost."""
 SETTLE_ROUNDS_MAX = 400
-HEALING_TICKS_MAX = 240
-"""Ticks in which a healed cluster must have a leader and one log: four election timeouts, since votes may split."""
+HEALING_TICKS_MAX = 360
+"""Ticks in which a healed cluster must have a leader and one log: six election timeouts, since votes may split."""
+CALM_TICKS, CALM_STEP = 130, 10
+"""Ticks in which whoever was removed campaigns twice, if it does."""
+CHANGES: Final[Mapping[str, Callable[[Configuration, str], tuple[Member, ...]]]] = {
+    "add": lambda configuration, server: with_member(configuration, Member(server, voter=False)),
+    "remove": without_member,
+    "promote": lambda configuration, server: with_voter(configuration, server, voter=True),
+    "demote": lambda configuration, server: with_voter(configuration, server, voter=False),
+}
+"""The changes of a configuration, by the name of the command."""
 
 
 class World:
@@ -37,21 +56,28 @@ class World:
 
     def __init__(
         self,
-        servers: int,
-        seed: int,
+        setup: Setup,
         *,
-        batch: int = DEFAULT_BATCH,
         conformance: bool = True,
         traced: bool = False,
     ) -> None:
-        """`batch`: entries in one AppendEntriesRequest, at most. `traced`: keep traces like those of processes."""
-        self.names = tuple(f"s{number}" for number in range(1, servers + 1))
-        self.nodes = {name: Node(name, self.names, seed, batch) for name in self.names}
+        """`traced`: keep traces like those of processes."""
+        self.names = tuple(f"s{number}" for number in range(1, setup.servers + setup.spare + 1))
+        members = self.names[: setup.servers]
+        settings = Settings(
+            name="", append_entries_max=setup.batch, snapshot_trailing=setup.trailing, pre_vote=setup.pre_vote
+        )
+        self.nodes = {
+            name: Node(msgspec.structs.replace(settings, name=name), members, setup.seed, traced=traced)
+            for name in self.names
+        }
+        self.real_ns = 0
+        """Real time, which no server knows: each has a clock that drifts."""
         self.in_flight: list[Envelope] = []
         self.observer = Observer(self.nodes)
-        self.replay = Replay(self.names) if conformance else None
-        self.traces = Traces(self.names) if traced else None
-        self.transcript: list[str] = [f"servers {servers} seed {seed} batch {batch}"]
+        self.replay = Replay(self.names, members, settings) if conformance else None
+        self.traces = Traces(members, settings, lambda: 1 + self.real_ns) if traced else None
+        self.transcript: list[str] = [str(setup)]
         self.output: list[str] = []
         """What happened, for people; whoever shows it clears it."""
         self.counts: dict[str, int] = {}
@@ -60,6 +86,8 @@ class World:
         """How long `heal_and_check` took."""
         self._cuts: set[tuple[str, str]] = set()
         self._held: set[str] = set()
+        self._unreported: list[Envelope] = []
+        """Lost as they were sent; their senders are told of snapshots among them."""
         self._proposed: dict[tuple[str, int, int], str] = {}
         """Writes whose client waits: (server/incarnation, index, term)."""
         for name in self.names:
@@ -76,21 +104,46 @@ class World:
         return [name for name, node in self.nodes.items() if node.core is not None and node.core.role is Role.LEADER]
 
     def tick(self, name: str, count: int = 1) -> None:
-        """10 ms pass at one server, `count` times."""
+        """10 ms pass, `count` times: for the timers of one server, for the clocks of all."""
         self._note(f"tick {name} {count}")
         core = self.nodes[name].running
         for _ in range(count):
+            self._advance(TICK_NS)
             core.tick()
             self._carry_out(name)
 
+    def pass_time(self, count: int = 1) -> None:
+        """10 ms pass everywhere, `count` times."""
+        self._note(f"pass {count}")
+        for _ in range(count):
+            self._advance(TICK_NS)
+            for name, node in self.nodes.items():
+                if node.core is not None:
+                    node.core.tick()
+                    self._carry_out(name)
+
+    def wait(self, milliseconds: int) -> None:
+        """Time passes in which no server gets to run."""
+        self._note(f"wait {milliseconds}")
+        self._advance(milliseconds * 1_000_000)
+
+    def _advance(self, ns: int) -> None:
+        self.real_ns += ns
+        for node in self.nodes.values():
+            if node.core is not None:
+                node.core.advance_clock(node.clock(self.real_ns))
+
     def timeout(self, name: str) -> None:
-        """Time passes at one server until it stands for election; nothing happens at a leader."""
+        """Time passes until one server stands for election, or asks who would vote for it; nothing happens at a
+        leader.
+        """
         self._note(f"timeout {name}")
         core = self.nodes[name].running
         term = core.term
-        for _ in range(core.server.settings.election_ticks_max + 1):
-            if core.term != term:
+        for _ in range(core.server.settings.election_ticks_max * 2):
+            if core.term != term or core.server.asking or core.role is Role.LEADER:
                 break
+            self._advance(TICK_NS)
             core.tick()
             self._carry_out(name)
 
@@ -99,15 +152,33 @@ class World:
         self._note(f"deliver {envelope.id} {'keep' if keep else ''}".rstrip())
         if not keep:
             self.in_flight.remove(envelope)
-        core = self.nodes[envelope.to].core
-        if core is not None:
-            core.step(envelope.source, envelope.message, envelope.id, envelope.frame)
+        node, message = self.nodes[envelope.to], envelope.message
+        if node.core is None:
+            self._report_transfer(envelope, ok=False)
+        elif isinstance(message, InstallSnapshotRequest):
+            assert envelope.file is not None, "a snapshot's file travels beside it"
+            meta = node.receive_snapshot(message, envelope.file)
+            node.core.snapshot_received(envelope.source, message, envelope.id, envelope.frame, meta)
+            self._carry_out(envelope.to)
+            self._report_transfer(envelope, ok=True)
+        else:
+            node.core.step(envelope.source, message, envelope.id, envelope.frame)
             self._carry_out(envelope.to)
 
     def lose(self, envelope: Envelope) -> None:
         """Lose a message."""
         self._note(f"lose {envelope.id}")
         self.in_flight.remove(envelope)
+        self._report_transfer(envelope, ok=False)
+
+    def _report_transfer(self, envelope: Envelope, *, ok: bool) -> None:
+        """Tell the driver that sent a snapshot what became of it, if it runs still."""
+        source = self.nodes[envelope.source]
+        if not isinstance(envelope.message, InstallSnapshotRequest) or source.core is None:
+            return
+        if envelope.id.startswith(f"{source.name}/{source.incarnation}/"):
+            source.core.snapshot_sent(envelope.to, ok)
+            self._carry_out(envelope.source)
 
     def propose(self, name: str, texts: Sequence[str]) -> None:
         """A client writes; refusals are shown."""
@@ -133,6 +204,63 @@ class World:
         self.observer.saw_read(read_id)
         self._carry_out(name)
 
+    def lease_read(self, name: str, read_id: str) -> None:
+        """A client reads, by the lease of the leader; refusals are shown."""
+        self._note(f"lease-read {name} {read_id}")
+        core = self.nodes[name].running
+        self.observer.saw_read(read_id)
+        if core.lease_read(read_id):
+            self._count("read by lease")
+            self._carry_out(name)
+        else:
+            self.output.append(f"{name} has no lease")
+
+    def change(self, what: str, name: str, server: str) -> None:
+        """A server is asked to change the configuration; refusals are shown."""
+        self._note(f"{what} {name} {server}")
+        core = self.nodes[name].running
+        try:
+            if server not in self.nodes:
+                raise UnknownServer(server, self.names)
+            core.change_configuration(CHANGES[what](core.configuration, server))
+        except Refused as refusal:
+            self.output.append(f"{name} refuses: {refusal}")
+            return
+        self._count("configuration changed")
+        self._carry_out(name)
+
+    def transfer(self, name: str, to: str | None = None) -> None:
+        """A server is asked to hand its leadership over; refusals are shown."""
+        self._note(f"transfer {name} {to or ''}".rstrip())
+        try:
+            self.nodes[name].running.transfer_leadership(to)
+        except Refused as refusal:
+            self.output.append(f"{name} refuses: {refusal}")
+            return
+        self._carry_out(name)
+
+    def step_down(self, name: str) -> None:
+        """A server is asked to lead no more."""
+        self._note(f"step-down {name}")
+        self.nodes[name].running.step_down("it was asked to")
+        self._carry_out(name)
+
+    def ended(self, name: str, peer: str) -> None:
+        """A server gets evidence that a process of a peer has ended: the latest that did."""
+        self._note(f"ended {name} {peer}")
+        core, node = self.nodes[name].running, self.nodes[peer]
+        ended = node.incarnation if node.core is None else node.incarnation - 1
+        if ended:
+            core.process_ended(peer, ended)
+            self._carry_out(name)
+
+    def snapshot(self, name: str) -> None:
+        """A server takes a snapshot of what it has applied."""
+        self._note(f"snapshot {name}")
+        if self.nodes[name].take_snapshot():
+            self._count("snapshot taken")
+            self._carry_out(name)
+
     def append(self, name: str, count: int = 1) -> None:
         """The disk is given the next `count` writes: a power loss may keep them or not."""
         self._note(f"append {name} {count}")
@@ -148,13 +276,18 @@ class World:
         """Power loss at one server: of what was not synced, `keep` changes survive, and some bytes of the next."""
         self._note(f"crash {name} {keep} {torn_bytes}")
         self.nodes[name].crash(keep, torn_bytes)
-        self._held.discard(name)
+        self._crashed(name)
 
     def scatter(self, name: str, seed: int) -> None:
         """Power loss at one server whose disk reorders: of what was not synced, any sectors survive."""
         self._note(f"scatter {name} {seed}")
         self.nodes[name].crash_scattered(seed)
+        self._crashed(name)
+
+    def _crashed(self, name: str) -> None:
         self._held.discard(name)
+        if self.replay is not None:
+            self.replay.crashed(name)
 
     def restart(self, name: str) -> None:
         """Start a crashed server."""
@@ -165,7 +298,9 @@ class World:
         """From now on no message gets from `source` to `to`; those on their way are lost."""
         self._note(f"cut {source} {to}")
         self._cuts.add((source, to))
-        self.in_flight = [envelope for envelope in self.in_flight if (envelope.source, envelope.to) not in self._cuts]
+        for envelope in [found for found in self.in_flight if (found.source, found.to) == (source, to)]:
+            self.in_flight.remove(envelope)
+            self._report_transfer(envelope, ok=False)
 
     def heal(self) -> None:
         """Undo every cut."""
@@ -232,25 +367,43 @@ class World:
             if not self.is_up(name):
                 self.restart(name)
             self.release(name)
+        leader = self._agreement()
+        self._check_calm(leader)
+        self.observer.look_at_the_end(leader.configuration.names)
+
+    def _agreement(self) -> Core:
         for ticks in range(HEALING_TICKS_MAX):
             self.settle()
-            if self._agreed_leader() is not None:
+            leader = self._agreed_leader()
+            if leader is not None:
                 self.healing_ticks = ticks
-                break
-            for name in self.names:
-                self.tick(name)
-        else:
-            states = "; ".join(self.status(name) for name in self.names)
-            raise Violation(Property.LIVENESS, f"no agreement within {HEALING_TICKS_MAX} ticks: {states}")
-        self.observer.look_at_the_end()
+                return leader
+            self.pass_time()
+        states = "; ".join(self.status(name) for name in self.names)
+        raise Violation(Property.LIVENESS, f"no agreement within {HEALING_TICKS_MAX} ticks: {states}")
 
     def _agreed_leader(self) -> Core | None:
-        """The leader, if all servers follow it and have applied the same log to its end."""
-        cores = [self.nodes[name].running for name in self.names]
-        states = {(core.term, core.leader_id, core.last_applied, core.last_index) for core in cores}
-        if len(states) != 1 or cores[0].leader_id is None or cores[0].last_applied != cores[0].last_index:
-            return None
-        return self.nodes[cores[0].leader_id].core
+        """The leader, if all members follow it and have applied the same log to its end, and it takes new entries."""
+        for name in self.leaders():
+            leader = self.nodes[name].running
+            cores = [self.nodes[member].running for member in leader.configuration.names]
+            states = {(core.term, core.leader_id, core.last_applied, core.last_index) for core in [leader, *cores]}
+            idle = leader.last_applied == leader.last_index and leader.server.transferee is None
+            if len(states) == 1 and idle and leader in cores:
+                return leader
+        return None
+
+    def _check_calm(self, leader: Core) -> None:
+        """Who does not belong to the cluster any more does not disturb it."""
+        if len(leader.configuration.names) == len(self.names):
+            return
+        term = leader.term
+        for _ in range(CALM_TICKS // CALM_STEP):
+            self.pass_time(CALM_STEP)
+            self.settle()
+            if leader.role is not Role.LEADER or leader.term != term:
+                states = "; ".join(self.status(name) for name in self.names)
+                raise Violation(Property.LIVENESS, f"the cluster is disturbed from outside: {states}")
 
     def status(self, name: str) -> str:
         """One line about a server."""
@@ -258,18 +411,20 @@ class World:
         if core is None:
             return f"{name} is down"
         log = core.server.log
-        terms = " ".join(f"{entry.term}" for entry in log.slice(max(0, log.last_index - 12), log.last_index))
+        terms = " ".join(f"{entry.term}" for entry in log.slice(max(log.base, log.last_index - 12), log.last_index))
+        base = f" base {log.base}" if log.base else ""
         return (
             f"{name} {core.role.value} term {core.term} leader {core.leader_id} commit {core.commit_index} "
-            f"applied {core.last_applied} durable {core.server.disk.durable_index} of {log.last_index} terms [{terms}]"
+            f"applied {core.last_applied} durable {core.server.disk.durable_index} of {log.last_index}{base} "
+            f"terms [{terms}]"
         )
 
     # What the driver of an agent does.
 
     def _start(self, name: str) -> None:
-        core = self.nodes[name].start()
+        core = self.nodes[name].start(self.real_ns)
         incarnation = self.nodes[name].incarnation
-        if self.replay is not None and incarnation > 1:
+        if self.replay is not None:
             self.replay.restart(name, core.trace_state())
         if self.traces is not None:
             self.traces.started(name, incarnation, core.trace_state())
@@ -283,6 +438,9 @@ class World:
             self._carry_out_ready(name, core.ready())
         self.observer.look(name)
         self.observer.look_at_disks()
+        lost, self._unreported = self._unreported, []
+        for envelope in lost:
+            self._report_transfer(envelope, ok=False)
 
     def _carry_out_ready(self, name: str, ready: Ready) -> None:
         node = self.nodes[name]
@@ -294,13 +452,19 @@ class World:
             self.counts["spec steps"] = self.replay.steps
         if ready.write is not None:
             node.queue.append(ready.write)
-        encoded = [encode(message) for _, message in ready.messages]
+        sent = [*ready.messages, *ready.snapshots]
+        encoded = [encode(message) for _, message in sent]
         frames = [crc32(frame) for frame in encoded]
         if self.traces is not None:
             self.traces.happened(name, ready.events, frames)
-        for (to, message), wire, frame in zip(ready.messages, encoded, frames, strict=True):
+        for (to, message), wire, frame in zip(sent, encoded, frames, strict=True):
             self.observer.saw_message(name, to, message)
-            self._post(Envelope(f"{name}/{node.incarnation}/{message.sequence}", name, to, decode(wire), frame))
+            file = node.file(message.checksum) if isinstance(message, InstallSnapshotRequest) else None
+            self._post(Envelope(f"{name}/{node.incarnation}/{message.sequence}", name, to, decode(wire), frame, file))
+        if ready.restore is not None:
+            self.output.append(f"{name} restores the snapshot of index {ready.restore.index}")
+            self.observer.saw_restored(name, node.restore(ready.restore))
+            self._count("snapshot restored")
         self.observer.saw_applied(name, ready.committed)
         for entry in ready.committed:
             self._applied(node, entry)
@@ -309,6 +473,7 @@ class World:
             self.observer.saw_answer(name, read, len(node.applied))
             self._count("read answered")
         self.output.extend(f"{name} fails {read.id}: {read.reason}" for read in ready.failed_reads)
+        self.output.extend(f"{name} keeps leading: {failed.reason}" for failed in ready.transfers_failed)
         for lost in ready.lost:
             self.output.append(
                 f"{name} lost {lost.first_index}..{lost.last_index} of term {lost.term}: outcome unknown"
@@ -317,13 +482,15 @@ class World:
     def _post(self, envelope: Envelope) -> None:
         cut = (envelope.source, envelope.to) in self._cuts
         self.output.append(f"{envelope.source} -> {envelope.to} {describe(envelope.message)}{' (cut)' if cut else ''}")
-        if not cut:
-            self.in_flight.append(envelope)
-            del self.in_flight[:-MESSAGES_MAX]
+        if cut:
+            self._unreported.append(envelope)
+            return
+        self.in_flight.append(envelope)
+        self._unreported += self.in_flight[:-MESSAGES_MAX]
+        del self.in_flight[:-MESSAGES_MAX]
 
     def _applied(self, node: Node, entry: Entry) -> None:
-        _, *arguments = msgspec.msgpack.decode(entry.payload)
-        text = arguments[0] if arguments else "no-op"
+        text = shown(entry)
         self.output.append(f"{node.name} applies {entry.index} ({text}, term {entry.term})")
         self._count("applied")
         client = (f"{node.name}/{node.incarnation}", entry.index, entry.term)
@@ -339,10 +506,24 @@ class World:
         self.counts[what] = self.counts.get(what, 0) + 1
 
 
+def shown(entry: Entry) -> str:
+    """What an entry does, in a word or two."""
+    if entry.kind == CONFIGURATION:
+        configuration = decode_configuration(entry.payload, entry.index)
+        others = sorted(set(configuration.names) - set(configuration.voters))
+        return f"voters {' '.join(configuration.voters)}{' and ' if others else ''}{' '.join(others)}"
+    _, *arguments = msgspec.msgpack.decode(entry.payload)
+    return str(arguments[0]) if arguments else "no-op"
+
+
 def describe(message: Message) -> str:
     """One line about a message, without its sequence."""
     fields = msgspec.structs.asdict(message)
     del fields["sequence"]
+    for hidden in ("size", "checksum", "configuration"):
+        fields.pop(hidden, None)
+    if not fields.get("urged_by", True):
+        del fields["urged_by"]
     if fields.get("success"):
         del fields["conflict_index"], fields["conflict_term"]
     if "entries" in fields:
