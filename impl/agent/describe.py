@@ -11,6 +11,7 @@ from impl.agent.config import Config
 from impl.agent.driver import Driver
 from impl.agent.members import Members
 from impl.agent.operations import RaftServer
+from impl.raft.reads import has_lease
 from impl.raft.ready import Role
 
 VERSION = "1.22.0"
@@ -40,7 +41,11 @@ def describe_config(config: Config, node_id: str, host: str, port: int) -> dict[
 
 
 def describe_raft(driver: Driver | None, members: Members, last_contact_ms: int) -> dict[str, str]:
-    """`Stats.raft`. Before the cluster has formed: a follower of nobody, in term 0."""
+    """`Stats.raft`. Before the cluster has formed: a follower of nobody, in term 0.
+
+    Comitia's own: `leader`, `log_base` (entries up to here are in the snapshot only), `lease_held` and
+    `latest_configuration_index`.
+    """
     if driver is None:
         return {"state": "Follower", "term": "0", "leader": "", "num_peers": "0", "last_contact": "never"}
     core, configuration = driver.core, driver.core.configuration
@@ -58,6 +63,10 @@ def describe_raft(driver: Driver | None, members: Members, last_contact_ms: int)
         "leader": core.leader_id or "",
         "num_peers": str(len(set(configuration.voters) - {members.myself.name})),
         "last_contact": last_contact,
+        "last_snapshot_index": str(core.server.snapshot),
+        "last_snapshot_term": str(driver.snapshots.last_term if driver.snapshots is not None else 0),
+        "log_base": str(core.server.log.base),
+        "lease_held": str(core.role is Role.LEADER and has_lease(core.server)).lower(),
         "latest_configuration": _show(members),
         "latest_configuration_index": str(configuration.index),
         "protocol_version": "3",

@@ -87,8 +87,8 @@ class Joining:
         self._read_replica = read_replica
         self._joined = joined
         self._added_index = 0
-        self._answer = ""
-        """What was answered last, so that the log says it once."""
+        self._answers: set[str] = set()
+        """What was answered so far, so that the log says it once."""
 
     async def run(self) -> None:
         """Look for ever; end it by cancelling the task."""
@@ -132,8 +132,8 @@ class Joining:
                 self._added_index = decode_answer(_index, reply)
             except (RpcError, AgentError) as error:
                 text = f"{address}: {error}"
-                if text != self._answer:
-                    self._answer = text
+                if text not in self._answers:
+                    self._answers.add(text)
                     self._log.warn("not yet a member of the cluster", answer=text)
             else:
                 self.standing = Standing.ADDED

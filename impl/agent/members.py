@@ -43,6 +43,8 @@ class Members:
         self._log = log
         self._visitors: dict[str, Hello] = {}
         """Servers that hold a Raft link to this one, by name."""
+        self._judged: dict[str, tuple[Hello, Configuration, bool]] = {}
+        """Whether a sender speaks for itself, as found for its connection and the configuration."""
         self._evidence = Evidence(self._process_ended)
         self.links = PeerLinks(runtime, hello, timings, log, self)
 
@@ -144,8 +146,15 @@ class Members:
 
     def speaks_for_itself(self, sender: Hello) -> bool:
         """Whether whoever was admitted once is still who the cluster knows by that name."""
-        member = self.driver.core.configuration.member(sender.node_name) if self.driver is not None else None
-        return member is None or is_same(member, _described(sender))
+        if self.driver is None:
+            return False
+        configuration = self.driver.core.configuration
+        judged = self._judged.get(sender.node_name)
+        if judged is None or judged[0] is not sender or judged[1] is not configuration:
+            member = configuration.member(sender.node_name)
+            verdict = member is None or is_same(member, _described(sender))
+            judged = self._judged[sender.node_name] = (sender, configuration, verdict)
+        return judged[2]
 
     def connected(self, hello: Hello) -> None:
         """As `LinkEvents.connected`."""
