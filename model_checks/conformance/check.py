@@ -34,6 +34,7 @@ from model_checks.conformance.server import ServerReplay
 from model_checks.conformance.trace import AnswerLine, Propose, Step
 from model_checks.verdicts import CheckResult, Verdict
 from spec.raft.actions import ACTIONS
+from spec.raft.network import Transition
 from spec.raft.types import Constants, Elected, Fact, ReadAnswered, ReadConfirmed
 
 FEATURES = {
@@ -63,6 +64,13 @@ class Judges:
         """By property."""
         self._steps = 0
         self._cut_due = False
+
+    def taken(self, server: ServerReplay, step: Transition) -> None:
+        """`server` took a step of the spec."""
+        try:
+            self.invariants.taken(step)
+        except Divergence as divergence:
+            self._keep(divergence, server)
 
     def fact(self, server: ServerReplay, fact: Fact) -> None:
         """A fact became true by a step of `server`."""

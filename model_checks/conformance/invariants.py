@@ -1,9 +1,10 @@
 """What is proved of Raft, evaluated on what real servers did.
 
-Facts (a leader was elected, an entry committed or applied, a read answered) are judged pairwise, as they become true:
-over the whole run, not only at one time. Cuts are judged whole: at every election, every `CUT_EVERY` steps and at the
-end, every server's state and every pair of servers, by the properties that exploration and the proofs check. The
-replay passes consistent cuts only (`replay`), so a violation is real in every order of events that the traces allow.
+Every step is judged by itself. Facts (a leader was elected, an entry committed or applied, a read answered) are judged
+pairwise, as they become true: over the whole run, not only at one time. Cuts are judged whole: at every election, every
+`CUT_EVERY` steps and at the end, every server's state and every pair of servers, by the properties that exploration and
+the proofs check. The replay passes consistent cuts only (`replay`), so a violation is real in every order of events
+that the traces allow.
 
 Reads by lease are the exception: their promise rests on time, not on messages, so they are judged at the end, against
 what was committed before them by the clock that all servers share.
@@ -12,14 +13,16 @@ what was committed before them by the clock that all servers share.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import ParamSpec
 
 from model_checks.conformance.divergence import INVARIANTS, Divergence, Place
 from model_checks.conformance.entries import digest_of
 from model_checks.conformance.observed import observed
 from model_checks.conformance.server import ServerReplay
 from spec.raft.log import EMPTY, Log
-from spec.raft.network import History, with_commitment
-from spec.raft.properties import FACT_PROPERTIES, HISTORY_PROPERTIES, PAIR_PROPERTIES
+from spec.raft.network import History, Transition, with_commitment
+from spec.raft.properties import FACT_PROPERTIES, HISTORY_PROPERTIES, PAIR_PROPERTIES, STEP_PROPERTIES
 from spec.raft.properties import INVARIANTS as SERVER_INVARIANTS
 from spec.raft.types import (
     Applied,
@@ -59,6 +62,13 @@ class Invariants:
     def committed(self) -> Log:
         """The longest log that some leader committed."""
         return max((fact.log for fact in self.history.committed), key=len, default=EMPTY)
+
+    def taken(self, step: Transition) -> None:
+        """Judge a step. Raises Divergence."""
+        for name, holds in STEP_PROPERTIES.items():
+            if not evaluated(holds, step):
+                both = [f"  before: {observed(step.before)}", f"  after:  {observed(step.after)}"]
+                raise Divergence(INVARIANTS, name, f"{step.server} took {step.action}", both)
 
     def fact(self, replayed: ServerReplay, fact: Fact) -> None:
         """Judge a fact against the history, then add it. Raises Divergence."""
@@ -121,7 +131,7 @@ class Invariants:
 
     def _judge(self, server: str, fact: Fact, history: History) -> None:
         for name, holds in FACT_PROPERTIES.items():
-            if not holds(self.constants, history, fact):
+            if not evaluated(holds, self.constants, history, fact):
                 raise Divergence(INVARIANTS, name, f"{server}: {described(fact)}", described_history(history))
 
     def cut(self, servers: dict[str, ServerReplay]) -> None:
@@ -130,17 +140,28 @@ class Invariants:
         states = [(name, replayed.spec) for name, replayed in sorted(servers.items())]
         for name, state in states:
             for prop, holds in SERVER_INVARIANTS.items():
-                if not holds(self.constants, name, state):
+                if not evaluated(holds, self.constants, name, state):
                     raise Divergence(INVARIANTS, prop, f"{name} in a consistent cut", [f"  {observed(state)}"])
             for prop, covered in HISTORY_PROPERTIES.items():
-                if not covered(self.history, state):
+                if not evaluated(covered, self.history, state):
                     raise Divergence(INVARIANTS, prop, f"{name} in a consistent cut", [f"  {observed(state)}"])
         for at, (name, state) in enumerate(states):
             for other_name, other in states[at + 1 :]:
                 for prop, agree in PAIR_PROPERTIES.items():
-                    if not agree(state, other):
+                    if not evaluated(agree, state, other):
                         both = [f"  {name}: {observed(state)}", f"  {other_name}: {observed(other)}"]
                         raise Divergence(INVARIANTS, prop, f"{name} and {other_name} in a consistent cut", both)
+
+
+P = ParamSpec("P")
+
+
+def evaluated(holds: Callable[P, bool], *args: P.args, **kwargs: P.kwargs) -> bool:
+    """Whether a property holds. It does not where it speaks of entries that a log lost."""
+    try:
+        return holds(*args, **kwargs)
+    except IndexError:
+        return False
 
 
 def described(fact: Fact) -> str:

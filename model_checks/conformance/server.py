@@ -39,7 +39,7 @@ from model_checks.conformance.sent import LeadershipEnd, Sent, end_of
 from model_checks.conformance.trace import AnswerLine, Header, Issue, Line, Propose, Reader, Send, State, Step
 from spec.raft.actions import ACTIONS, CLOCKED, Action, initial_server
 from spec.raft.messages import LeaseEnded, Message, PreVoteResponse
-from spec.raft.network import handler
+from spec.raft.network import Transition, handler
 from spec.raft.types import Constants, Fact, Index, Outcome, Role, Server, Term, Time, Value
 
 HANDLERS = frozenset(name for name in ACTIONS if name == "update_term" or name.startswith("handle_"))
@@ -51,6 +51,9 @@ TRUE_EVIDENCE = "a process is believed to have ended only when it has"
 
 class Observer(Protocol):
     """Who judges facts and answers. The replay goes on whatever the verdict."""
+
+    def taken(self, server: ServerReplay, step: Transition) -> None:
+        """`server` took a step of the spec."""
 
     def fact(self, server: ServerReplay, fact: Fact) -> None:
         """A fact became true by a step of `server`."""
@@ -211,7 +214,9 @@ class ServerReplay:
             raise not_what_was_written(self.spec, found, check_no_trace_is_missing(self.readers, header))
         self.survived += after[0] > 0
         self.lost += after[0] < len(self.spec.issued)
-        self.spec = after[1]
+        before, self.spec = self.spec, after[1]
+        step = Transition(self.node, "crash_restart", (after[0], now), before, Outcome(self.spec))
+        self.observer.taken(self, step)
         self.restarts += 1
 
     # ------------------------------------------------------------------- steps
@@ -245,6 +250,7 @@ class ServerReplay:
         """Take the spec's step; raises Divergence if it is not enabled."""
         before, outcome = self.spec, self._outcome(action, *arguments)
         self.spec = outcome.server
+        self.observer.taken(self, Transition(self.node, action, arguments, before, outcome))
         if before.role is Role.LEADER is not self.spec.role:
             self._lead_no_more(before.current_term)
         self._pre_votes.update(message for message in outcome.sent if isinstance(message, PreVoteResponse))

@@ -67,6 +67,9 @@ BROKEN_EVERYWHERE = [
     ("votes_survive_election", 1, "Type Invariant"),
     ("two_votes", 4, "Durable Self-Vote"),
     ("configuration_before_last_commit", 3, "One Configuration at a Time"),
+    ("snapshot_drops_suffix", 2, "Durable Promises"),
+    ("older_snapshot_installed", 3, "Monotone Snapshots"),
+    ("commit_index_falls", 1, "Monotone Indexes"),
 ]
 
 
