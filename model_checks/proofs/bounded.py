@@ -10,7 +10,8 @@ Source of the sequences: Ongaro 2014, figure 3.7 ("Figure 8" of the shorter pape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,9 +90,11 @@ class Run:
     """A run that was found."""
 
     lines: tuple[str, ...]
+    legend: tuple[str, ...] = ()
+    """Who is in the quorums and configurations that it speaks of, and what the messages say."""
 
     def __str__(self) -> str:
-        return "\n".join(self.lines)
+        return "\n".join((*self.lines, *self.legend))
 
 
 def search(
@@ -119,7 +122,8 @@ def search(
     solver.add(truth(goal), *a.constraints)
     if solver.check() != z3.sat:
         return None
-    return Run(tuple(described(system, solver.model(), taken)))
+    lines = tuple(described(system, solver.model(), taken))
+    return Run(lines, tuple(explained(a, solver.model(), scenario.sizes, "\n".join(lines))))
 
 
 def fixed(a: FiniteAlgebra, solver: Any, system: System, before: Tables, after: Tables, position: int) -> Tables:
@@ -149,3 +153,25 @@ def described(system: System, model: z3.ModelRef, taken: list[tuple[str, dict[st
         shown = ", ".join(f"{key}={named(sorts[key], evaluate(model, value))}" for key, value in arguments.items())
         text.append(f"{position:>3}. {name}({shown})")
     return text
+
+
+def explained(a: FiniteAlgebra, model: z3.ModelRef, sizes: Sizes, text: str) -> list[str]:
+    """Who is in the quorums that a run names, and in the configurations of the values that it names."""
+    words = set(re.findall(r"\w+", text))
+
+    def servers(members: Iterable[int]) -> str:
+        return ", ".join(f"n{n}" for n in sorted(members))
+
+    found = [f"     q{q} = {servers(who)}" for q, who in enumerate(a.quorums) if f"q{q}" in words]
+    if "configuration" not in a.rigid_tables:
+        return found
+    carried = {w: evaluate(model, c) for (w,), c in a.rigid_tables["configuration"].items() if f"v{w}" in words}
+    used = {evaluate(model, a.rigid_tables["configuration"][(evaluate(model, v),)]) for v in first_value(a)}
+    found += [f"     c{c} = {servers(sizes.configurations[c])}" for c in sorted({*carried.values(), *used})]
+    found += [f"     every log begins with c{c}" for c in sorted(used)]
+    return found + [f"     v{w} carries c{c}" for w, c in sorted(carried.items())]
+
+
+def first_value(a: FiniteAlgebra) -> list[Value]:
+    """The value at the genesis, if the system has one."""
+    return list(a.rigid_tables.get("genesis_value", {}).values())

@@ -47,11 +47,25 @@ class Sizes:
     calls: int = 3
     entries: int = 2
 
-    def __str__(self) -> str:
-        return (
-            f"{self.nodes} servers, {self.terms} terms, {self.indexes} indexes, {self.values} values, "
-            f"{self.messages} messages, {self.reads} reads"
-        )
+    def counted(self, system: System) -> str:
+        """The sizes of the sorts that a system speaks of, in words."""
+        arities = (*system.signature.values(), *system.rigid.values())
+        used = {sort for arity in arities for sort in (*arity.arguments, arity.result)}
+        sizes = {
+            Sort.NODE: ("servers", self.nodes),
+            Sort.TERM: ("terms", self.terms),
+            Sort.INDEX: ("indexes", self.indexes),
+            Sort.VALUE: ("values", self.values),
+            Sort.MESSAGE: ("messages", self.messages),
+            Sort.READ: ("reads", self.reads),
+            Sort.CONFIGURATION: ("configurations", len(self.configurations)),
+            Sort.ROUND: ("rounds", self.rounds),
+            Sort.TIME: ("times", self.times),
+            Sort.REQUEST: ("requests", self.requests),
+            Sort.CALL: ("calls", self.calls),
+            Sort.ENTRY: ("entries", self.entries),
+        }
+        return ", ".join(f"{size} {name}" for sort, (name, size) in sizes.items() if sort in used)
 
 
 SIZES: Final = Sizes()

@@ -97,6 +97,13 @@ HARMLESS: Final[Mapping[str, str]] = {"forward_again": "a server forwards what a
 """A weakened protocol that is as safe: what it lacks is no matter of safety."""
 
 
+ASSUMED: Final[Mapping[str, str]] = {
+    "whole/state_machine_safety": "entries are committed once, in one order, and applied in this order",
+    "whole/read_linearizable": "a read that is confirmed has an index that covers all that was committed when it began",
+}
+"""The register's promises are theorems of another system. (Leases keep theirs while clocks do: a hypothesis.)"""
+
+
 def axioms(a: Algebra) -> Sequence[Value]:
     """A client asks one agent once, for a write or in one mode."""
     r = a.rigid

@@ -14,8 +14,6 @@ Must not: keep solver state between obligations.
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -106,30 +104,3 @@ def refute(formulas: Sequence[z3.BoolRef], seed: int, limit: int, seconds: float
     solver.set("timeout", max(1, int(seconds * 1000)))
     solver.add(*formulas)
     return solver.check()
-
-
-# ------------------------------------------------------------------------------------------------------------ workers
-
-_work: tuple[System, Portfolio] | None = None
-"""What a worker process works on; set once when it starts (the system holds functions and is not sent)."""
-
-
-def _begin(portfolio: Portfolio) -> None:
-    global _work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends its workers
-    from model_checks.proofs.systems import named
-
-    _work = named(portfolio.system).system, portfolio
-
-
-def _prove_one(obligation: Obligation) -> Proof:
-    assert _work is not None
-    system, portfolio = _work
-    return prove(system, obligation, portfolio)
-
-
-def prove_all(wanted: Sequence[Obligation], portfolio: Portfolio, jobs: int) -> Iterator[Proof]:
-    """Prove obligations of the portfolio's system in worker processes; yields results as they come, in no order."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, initializer=_begin, initargs=(portfolio,)) as pool:
-        yield from pool.imap_unordered(_prove_one, wanted, chunksize=2)

@@ -1,51 +1,108 @@
-"""Finds anew which lemmas each obligation needs and what each lemma is needed for: writes `selection.json`.
+"""Makes a selection file again: which hypotheses each obligation is proved from, and what each lemma is needed for.
 
-Minutes of work, and needed only when the model changes. Must not: be part of a proof run.
+An entry that still proves its obligation at the first attempt is kept. Else the hypotheses of a proof from all of them
+are taken (the core that the solver names), else the core of the obligation over small sorts, whichever proves it.
+Minutes of work if the model has changed much. Must not: be part of a proof run.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
-from model_checks.proofs.obligations import Obligation, obligations
-from model_checks.proofs.reads import RAFT
-from model_checks.proofs.selection import FILE, Selection, find_need, save, select
+import z3
+
+from model_checks.proofs import sanity, selection, unbounded
+from model_checks.proofs.algebra import System
+from model_checks.proofs.obligations import Kind, Obligation, obligations
+from model_checks.proofs.prover import LARGE_LIMIT, SEED_STRIDE, SMALL_LIMIT, refute
+from model_checks.proofs.selection import Selection
+from model_checks.proofs.systems import Examined, named
+
+SEEDS = 3
+"""With so many seeds a selection must prove its obligation at the first attempt."""
+
+Extra = tuple[str, ...]
+Progress = Callable[[int, int, str], None]
 
 
 class NotInductive(Exception):
-    """An obligation fails over small sorts with all lemmas: there is nothing to select. `check prove` shows why."""
+    """No selection proves an obligation: there is nothing to keep. `check prove` shows why."""
 
 
-def select_one(obligation: Obligation) -> tuple[str, tuple[str, ...] | None]:
-    """For a worker process: the obligation's name and its selection."""
-    return obligation.key, select(RAFT, obligation)
+def proves(system: System, obligation: Obligation, extra: Extra) -> bool:
+    """Whether these hypotheses prove the obligation with each of a few seeds."""
+    chosen = Selection({obligation.key: extra}, {}).hypotheses(obligation)
+    return all(
+        refute(unbounded.formulas(system, obligation, chosen, None), k * SEED_STRIDE, SMALL_LIMIT, 10.0) == z3.unsat
+        for k in range(SEEDS)
+    )
 
 
-def need_of(lemma: str, extra: dict[str, tuple[str, ...]]) -> tuple[str, str | None]:
-    """For a worker process: a lemma and an obligation that fails without it."""
-    return lemma, find_need(RAFT, lemma, extra)
+def cores(examined: Examined, obligation: Obligation) -> Iterator[Extra]:
+    """Selections that may do: cores of unbounded proofs from everything, then the core over small sorts."""
+    for k in range(SEEDS):
+        found = unbounded.core(examined.system, obligation, k * SEED_STRIDE, LARGE_LIMIT)
+        if found is not None:
+            yield tuple(name for name in found if name != obligation.goal)
+    finite = selection.select(examined.system, obligation, examined.need_sizes)
+    if finite is not None:
+        yield finite
 
 
-def rewrite_selection(jobs: int, progress: Callable[[int, int, str], None], file: Path = FILE) -> list[str]:
-    """Write the selection file; returns the idle lemmas, which should be deleted. Raises NotInductive."""
-    wanted = obligations(RAFT)
-    extra: dict[str, tuple[str, ...]] = {}
-    needed_by: dict[str, str] = {}
+def reselect(system_name: str, task: tuple[Obligation, Extra]) -> tuple[str, Extra | None]:
+    """For a worker process: an obligation's name and its selection; None: nothing proves it."""
+    examined = named(system_name)
+    obligation, present = task
+    for extra in itertools.chain([present], cores(examined, obligation)):
+        if proves(examined.system, obligation, extra):
+            return obligation.key, extra
+    return obligation.key, None
+
+
+def need_of(system_name: str, task: tuple[str, str | None, dict[str, Extra]]) -> tuple[str, str | None]:
+    """For a worker process: a lemma and an obligation that fails without it; the present one, if it still does."""
+    examined = named(system_name)
+    lemma, present, extra = task
+    if lemma in examined.implied:
+        return lemma, present
+    if present is not None and sanity.still_needed(examined.system, present, lemma, examined.need_sizes):
+        return lemma, present
+    return lemma, selection.find_need(examined.system, lemma, extra, examined.need_sizes)
+
+
+def rewrite_selection(system_name: str, jobs: int, progress: Progress) -> list[str]:
+    """Write the selection file of a system; returns the idle lemmas, which should be deleted. Raises NotInductive."""
+    examined = named(system_name)
+    present, _ = selection.read(examined.selection)
+    names = selection.hypothesis_names(examined.system)
+    wanted = [o for o in obligations(examined.system) if o.kind not in (Kind.INITIAL, Kind.MAJORITY)]
+    extra: dict[str, Extra] = {}
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for done, (key, found) in enumerate(pool.imap_unordered(select_one, wanted, chunksize=4), start=1):
+        tasks = [(o, tuple(name for name in present.extra.get(o.key, ()) if name in names)) for o in wanted]
+        found = pool.imap_unordered(partial(reselect, system_name), tasks, chunksize=4)
+        for done, (key, chosen) in enumerate(found, start=1):
             progress(done, len(wanted), key)
-            if found is None:
+            if chosen is None:
                 raise NotInductive(
-                    f"{key} fails over small sorts with all lemmas; run: comitia check prove --only {key}"
+                    f"nothing proves {key}; run: comitia check prove --system {system_name} --only {key}"
                 )
-            if found:
-                extra[key] = found
-        names = [lemma.name for lemma in RAFT.lemmas]
-        for lemma, key_or_none in pool.imap_unordered(partial(need_of, extra=extra), names):
-            if key_or_none is not None:
-                needed_by[lemma] = key_or_none
-    save(Selection(extra, needed_by), file)
-    return sorted(set(names) - set(needed_by))
+            if chosen:
+                extra[key] = chosen
+        needed_by: dict[str, str] = {}
+        lemmas = [lemma.name for lemma in examined.system.lemmas]
+        known = {o.key for o in wanted}
+        needs = [(lemma, _known(present.needed_by.get(lemma), known), extra) for lemma in lemmas]
+        for lemma, need in pool.imap_unordered(partial(need_of, system_name), needs):
+            progress(len(wanted), len(wanted), f"the need of {lemma}")
+            if need is not None:
+                needed_by[lemma] = need
+    idle = sorted(set(lemmas) - set(needed_by))
+    selection.save(Selection(extra, needed_by), examined.system, examined.selection)
+    return idle
+
+
+def _known(key: str | None, known: set[str]) -> str | None:
+    return key if key in known else None

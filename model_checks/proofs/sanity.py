@@ -17,7 +17,7 @@ import z3
 from model_checks.proofs.algebra import Sort, Symbols, System, Value
 from model_checks.proofs.finite import FiniteAlgebra, Sizes, truth
 from model_checks.proofs.obligations import obligations
-from model_checks.proofs.selection import Selection, fails_without
+from model_checks.proofs.selection import fails_without
 
 SIZES: Final = Sizes(terms=3, indexes=3, values=1, messages=1, reads=1)
 
@@ -35,12 +35,18 @@ def eventful(a: FiniteAlgebra, s: Symbols) -> Value:
     return a.exists((Sort.TERM, Sort.TERM, Sort.INDEX), body)
 
 
-def unreachable(system: System, sizes: Sizes = SIZES, extra: Callable[..., Value] | None = None) -> tuple[str, ...]:
+State = Callable[[FiniteAlgebra, Symbols], Value]
+"""Something that may be asked of a state."""
+
+
+def unreachable(
+    system: System, sizes: Sizes = SIZES, extra: State | None = None, event: State = eventful
+) -> tuple[str, ...]:
     """Actions whose guard no eventful state allows that satisfies all lemmas (and `extra`): all should be possible."""
     a = FiniteAlgebra(system, sizes)
     s = a.symbols(a.unknown_state(system.signature, "pre"))
     solver = z3.Solver()
-    solver.add(truth(eventful(a, s)), *(truth(lemma.formula(a, s)) for lemma in system.lemmas))
+    solver.add(truth(event(a, s)), *(truth(lemma.formula(a, s)) for lemma in system.lemmas))
     solver.add(*a.constraints)
     if extra is not None:
         solver.add(truth(extra(a, s)))
@@ -57,8 +63,7 @@ def unreachable(system: System, sizes: Sizes = SIZES, extra: Callable[..., Value
     return tuple(impossible)
 
 
-def still_needed(system: System, selection: Selection, lemma: str, sizes: Sizes = NEED_SIZES) -> bool:
-    """Whether the obligation that is said to need a lemma has a finite counterexample without it."""
-    known = {obligation.key: obligation for obligation in obligations(system)}
-    obligation = known[selection.needed_by[lemma]]
+def still_needed(system: System, key: str, lemma: str, sizes: Sizes = NEED_SIZES) -> bool:
+    """Whether the obligation of that name, which is said to need a lemma, has a finite counterexample without it."""
+    obligation = {obligation.key: obligation for obligation in obligations(system)}[key]
     return obligation.goal != lemma and fails_without(system, obligation, lemma, sizes)

@@ -1,16 +1,14 @@
 """Which hypotheses each obligation is proved from: small sets keep the quantified proof fast and stable.
 
-A selection is found on a finite instance, where Z3 yields an unsatisfiable core, which is then minimised; it is kept in
-`selection.json` for obligations that need more than their own goal. Selections cannot make the proof unsound: what
-follows from some hypotheses follows from all of them. A finite core can be too small; then the prover falls back to
-all.
+A selection is found on a finite instance, where Z3 yields an unsatisfiable core, which is then minimised, or as the
+core of an unbounded proof from all hypotheses; it is kept in a file for obligations that need more than their own goal.
+Selections cannot make the proof unsound: what follows from some hypotheses follows from all of them. A finite core can
+be too small; then the prover falls back to all.
 
 The file also names, for every lemma, an obligation that fails without it (`needed_by`): no lemma is idle. (Steps are
-cuts: they follow from the lemmas, so nothing fails without them but the solver's patience.)
-Rewrite it with `comitia check prove --rewrite-selection` after a change of the model.
-
-`selection_whole.json` (the system `whole`) was made by hand and with the cores of the static system, since finite
-cores of its configurations take hours; what it lacks is found by the prover's fallback. It is checked like the other.
+cuts: they follow from the lemmas, so nothing fails without them but the solver's patience.) And it says from which
+model it was made (`fingerprint`): a file that is stale is refused. `comitia check prove --rewrite-selection` makes it
+again; entries that still prove their obligations are kept, those of people and of the solver alike.
 
 Must not: be trusted for more than a hint.
 """
@@ -26,31 +24,16 @@ from typing import Final
 import z3
 
 from model_checks.proofs.algebra import System
+from model_checks.proofs.fingerprint import fingerprint
 from model_checks.proofs.finite import SIZES, FiniteProblem, Sizes, finite_problem
 from model_checks.proofs.obligations import Kind, Obligation, obligations
 
-FILE: Final = Path(__file__).with_name("selection.json")
-FORMAT: Final = 1
-
-
-BY_HAND: Final[Mapping[str, tuple[str, ...]]] = {
-    # before the conflict at index 2 there is one index: too few for the prefix lemmas to show that they are needed
-    "recv_append_conflict/agreed_before": ("log_prefix", "message_content", "tlog_prefix"),
-    "recv_append_conflict/acker": ("agreed_before", "conflict_after", "message_content"),
-    # the finite core says log_entry for acknowledged_sane: true, and a longer way for the quantified proof
-    "recv_append_conflict/conflict_after": (
-        "acker",
-        "acknowledged_sane",
-        "log_prefix",
-        "message_content",
-        "tlog_prefix",
-    ),
-}
-"""Selections that small sorts do not show, each with its reason."""
+FOLDER: Final = Path(__file__).parent
+FORMAT: Final = 2
 
 
 class StaleSelection(Exception):
-    """The selection file does not fit the model: it names what is gone, or misses a lemma."""
+    """The selection file was made from another model, or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,33 +49,43 @@ class Selection:
         return frozenset(own | set(self.extra.get(obligation.key, ())))
 
 
-def load(system: System, file: Path = FILE) -> Selection:
-    """The selection of a system. Raises StaleSelection if it names what the system has not, or misses a lemma."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        extra = {key: tuple(names) for key, names in content["extra"].items()}
-        selection = Selection(extra, dict(content["needed_by"]))
-        readable = content["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StaleSelection(f"{file.name} cannot be read ({error}); rewrite it with --rewrite-selection") from error
+def load(system: System, file: Path) -> Selection:
+    """The selection of a system. Raises StaleSelection if the file was made from another one, or misses a lemma."""
+    remedy = "make it again with: comitia check prove --system NAME --rewrite-selection"
+    selection, made_from = read(file)
+    fits = fingerprint(system)
+    if made_from != fits:
+        raise StaleSelection(f"{file.name} was made from model {made_from}, this one is {fits}; {remedy}")
     known = {obligation.key for obligation in obligations(system)}
-    names = hypothesis_names(system)
-    used = {name for extras in extra.values() for name in extras}
-    strange = sorted((set(extra) | set(selection.needed_by.values())) - known) + sorted(used - names)
+    used = {name for extras in selection.extra.values() for name in extras}
+    strange = sorted((set(selection.extra) | set(selection.needed_by.values())) - known)
+    strange += sorted(used - hypothesis_names(system))
     missing = sorted({lemma.name for lemma in system.lemmas} ^ set(selection.needed_by))
-    if strange or missing or not readable:
-        raise StaleSelection(
-            f"{file.name} does not fit the model: unknown {strange}, unaccounted {missing}; "
-            "rewrite it with --rewrite-selection"
-        )
+    if strange or missing:
+        raise StaleSelection(f"{file.name} does not fit the model: unknown {strange}, unaccounted {missing}; {remedy}")
     return selection
 
 
-def save(selection: Selection, file: Path = FILE) -> None:
+def read(file: Path) -> tuple[Selection, str]:
+    """The file's content and what it was made from. Raises StaleSelection if it cannot be read."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, not {FORMAT}")
+        extra = {key: tuple(names) for key, names in content["extra"].items()}
+        return Selection(extra, dict(content["needed_by"])), str(content["made_from"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StaleSelection(
+            f"{file.name} cannot be read ({error}); restore it, then: comitia check prove --rewrite-selection"
+        ) from error
+
+
+def save(selection: Selection, system: System, file: Path) -> None:
     """Write the selection so that a diff of it can be read."""
     content = {
         "format": FORMAT,
-        "extra": {key: list(names) for key, names in sorted(selection.extra.items())},
+        "made_from": fingerprint(system),
+        "extra": {key: sorted(names) for key, names in sorted(selection.extra.items())},
         "needed_by": dict(sorted(selection.needed_by.items())),
     }
     text = json.dumps(content, indent=1)
@@ -128,8 +121,6 @@ def select(system: System, obligation: Obligation, sizes: Sizes = SIZES) -> tupl
     """The hypotheses, beside the goal itself, that an obligation needs on a finite instance; None: not inductive."""
     if obligation.kind in (Kind.INITIAL, Kind.MAJORITY):
         return ()
-    if obligation.key in BY_HAND:
-        return BY_HAND[obligation.key]
     order = {name: position for position, name in enumerate(weights(system))}
     order[obligation.goal] = -1  # the goal itself is free: try last to do without it
     found = core(finite_problem(system, obligation, sizes), order)
@@ -154,10 +145,10 @@ def fails_without(system: System, obligation: Obligation, name: str, sizes: Size
     return bool(solver.check() == z3.sat)
 
 
-def find_need(system: System, name: str, extra: Mapping[str, tuple[str, ...]]) -> str | None:
+def find_need(system: System, name: str, extra: Mapping[str, tuple[str, ...]], sizes: Sizes = SIZES) -> str | None:
     """An obligation of another goal that fails without a lemma; None: it is idle."""
     for obligation in obligations(system):
         used = obligation.goal != name and name in extra.get(obligation.key, ())
-        if used and fails_without(system, obligation, name):
+        if used and fails_without(system, obligation, name, sizes):
             return obligation.key
     return None

@@ -52,7 +52,7 @@ RIGID: Final[Signature] = {"is_snapshot": Arity((MESSAGE,), BOOL)}
 """Which requests are snapshots."""
 
 MUTANTS: Final[Mapping[str, str]] = {
-    "snapshot_uncommitted": "a server's snapshot covers what nobody said is committed",
+    "snapshot_uncommitted": "a server's snapshot covers what it did not apply and nobody said is committed",
     "compact_beyond_snapshot": "a server forgets entries that its snapshot does not cover",
     "snapshot_drops_suffix": "a snapshot replaces the log even if that holds the snapshot's last entry",
     "older_snapshot": "a snapshot is installed though the state machine is further",
@@ -234,8 +234,7 @@ def take_snapshot_told(a: Algebra, s: Symbols, n: Value, m: Value, i: Value, k: 
         told(a, s, n, m, i, k),
         a.le(r.term(m), s.current_term(n)),
         a.lt(s.snapshot_index(n), i),
-        a.le(i, s.last_applied(n)),
-        a.unless("snapshot_uncommitted", a.le(i, r.commit(m))),
+        a.unless("snapshot_uncommitted", a.conj(a.le(i, s.last_applied(n)), a.le(i, r.commit(m)))),
     )
     return Transition(guard, covers(a, s, n, i, r.certificate_term(m), r.certificate_index(m)))
 

@@ -1,7 +1,7 @@
 """The systems that can be proved, by name, with all that a run of the prover needs to know of each.
 
-`static` is Raft with read-index reads, to which the readable spec is linked; `whole` adds all the rest. Must not: build
-a system before it is asked for.
+`static` is Raft with read-index reads, `whole` adds all the rest of Raft, `forwarding` is how a request finds the
+leader. Must not: build a system before it is asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from model_checks.proofs import bounded, sanity, selection
 from model_checks.proofs.algebra import System
 from model_checks.proofs.finite import SIZES, Sizes
 
-NAMES: Final = ("static", "whole")
+NAMES: Final = ("static", "whole", "forwarding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +24,34 @@ class Examined:
     """A system, its mutants, and the small sorts over which it is looked at."""
 
     name: str
+    title: str
     system: System
     selection: Path
     """The file with its selected hypotheses."""
     mutants: Mapping[str, str]
+    harmless: Mapping[str, str]
+    """Mutants that are as safe."""
     violations: Mapping[str, tuple[System, bounded.Scenario]]
     """For mutants, runs from the initial state that break a theorem; of a part of the system, if that is enough."""
     witness: tuple[bounded.Scenario, bounded.Ending]
     """A run that must be possible."""
+    witnessed: str
+    """What happens in it."""
+    eventful: sanity.State
+    """States in which the lemmas must allow every action."""
     sizes: Sizes
     """Where counterexamples to induction are looked for."""
     sanity_sizes: Sizes
     need_sizes: Sizes
     implied: Mapping[str, str]
     """Lemmas that follow from the others over small sorts, with the reason why they are lemmas all the same."""
+    assumed: Mapping[str, str]
+    """Theorems "system/name" that this system takes for granted, with what it makes of them."""
+
+    @property
+    def small(self) -> str:
+        """The small sorts for which a theorem holds that is not proved for all sizes."""
+        return self.sizes.counted(self.system)
 
     def violation(self, mutant: str) -> bounded.Run | None:
         """The mutant's run from the initial state; None: there is none, or no scenario is known for it."""
@@ -57,21 +71,78 @@ def named(name: str) -> Examined:
     """The system of a name in `NAMES`. Raises ValueError."""
     match name:
         case "static":
-            from model_checks.proofs.reads import RAFT
-            from model_checks.proofs.signature import MUTANTS
-
-            violations = {mutant: (RAFT, scenario) for mutant, scenario in bounded.VIOLATIONS.items()}
-            witness = (bounded.WITNESS, bounded.witnessed)
-            sizes = (SIZES, sanity.SIZES, sanity.NEED_SIZES)
-            return Examined(name, RAFT, selection.FILE, MUTANTS, violations, witness, *sizes, {})
+            return _static()
         case "whole":
-            from model_checks.proofs import whole, whole_runs
-
-            file = selection.FILE.with_name("selection_whole.json")
-            witness = (whole_runs.WITNESS, whole_runs.witnessed)
-            sizes = (whole.SIZES,) * 3
-            return Examined(
-                name, whole.WHOLE, file, whole.MUTANTS, whole_runs.VIOLATIONS, witness, *sizes, whole.IMPLIED
-            )
+            return _whole()
+        case "forwarding":
+            return _forwarding()
         case _:
             raise ValueError(f"no system is called {name}; there are: {', '.join(NAMES)}")
+
+
+def _static() -> Examined:
+    from model_checks.proofs.reads import RAFT
+    from model_checks.proofs.signature import MUTANTS
+
+    return Examined(
+        name="static",
+        title="Raft with fixed servers and read-index",
+        system=RAFT,
+        selection=selection.FOLDER / "selection.json",
+        mutants=MUTANTS,
+        harmless={},
+        violations={mutant: (RAFT, scenario) for mutant, scenario in bounded.VIOLATIONS.items()},
+        witness=(bounded.WITNESS, bounded.witnessed),
+        witnessed="two servers apply an entry, a read that saw it committed is confirmed",
+        eventful=sanity.eventful,
+        sizes=SIZES,
+        sanity_sizes=sanity.SIZES,
+        need_sizes=sanity.NEED_SIZES,
+        implied={},
+        assumed={},
+    )
+
+
+def _whole() -> Examined:
+    from model_checks.proofs import whole, whole_runs
+
+    return Examined(
+        name="whole",
+        title="Raft: and membership changes, snapshots, leases, transfer, pre-vote",
+        system=whole.WHOLE,
+        selection=selection.FOLDER / "selection_whole.json",
+        mutants=whole.MUTANTS,
+        harmless={},
+        violations=whole_runs.VIOLATIONS,
+        witness=(whole_runs.WITNESS, whole_runs.witnessed),
+        witnessed="a configuration is changed, a server installs a snapshot, a lease read is answered",
+        eventful=sanity.eventful,
+        sizes=whole.SIZES,
+        sanity_sizes=whole.SIZES,
+        need_sizes=whole.SIZES,
+        implied=whole.IMPLIED,
+        assumed={},
+    )
+
+
+def _forwarding() -> Examined:
+    from model_checks.proofs import forwarding, forwarding_lemmas, forwarding_runs
+
+    system = forwarding_lemmas.FORWARDING
+    return Examined(
+        name="forwarding",
+        title="Forwarding: a request on its way to the leader",
+        system=system,
+        selection=selection.FOLDER / "selection_forwarding.json",
+        mutants={**forwarding.MUTANTS, **forwarding.HARMLESS},
+        harmless=forwarding.HARMLESS,
+        violations={mutant: (system, scenario) for mutant, scenario in forwarding_runs.VIOLATIONS.items()},
+        witness=(forwarding_runs.WITNESS, forwarding_runs.witnessed),
+        witnessed="a write is refused, tried again and acknowledged; a `consistent` read then reflects it",
+        eventful=forwarding_runs.eventful,
+        sizes=forwarding_runs.SIZES,
+        sanity_sizes=forwarding_runs.SIZES,
+        need_sizes=forwarding_runs.SIZES,
+        implied={},
+        assumed=forwarding.ASSUMED,
+    )

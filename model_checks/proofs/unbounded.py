@@ -150,6 +150,22 @@ def formulas(
     return [*axioms, *chosen, *stated.given, z3.Not(stated.goal)]
 
 
+def core(system: System, obligation: Obligation, seed: int, limit: int) -> tuple[str, ...] | None:
+    """The hypotheses of a proof from all of them; None: none was found within the limit."""
+    algebra = UnboundedAlgebra(system.rigid)
+    stated = problem(system, algebra, functions(system.signature), constant, obligation)
+    solver = z3.Solver()
+    solver.set("mbqi", False)
+    solver.set("random_seed", seed)
+    solver.set("rlimit", limit)
+    solver.add(*algebra.axioms(), *system.axioms(algebra), *stated.given, z3.Not(stated.goal))
+    for name, build in stated.hypotheses.items():
+        solver.assert_and_track(build(), name)
+    if solver.check() != z3.unsat:
+        return None
+    return tuple(sorted(str(name) for name in solver.unsat_core()))
+
+
 def instance(hypothesis: Any, terms: Sequence[Value]) -> Value:
     """A universally quantified hypothesis at some terms: it follows from it, whatever the terms."""
     if not z3.is_quantifier(hypothesis) or hypothesis.num_vars() != len(terms):

@@ -54,9 +54,9 @@ LEASED: Final = ("tick", *DECIDED, *COMMIT, *ROUND)
 ONE: Final = ((0, 1, 2),)
 
 
-def lease_sizes(messages: int = 2) -> Sizes:
+def lease_sizes(terms: int = 3, times: int = 3) -> Sizes:
     """Sizes of runs with leases."""
-    return Sizes(terms=3, indexes=3, values=1, messages=messages, reads=1, configurations=ONE, rounds=1, times=3)
+    return Sizes(terms=terms, indexes=3, values=1, messages=2, reads=1, configurations=ONE, rounds=1, times=times)
 
 
 VIOLATIONS: Final[Mapping[str, tuple[System, Scenario]]] = {
@@ -118,6 +118,37 @@ VIOLATIONS: Final[Mapping[str, tuple[System, Scenario]]] = {
             "leader_completeness",
         ),
     ),
+    "older_snapshot": (
+        SNAPSHOTS,
+        Scenario(
+            (
+                *(*ELECTION, *COMMIT, "apply_own", "take_snapshot_own", "send_snapshot", *WRITE, *COPY),
+                *("advance_commit", "send_append", "apply_told", "apply_told", "take_snapshot_told", "compact"),
+                *("recv_snapshot", *ELECTION),
+            ),
+            Sizes(3, 3, 3, 1, 4, 1, configurations=ONE),
+            "leader_completeness",
+        ),
+    ),
+    "snapshot_uncommitted": (
+        SNAPSHOTS,
+        Scenario(
+            (*ELECTION, "client_request", *COPY, "take_snapshot_told", *ELECTION, *COMMIT, "apply_own"),
+            Sizes(3, 3, 2, 2, 2, 1, configurations=ONE),
+            "snapshot_safety",
+        ),
+    ),
+    "compact_beyond_snapshot": (
+        SNAPSHOTS,
+        Scenario(
+            (
+                *(*ELECTION, "client_request", *COPY, "compact"),
+                *(*ELECTION, *WRITE, "update_term", *COPY, "advance_commit"),
+            ),
+            Sizes(3, 3, 2, 2, 2, 1, configurations=ONE),
+            "durability",
+        ),
+    ),
     "no_check_quorum": (
         LEASES,
         Scenario((*LEASED, *DECIDED, *COMMIT, "lease_read"), lease_sizes(), "read_linearizable"),
@@ -138,8 +169,44 @@ VIOLATIONS: Final[Mapping[str, tuple[System, Scenario]]] = {
         LEASES,
         Scenario((*LEASED, "tick", *DECIDED, *COMMIT, "lease_read"), lease_sizes(), "read_linearizable"),
     ),
+    "long_lease": (
+        LEASES,
+        Scenario((*LEASED, "tick", *DECIDED, *COMMIT, "lease_read"), lease_sizes(), "read_linearizable"),
+    ),
+    "lease_from_reply": (
+        LEASES,
+        Scenario(
+            (
+                *("tick", *DECIDED, *COMMIT, "begin_round", "hear_round", "tick", "confirm_round"),
+                *(*DECIDED, *COMMIT, "lease_read"),
+            ),
+            lease_sizes(times=4),
+            "read_linearizable",
+        ),
+    ),
+    "lease_without_own_commit": (
+        LEASES,
+        Scenario(("tick", *DECIDED, *COMMIT, *DECIDED, *ROUND, "lease_read"), lease_sizes(), "read_linearizable"),
+    ),
+    "round_without_term_check": (
+        LEASES,
+        Scenario(
+            ("tick", *DECIDED, *COMMIT, *DECIDED, *COMMIT, *ROUND, "lease_read"), lease_sizes(), "read_linearizable"
+        ),
+    ),
+    "urged_by_older_lease": (
+        LEASES,
+        Scenario(
+            (
+                *("tick", *DECIDED, "step_down", *DECIDED, *COMMIT, *ROUND),
+                *(*("decide_vote_urged",) * 2, *ELECTION, *COMMIT, "lease_read"),
+            ),
+            lease_sizes(terms=4),
+            "read_linearizable",
+        ),
+    ),
 }
-"""For mutants, a run that breaks a theorem."""
+"""For every mutant a run that breaks a theorem."""
 
 WITNESS: Final = Scenario(
     (

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import z3
-from click.testing import CliRunner
 
 from model_checks.proofs import bounded, cti, majority, sanity, signature, unbounded
 from model_checks.proofs import selection as selections
 from model_checks.proofs.algebra import Algebra, Sort, Symbols, Value
-from model_checks.proofs.command import command
 from model_checks.proofs.finite import FiniteAlgebra, Sizes
 from model_checks.proofs.obligations import Kind, Obligation, obligations
-from model_checks.proofs.prover import Portfolio, Proof, prove
+from model_checks.proofs.prover import Portfolio, prove
 from model_checks.proofs.reads import RAFT
-from model_checks.proofs.report import Findings, status, verdict
-from model_checks.proofs.run import prove_raft
+from model_checks.proofs.report import status, verdict
+from model_checks.proofs.run import prove_systems
+from model_checks.proofs.systems import named
 from model_checks.verdicts import Verdict
 
 BY_KEY = {obligation.key: obligation for obligation in obligations(RAFT)}
@@ -38,14 +34,14 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def portfolio() -> Portfolio:
-    return Portfolio(selections.load(RAFT))
+    return Portfolio(selections.load(RAFT, named("static").selection))
 
 
 @pytest.mark.timeout(300)
 def test_every_theorem_holds_for_any_number_of_servers_terms_and_indexes(portfolio: Portfolio) -> None:
-    findings = prove_raft(portfolio, jobs=2)
+    (findings,) = prove_systems([portfolio], jobs=2).systems
     assert findings.unproved == []
-    assert set(status(RAFT, findings).values()) == {"UNBOUNDED"}
+    assert set(status(findings).values()) == {"UNBOUNDED"}
     assert verdict(findings) == (Verdict.VALID, "")
 
 
@@ -162,9 +158,9 @@ def test_half_is_not_a_majority(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_no_lemma_is_idle() -> None:
-    selection = selections.load(RAFT)
-    idle = [lemma.name for lemma in RAFT.lemmas if not sanity.still_needed(RAFT, selection, lemma.name)]
+def test_no_lemma_is_idle(portfolio: Portfolio) -> None:
+    needed_by = portfolio.selection.needed_by
+    idle = [lemma.name for lemma in RAFT.lemmas if not sanity.still_needed(RAFT, needed_by[lemma.name], lemma.name)]
     assert idle == []
 
 
@@ -175,74 +171,6 @@ def test_an_idle_lemma_is_noticed() -> None:
     assert selections.fails_without(RAFT, obligation, "winner_unique")
 
 
-def test_a_selection_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "selection.json"
-    selection = selections.load(RAFT)
-    for extra, needed_by in (
-        ({**selection.extra, "timeout/gone": ("acker",)}, selection.needed_by),
-        ({**selection.extra, "timeout/voter": ("gone",)}, selection.needed_by),
-        (selection.extra, {name: key for name, key in selection.needed_by.items() if name != "acker"}),
-    ):
-        selections.save(selections.Selection(extra, needed_by), file)
-        with pytest.raises(selections.StaleSelection, match="rewrite it"):
-            selections.load(RAFT, file)
-    file.write_text("{", encoding="utf-8")
-    with pytest.raises(selections.StaleSelection, match="cannot be read"):
-        selections.load(RAFT, file)
-
-
 def test_a_selection_is_what_the_obligation_needs() -> None:
     assert selections.select(RAFT, BY_KEY["theorem/election_safety"]) == ("winner_unique",)
-
-
-# -------------------------------------------------------------------------------------------------------------- report
-
-
-def findings_of(*proofs: Proof) -> Findings:
-    return Findings(proofs, (), (), True, None, None, 0, False, 1.0)
-
-
-def test_unknown_is_a_failure() -> None:
-    proved = Proof(BY_KEY["timeout/voter"], True, 1.0, 1, 0)
-    unproved = Proof(BY_KEY["grant_vote/voter"], False, 1.0, 6, 0)
-    answer, reason = verdict(findings_of(proved, unproved))
-    assert answer is Verdict.UNKNOWN
-    assert "grant_vote/voter" in reason
-    assert all(word.startswith("FINITE(3 servers") for word in status(RAFT, findings_of(proved, unproved)).values())
-
-
-def test_a_theorem_of_its_own_does_not_spoil_the_others() -> None:
-    unproved = Proof(BY_KEY["theorem/durability"], False, 1.0, 6, 0)
-    words = status(RAFT, findings_of(unproved))
-    assert words.pop("durability").startswith("FINITE")
-    assert set(words.values()) == {"UNBOUNDED"}
-
-
-def test_nothing_checked_is_not_valid() -> None:
-    assert verdict(findings_of())[0] is Verdict.UNKNOWN
-
-
-# ------------------------------------------------------------------------------------------------------------- command
-
-
-def test_the_command_prints_one_json_object_at_the_end() -> None:
-    outcome = CliRunner().invoke(command, ["--only", "theorem/", "--json"], standalone_mode=False)
-    assert outcome.return_value == 0
-    report = json.loads(outcome.stdout.splitlines()[-1])
-    assert report["verdict"] == "VALID"
-    assert report["figures"]["matrix_ms"]["theorem"].keys() == {theorem.name for theorem in RAFT.theorems}
-
-
-def test_the_command_shows_a_mutants_counterexample_as_two_columns() -> None:
-    outcome = CliRunner().invoke(
-        command, ["--only", "vote_unique", "--mutant", "two_votes", "--timeout", "1"], standalone_mode=False
-    )
-    assert outcome.return_value == 1
-    assert "grant_vote(" in outcome.stdout
-    assert "before   after" in outcome.stdout
-    assert "  > vote(" in outcome.stdout
-
-
-def test_no_obligation_of_that_name_is_unknown() -> None:
-    outcome = CliRunner().invoke(command, ["--only", "no such thing"], standalone_mode=False)
-    assert outcome.return_value == 2
+    assert unbounded.core(RAFT, BY_KEY["theorem/election_safety"], seed=0, limit=1_000_000) == ("winner_unique",)
