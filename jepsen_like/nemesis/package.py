@@ -38,7 +38,8 @@ SHORT_HOLD_NS = (SECOND_NS // 20, SECOND_NS // 2)
 CUT_HOLD_NS = (2 * SECOND_NS, 6 * SECOND_NS)
 """A cut holds longer than other faults: both sides go on, and what each then says is what a cut is for."""
 NO_HOLD_NS = (0, 1)
-SHORT_IN_TEN = 3
+LEASE_HOLD_NS = (SECOND_NS // 5, 9 * SECOND_NS // 20)
+"""Longer than a lease, shorter than an election: a leader that wakes then is in doubt, and has answers to read by."""
 
 Pick = Callable[[Draws], tuple[object, Draws]]
 """What a package breaks next."""
@@ -54,7 +55,8 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     pick: Pick
     hold_ns: tuple[int, int] = HOLD_NS
     short_hold_ns: tuple[int, int] = SHORT_HOLD_NS
-    """Used SHORT_IN_TEN times of ten."""
+    short_in_ten: int = 3
+    """How often, of ten times, the short hold is used."""
     pauses: bool = True
     """Whether a pause for each package of the run follows it; else only one of its own."""
 
@@ -82,6 +84,8 @@ PACKAGES = {
         mends="resume",
         colour="#b9c7ff",
         pick=functools.partial(processes.pick_target, "pause"),
+        short_hold_ns=LEASE_HOLD_NS,
+        short_in_ten=5,
     ),
     "membership": Package(
         purpose="servers, the leader too, are removed or demoted, then added and promoted again",
@@ -165,7 +169,7 @@ def _plan(package: str, draws: Draws) -> tuple[Invocation, int, Draws]:
     target, draws = chosen.pick(draws)
     seed, draws = draws.bits()
     kind, draws = draws.below(10)
-    hold_ns, draws = _within(chosen.short_hold_ns if kind < SHORT_IN_TEN else chosen.hold_ns, draws)
+    hold_ns, draws = _within(chosen.short_hold_ns if kind < chosen.short_in_ten else chosen.hold_ns, draws)
     return Invocation(chosen.breaks, value=target, thread=package, note=seed), hold_ns, draws
 
 
