@@ -211,7 +211,7 @@ def believe_word_of_older_lease(c: Constants, i: ServerId, s: Server, m: Message
 
 PROPOSING = Bounds(max_term=2, max_log=3, max_issued=1, values=())
 SNAPSHOTS = Bounds(max_term=2, max_log=2, max_issued=1, snapshots=True, values=())
-LEASES = Bounds(max_term=2, max_log=2, max_issued=1, reads=("r1",), election_timeout=2, lease=1)
+LEASES = Bounds(max_term=2, max_log=2, max_issued=1, lease_reads=("r1",), election_timeout=2, lease=1)
 
 
 def configurations(*voters: str) -> tuple[Configuration, ...]:
@@ -256,7 +256,6 @@ FEATURE_MUTANTS: Final[Mapping[str, Mutant]] = {
         breaks="Leader Completeness",
         bounds=SNAPSHOTS,
         start="kept_suffix",
-        also=("Durable Promises",),
     ),
     "older_snapshot_installed": Mutant(
         replaces={"handle_install_snapshot_request": install_older_snapshot},
@@ -273,49 +272,49 @@ FEATURE_MUTANTS: Final[Mapping[str, Mutant]] = {
     "vote_without_waiting": Mutant(
         replaces={"handle_request_vote_request": vote_without_waiting},
         breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=2),
-        start="leased",
+        bounds=replace(LEASES, max_time=4),
+        start="challenged",
     ),
     "campaign_without_waiting": Mutant(
         replaces={"timeout": campaign_without_waiting},
         breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=2),
+        bounds=replace(LEASES, max_time=4),
         start="leased",
     ),
     "restart_without_waiting": Mutant(
         replaces={"crash_restart": restart_without_waiting},
         breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=2, max_restarts=1),
+        bounds=replace(LEASES, max_time=4, max_restarts=1),
         start="leased",
     ),
     "lease_ends_as_votes_begin": Mutant(
         replaces={"lease_read": read_in_the_last_instant},
         breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=4),
+        bounds=replace(LEASES, max_time=6),
         start="lease_over",
     ),
     "transfer_with_lease": Mutant(
         replaces={"lease_read": read_while_transferring},
         breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=2, transfers=True),
-        start="leased",
+        bounds=replace(LEASES, max_time=4),
+        start="transferring",
     ),
     "lease_from_reply": Mutant(
         replaces={"handle_append_entries_response": count_lease_from_reply},
         breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=4),
+        bounds=replace(LEASES, max_time=6),
         start="lease_over",
     ),
     "lease_from_any_round": Mutant(
         replaces={"handle_append_entries_response": count_lease_from_any_round},
         breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=4, max_round=2),
+        bounds=replace(LEASES, max_time=6),
         start="lease_over",
     ),
     "end_of_older_lease_believed": Mutant(
         replaces={"handle_lease_ended": believe_end_of_older_lease},
         breaks="Stale Messages",
-        bounds=replace(LEASES, max_time=2, steps_down=True),
+        bounds=replace(LEASES, max_time=4, steps_down=True),
         start="leased",
     ),
 }

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from model_checks.explore.judge import PROPERTIES
 from model_checks.explore.results import Exploration, Limits, count_actions
 from model_checks.explore.search import Engine, Progress, explore
-from model_checks.explore.starts import STARTS
+from model_checks.explore.starts import LEASES, STARTS
 from spec.raft.actions import ACTIONS
 from spec.raft.bounds import Bounds
 from spec.raft.network import Protocol, Transition
+from spec.raft.types import Configuration
 
 
 class Leg(msgspec.Struct, frozen=True):
@@ -27,7 +29,70 @@ class Leg(msgspec.Struct, frozen=True):
     start: str = "initial"
 
 
+def voters(*configurations: str) -> tuple[Configuration, ...]:
+    """Configurations of voters only, whose names are separated by blanks."""
+    return tuple(Configuration(tuple(names.split())) for names in configurations)
+
+
+ALONE: Final = Bounds(servers=2, max_term=2, max_log=0, max_issued=1)
+"""Two servers that elect and nothing else."""
+LEASED: Final = replace(LEASES, max_term=2, max_log=2, max_issued=1, max_time=4, lease_reads=("r1",))
+
+SMALL_FEATURES: Final = (
+    Leg(replace(ALONE, pre_vote=True, election_timeout=1, max_time=1)),
+    Leg(replace(ALONE, pre_vote=True, election_timeout=2, lease=1, max_time=2, transfers=True)),
+    Leg(replace(ALONE, election_timeout=2, lease=1, max_time=2, max_restarts=1, max_round=1, steps_down=True)),
+    Leg(Bounds(max_term=1, max_log=2, max_issued=1, values=(), configurations=voters("s1 s2", "s2 s3")), "committed"),
+    Leg(Bounds(max_term=1, max_log=2, max_issued=1, values=()), "leader_leaves"),
+    Leg(
+        Bounds(genesis=2, max_term=1, max_log=3, max_issued=1, values=(), configurations=voters("s1 s2 s3")), "learner"
+    ),
+    Leg(Bounds(max_term=1, max_log=1, max_issued=1, snapshots=True, max_restarts=1), "compacted"),
+    Leg(Bounds(max_term=2, max_log=1, max_issued=1, snapshots=True, max_restarts=1), "conflicting"),
+    Leg(Bounds(max_term=1, max_log=2, max_issued=1, snapshots=True), "two_snapshots"),
+    Leg(LEASED, "leased"),
+)
+"""Pre-vote and transfer; a server leaves, its leader leaves, a server gets a vote; snapshots; leases."""
+
+VERIFY_FEATURES: Final = (
+    Leg(replace(ALONE, pre_vote=True, max_restarts=1)),
+    Leg(replace(ALONE, max_log=1, max_issued=2, pre_vote=True, election_timeout=1, max_time=2)),
+    Leg(replace(ALONE, pre_vote=True, election_timeout=2, lease=1, max_time=2, max_restarts=1, steps_down=True)),
+    Leg(Bounds(servers=2, genesis=1, max_term=1, max_log=3, max_issued=1, configurations=voters("s1 s2", "s1"))),
+    Leg(Bounds(servers=2, genesis=1, max_term=2, max_log=3, max_issued=1, configurations=voters("s1 s2", "s2"))),
+    Leg(Bounds(genesis=1, max_term=1, max_log=4, max_issued=1, configurations=voters("s1 s2", "s2"))),
+    Leg(Bounds(max_term=2, max_log=3, max_issued=1, values=(), configurations=voters("s1 s2", "s2")), "committed"),
+    Leg(Bounds(max_term=2, max_log=2, max_issued=1, values=()), "leader_leaves"),
+    Leg(
+        Bounds(servers=4, max_term=3, max_log=2, max_issued=1, values=(), configurations=voters("s2 s3 s4")), "own_term"
+    ),
+    Leg(Bounds(servers=2, max_term=2, max_log=2, max_issued=1, snapshots=True)),
+    Leg(Bounds(servers=2, max_term=1, max_log=2, max_issued=1, snapshots=True, max_restarts=1)),
+    Leg(Bounds(max_term=1, max_log=1, max_issued=1, snapshots=True)),
+    Leg(Bounds(max_term=2, max_log=1, max_issued=1, snapshots=True), "compacted"),
+    Leg(Bounds(max_term=1, max_log=2, max_issued=1, snapshots=True), "kept_suffix"),
+    Leg(Bounds(max_term=1, max_log=2, max_issued=1, snapshots=True, max_restarts=1), "two_snapshots"),
+    Leg(Bounds(max_term=2, max_log=2, max_issued=1, snapshots=True), "conflicting"),
+    Leg(replace(LEASED, servers=2, max_log=1, max_time=3, max_round=1, reads=("r1",), transfers=True)),
+    Leg(replace(LEASED, servers=2, max_log=1, max_time=3, max_round=1, max_restarts=1)),
+    Leg(replace(LEASED, max_time=6), "challenged"),
+    Leg(LEASED, "transferring"),
+    Leg(replace(LEASED, max_time=6), "lease_over"),
+)
+
+DEEP_FEATURES: Final = (
+    Leg(Bounds(max_term=2, max_log=3, max_issued=1), "leader_leaves"),
+    Leg(Bounds(servers=4, max_term=2, max_log=3, max_issued=1, values=()), "leader_left"),
+    Leg(Bounds(genesis=2, max_term=2, max_log=3, max_issued=1, configurations=voters("s1 s2 s3")), "learner"),
+    Leg(Bounds(servers=4, max_term=3, max_log=3, max_issued=1, configurations=voters("s2 s3 s4")), "own_term"),
+    Leg(Bounds(max_term=2, max_log=2, max_issued=1, snapshots=True), "diverged"),
+    Leg(Bounds(max_term=2, max_log=2, max_issued=1, snapshots=True, max_restarts=1), "conflicting"),
+    Leg(replace(LEASED, max_restarts=1), "leased"),
+    Leg(replace(LEASED, max_time=6, max_round=2, transfers=True), "leased"),
+)
+
 SMALL: Final = (
+    *SMALL_FEATURES,
     Leg(Bounds(max_term=1, max_issued=1)),
     Leg(Bounds(servers=2, max_term=2, max_restarts=1)),
     Leg(Bounds(servers=2, max_term=2, max_issued=1, reads=("r1",))),
@@ -39,6 +104,7 @@ SMALL: Final = (
 
 VERIFY: Final = (
     *SMALL,
+    *VERIFY_FEATURES,
     Leg(Bounds(max_term=2, max_issued=1)),
     Leg(Bounds(max_term=1, reads=("r1",))),
     Leg(Bounds(servers=2, max_term=2, max_log=2, max_issued=3, max_restarts=1)),
@@ -52,6 +118,7 @@ VERIFY: Final = (
 
 DEEP: Final = (
     *VERIFY,
+    *DEEP_FEATURES,
     Leg(Bounds(max_term=2)),
     Leg(Bounds(max_term=1, max_log=2, max_restarts=1)),
     Leg(Bounds(max_term=4, max_log=2), "figure_8"),

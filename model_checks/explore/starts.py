@@ -90,13 +90,15 @@ class Script:
         self.receive(i, self.step(to, "append_entries_response", i, True, last))
 
     def commit(self, i: ServerId, to: ServerId) -> None:
-        """Leader `i` brings the last entry of its log to `to`, commits it, tells `to`; both apply it."""
+        """Leader `i` brings the last entry of its log to `to`, commits it, tells `to`; both have applied it."""
         last = self.server(i).log.length
         self.replicate(i, to, last - 1, last)
-        self.step(i, "advance_commit_index", last)
+        if self.server(i).commit_index < last:
+            self.step(i, "advance_commit_index", last)
         self.replicate(i, to, last, last)
-        self.step(i, "apply")
-        self.step(to, "apply")
+        for server in (i, to):
+            if self.server(server).last_applied < last:
+                self.step(server, "apply")
 
     def compact(self, i: ServerId, index: Index) -> None:
         """Server `i` takes a snapshot of what it applied up to `index` and forgets the log up to there."""
@@ -234,7 +236,7 @@ def own_term() -> Script:
 
     s1 leads term 1, committed an entry, and removes s4, of which nobody has heard; s2 leads term 2 by the votes of s3
     and s4, has committed nothing of its own term, and wants to remove s1. Majorities of what they propose do not meet.
-    s1, which has not heard of s2, campaigns in term 3.
+    s1, which has heard of term 2 only, campaigns in term 3.
     """
     script = Script(Bounds(servers=4))
     script.elect("s1", 1, "s2", "s3")
@@ -245,6 +247,7 @@ def own_term() -> Script:
     script.step("s1", "advance_commit_index", 1)
     script.change("s1", "s1 s2 s3")
     script.elect("s2", 2, "s3", "s4")
+    script.receive("s1", script.step("s2", "vote_response", "s1", False))
     script.campaign("s1", 3)
     return script
 
@@ -258,7 +261,10 @@ def leader_leaves() -> Script:
 
 
 def leader_left() -> Script:
-    """s1 leads term 1 of four servers and still does after all hold a configuration without it; s2 alone holds more."""
+    """s1 leads term 1 of four servers and still does after all hold a configuration without it; s2 alone holds more.
+
+    s3 campaigns in term 2.
+    """
     script = Script(Bounds(servers=4))
     script.elect("s1", 1, "s2", "s3")
     script.append("s1")
@@ -270,6 +276,7 @@ def leader_left() -> Script:
         script.replicate("s1", follower, 0, 2)
     script.append("s1")
     script.replicate("s1", "s2", 2, 3)
+    script.campaign("s3", 2)
     return script
 
 
@@ -286,7 +293,10 @@ def learner() -> Script:
 
 
 def learner_ahead() -> Script:
-    """Three servers vote, s1 leads term 1; s4 has joined without a vote, and holds an entry that only s1 has, too."""
+    """Three servers vote, s1 leads term 1; s4 has joined without a vote, and holds an entry that only s1 has, too.
+
+    s3 campaigns in term 2.
+    """
     script = Script(Bounds(servers=4, genesis=3))
     script.elect("s1", 1, "s2")
     script.append("s1")
@@ -296,24 +306,46 @@ def learner_ahead() -> Script:
         script.replicate("s1", follower, 0, 2)
     script.append("s1")
     script.replicate("s1", "s4", 2, 3)
+    script.campaign("s3", 2)
     return script
 
 
 def leased() -> Script:
-    """s1 leads term 1 and committed an entry; s2 has just answered a round, so that s1 has a lease."""
+    """s1 leads term 1 and has committed an entry that all hold; it has just appended another.
+
+    s2 has just answered a round, so that s1 has a lease; s3 has heard of nothing for so long that it may campaign.
+    """
     script = Script(LEASES)
     script.wait(2)
     script.elect("s1", 1, "s2")
     script.append("s1")
+    script.commit("s1", "s3")
+    script.wait(2)
     script.step("s1", "begin_round")
     script.commit("s1", "s2")
+    script.append("s1")
+    return script
+
+
+def challenged() -> Script:
+    """As `leased`, and s3 campaigns in term 2."""
+    script = leased()
+    script.campaign("s3", 2)
     return script
 
 
 def lease_over() -> Script:
-    """As `leased`, but so much later that the lease has ended and the others may vote, which s1 has not noticed."""
+    """As `leased`, but so much later that the lease has ended and the others may vote; s1 has begun another round."""
     script = leased()
     script.wait(2)
+    script.step("s1", "begin_round")
+    return script
+
+
+def transferring() -> Script:
+    """As `leased`, and s1 transfers its leadership."""
+    script = leased()
+    script.step("s1", "transfer_leadership")
     return script
 
 
@@ -337,7 +369,9 @@ SCRIPTS: Final[Mapping[str, Callable[[], Script]]] = {
         learner,
         learner_ahead,
         leased,
+        challenged,
         lease_over,
+        transferring,
     )
 }
 """The scripted starts by name. Most have three servers, and no feature beyond chapter 3 but what they show."""

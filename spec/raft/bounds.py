@@ -30,7 +30,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[Value, ...] = ("x",)
     """What clients propose. One is enough where no two leaders share a term: the term names the leader."""
     reads: tuple[str, ...] = ()
-    """Identities of linearizable reads; each is asked at most once."""
+    """Identities of linearizable reads that need a confirmation round; each is asked at most once."""
+    lease_reads: tuple[str, ...] = ()
+    """Identities of linearizable reads by lease; each is asked at most once."""
 
     genesis: int = 0
     """How many of the servers, from s1 on, vote in the genesis; 0: all."""

@@ -162,8 +162,7 @@ def feature_choices(b: Bounds, s: Server, now: Time) -> Iterator[tuple[object, .
         yield ("restore_snapshot",)
     if s.round < b.max_round:
         yield ("begin_round", now)
-    if b.lease >= 0:
-        yield from (("lease_read", read, now) for read in b.reads)
+    yield from (("lease_read", read, now) for read in b.lease_reads)
     if b.steps_down:
         yield ("step_down",)
     if b.transfers:
