@@ -19,7 +19,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from impl.agent.config import Address
+from impl.agent.config import Address, parse_address
 from impl.agent.protocol import Discover, Discovered, Identity, ServerInfo
 from impl.raft.configuration import Configuration, Member, first_configuration
 from impl.runtime.interfaces import MILLISECONDS
@@ -187,8 +187,10 @@ class Discovery:
         return [name for name, _, _ in candidates] if len(candidates) > self.bootstrap_expect > 0 else []
 
     def addresses(self, join: tuple[Address, ...]) -> list[Address]:
-        """Whom to ask: the configured addresses and those of every server heard of, without this one's own."""
-        found = {*join, *(server.address for server in self.known.values())}
+        """Whom to ask: the configured addresses, those of every server heard of, and where members were when they were
+        added, if nobody has met them since; without this one's own."""
+        unmet = [m.address for m in self.roster().members if m.address and m.name not in self.known]
+        found = {*join, *(server.address for server in self.known.values()), *(parse_address(text) for text in unmet)}
         if self.myself is not None:
             found.discard(self.myself.address)
         return sorted(found)

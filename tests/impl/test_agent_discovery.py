@@ -296,6 +296,15 @@ def test_a_server_does_not_ask_itself() -> None:
     assert server("s1").addresses((mine, Address("127.0.0.1", 9))) == [Address("127.0.0.1", 9)]
 
 
+def test_a_member_that_nobody_met_is_looked_for_where_it_was_when_it_was_added() -> None:
+    s1 = server("s1", genesis=THREE)
+    added = Member("s4", "id-s4", "storage-s4", "127.0.0.1:4")
+    s1.in_force = Configuration((*configuration_of(THREE).members, added), index=9)
+    assert s1.addresses(()) == [Address("127.0.0.1", 4)]
+    s1.known["s4"] = ServerInfo("s4", "id-s4", "127.0.0.1", 44, 1, "storage-s4")
+    assert s1.addresses(()) == [Address("127.0.0.1", 44)], "it was met elsewhere since"
+
+
 def test_more_servers_than_expected_are_named() -> None:
     servers = [server(name) for name in NAMES]
     introduce_all(servers)
