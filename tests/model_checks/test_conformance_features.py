@@ -309,3 +309,29 @@ def test_every_flag_of_the_state_is_compared(lines: Lines, place: int, value: ob
     state = last(lines, "apply")["state"]
     state[place] = value if value is not None else not state[place]
     assert ("raft", "apply yields the spec's state") in broken(judged(lines, tmp_path))
+
+
+MESSAGES = {
+    "request_pre_vote": ("term", "last_log_index", "last_log_term"),
+    "handle_pre_vote_request": ("term", "vote_granted"),
+    "request_vote": ("term", "last_log_index", "last_log_term", "urged_by"),
+    "vote_response": ("term",),
+    "append_entries": ("term", "prev_log_term", "commit_index", "round"),
+    "append_entries_response": ("term", "round"),
+    "install_snapshot": ("term", "last_index", "last_term", "round"),
+    "timeout_now": ("term",),
+}
+
+
+@pytest.mark.parametrize(("action", "field"), [(action, field) for action in MESSAGES for field in MESSAGES[action]])
+def test_every_field_of_every_message_is_compared(lines: Lines, action: str, field: str, tmp_path: Path) -> None:
+    sent = [line for _, _, line in steps(lines, action) if line["kind"] == "send"]
+    sent[-1]["message"][field] += 1
+    assert ("raft", f"{action} sends the spec's message") in broken(judged(lines, tmp_path))
+
+
+@pytest.mark.parametrize("action", MESSAGES)
+def test_a_message_that_lacks_a_field_is_not_the_specs(lines: Lines, action: str, tmp_path: Path) -> None:
+    sent = [line for _, _, line in steps(lines, action) if line["kind"] == "send"]
+    del sent[0]["message"]["term"]
+    assert ("raft", f"{action} sends the spec's message") in broken(judged(lines, tmp_path))
