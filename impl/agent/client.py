@@ -87,7 +87,7 @@ class Client:
             purpose=Purpose.RPC,
         )
 
-    async def stop(self, reason: str) -> None:
+    async def stop(self, reason: str, orderly: bool) -> None:
         """Close every connection. What waits fails as its connection closes."""
         self._task.cancel()
         self._pool.close()

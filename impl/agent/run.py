@@ -64,14 +64,20 @@ async def _agent(runtime: Runtime, config: Config) -> int:
         log.named("http").error("request failed", request=what, error=repr(error))
 
     http: HttpServer | None = None
-    reason = "could not start"
+    reason, orderly = "a defect", False
     try:
         http = _listen_http(config, Application(agent, config.datacenter, config.kv_max_value_size, unexpected))
         log.info("agent started", node=config.node_name, http=f"{_host(http.address[0])}:{http.address[1]}", **facts)
-        reason = await stopped
+        try:
+            reason = await stopped
+        except StartError:
+            reason = "it cannot be part of the cluster"
+            raise
+        finally:
+            orderly = stopped.done()
         log.info("stopping", reason=reason)
     finally:
-        await stop_agent(reason)
+        await stop_agent(reason, orderly)
         if http is not None:
             await http.close()
     log.info("stopped")
@@ -80,7 +86,7 @@ async def _agent(runtime: Runtime, config: Config) -> int:
 
 async def _start(
     runtime: Runtime, config: Config, log: Log, fail: Callable[[str], None], left: Callable[[], None]
-) -> tuple[Agent, Callable[[str], Awaitable[None]], dict[str, Value]]:
+) -> tuple[Agent, Callable[[str, bool], Awaitable[None]], dict[str, Value]]:
     """The agent, what stops it, and what to log of it."""
     if not config.server:
         node_id = config.node_id or str(UUID(bytes=runtime.random.randbytes(16), version=4))

@@ -207,9 +207,14 @@ class Server:
         self._runtime.executor.submit(work, done.set_result, done.set_exception)
         await done
 
-    async def stop(self, reason: str) -> None:
-        """Hand leadership over, refuse what waits, end the trace, close. A disk write under way is finished first."""
-        await self._hand_over(f"this server stops: {reason}")
+    async def stop(self, reason: str, orderly: bool) -> None:
+        """Hand leadership over, refuse what waits, end the trace, close. A disk write under way is finished first.
+
+        Not `orderly`: after a defect nothing is handed over, but still nobody is answered once others can see that this
+        process listens no more.
+        """
+        if orderly:
+            await self._hand_over(f"this server stops: {reason}")
         self._stopped = True
         self.requests.stop()
         for task in self._tasks:

@@ -27,6 +27,8 @@ TCP_USER_TIMEOUT_MS = 5_000
 
 
 CLOSING_ROUNDS_MAX = 100
+ENDING_SECONDS = 2
+"""For the main coroutine to put things in order after a spawned task failed."""
 """Turns of the loop that closing connections may take at the end."""
 
 
@@ -290,8 +292,12 @@ async def _supervise(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int
         done, _ = await asyncio.wait((running, failure), return_when=asyncio.FIRST_COMPLETED)
         return failure.result() if failure in done else running.result()
     finally:
-        clock.end()
         running.cancel()
+        # It closes things in an order that others rely on (a leader ends its leadership before it stops listening).
+        await asyncio.wait((running,), timeout=ENDING_SECONDS)
+        if running.done() and not running.cancelled():
+            running.exception()
+        clock.end()
         failure.cancel()
         await network.end()
         executor.stop()
