@@ -68,14 +68,11 @@ async def _agent(runtime: Runtime, config: Config) -> int:
     try:
         http = _listen_http(config, Application(agent, config.datacenter, config.kv_max_value_size, unexpected))
         log.info("agent started", node=config.node_name, http=f"{_host(http.address[0])}:{http.address[1]}", **facts)
-        try:
-            reason = await stopped
-        except StartError:
-            reason = "it cannot be part of the cluster"
-            raise
-        finally:
-            orderly = stopped.done()
+        reason, orderly = await stopped, True
         log.info("stopping", reason=reason)
+    except StartError:
+        reason, orderly = "it cannot run here, or be part of the cluster", True
+        raise
     finally:
         await stop_agent(reason, orderly)
         if http is not None:
