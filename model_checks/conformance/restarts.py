@@ -15,6 +15,15 @@ class Incomplete(Exception):
     """A trace is missing that the verdict depends on: nothing is proved either way."""
 
 
+def check_nothing_was_rewritten(header: Header) -> None:
+    """Outage recovery (peers.json) breaks the protocol by intent. Raises Incomplete."""
+    if header.recovered:
+        raise Incomplete(
+            f"{header.node}, incarnation {header.incarnation}, was recovered with peers.json: what its log held counts "
+            "as committed since; check the traces from before apart, and trace what follows into a new directory"
+        )
+
+
 def check_initial(header: Header) -> None:
     """A server's first incarnation finds an empty disk. Raises Divergence, Incomplete."""
     found = header.state
