@@ -109,7 +109,7 @@ def restart_without_vote(c: Constants, i: ServerId, s: Server, k: int, now: Time
     outcome = actions.crash_restart(c, i, s, k, now)
     if outcome is None:
         return None
-    return Outcome(actions.restarted(replace(outcome.server.durable, voted_for=None)))
+    return Outcome(actions.restarted(replace(outcome.server.durable, voted_for=None), now))
 
 
 def count_stale_vote(c: Constants, i: ServerId, s: Server, m: RequestVoteResponse) -> Outcome | None:

@@ -17,7 +17,7 @@ from spec.raft.messages import (
     RequestVoteRequest,
     RequestVoteResponse,
 )
-from spec.raft.state import farewell, issue, numbers_of, out_of_office, own_vote_durable, waited
+from spec.raft.state import farewell, issue, may_campaign, numbers_of, out_of_office, own_vote_durable, waited
 from spec.raft.types import Constants, Elected, Outcome, Role, Server, ServerId, Term, Time, is_quorum
 
 
@@ -29,14 +29,13 @@ def log_up_to_date(server: Server, m: RequestVoteRequest) -> bool:
 def timeout(c: Constants, i: ServerId, s: Server, now: Time = 0) -> Outcome | None:
     """Become candidate of the next term and vote for oneself; the vote counts when it is durable.
 
-    Ongaro 2014, section 3.4; raft.tla Timeout. Timers are choices: sound for safety. Only a voter campaigns (section
-    4.2.1), after the wait of section 4.2.3 and with pre-votes of a quorum (section 9.6); unless it is known that the
-    lease of the current term's leader has ended.
+    Ongaro 2014, section 3.4; raft.tla Timeout. Timers are choices: sound for safety. A server without a vote does not
+    campaign once that is committed (sections 4.2.1 and 4.2.2); others do after the wait of section 4.2.3 and with
+    pre-votes of a quorum (section 9.6), unless it is known that the lease of the current term's leader has ended.
     """
-    configuration = c.configuration(s.log)
-    if s.role is Role.LEADER or i not in configuration.voters:
+    if s.role is Role.LEADER or not may_campaign(c, i, s):
         return None
-    supported = not c.pre_vote or is_quorum(configuration, {*s.pre_votes, i})
+    supported = not c.pre_vote or is_quorum(c.configuration(s.log), {*s.pre_votes, i})
     if not s.lease_ended and not (waited(c, s, now) and supported):
         return None
     vote = replace(s.memory, term=s.current_term + 1, voted_for=i)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from spec.raft.messages import PreVoteRequest, PreVoteResponse
-from spec.raft.state import waited
+from spec.raft.state import may_campaign, waited
 from spec.raft.types import Constants, Outcome, Role, Server, ServerId, Time
 
 
@@ -18,7 +18,7 @@ def request_pre_vote(c: Constants, i: ServerId, s: Server, to: ServerId) -> Outc
 
     Memory is on disk, so the log shown is the one with which the server would campaign.
     """
-    if s.role is Role.LEADER or to == i or s.issued or i not in c.configuration(s.log).voters:
+    if s.role is Role.LEADER or to == i or s.issued or not may_campaign(c, i, s):
         return None
     request = PreVoteRequest(
         term=s.current_term + 1,

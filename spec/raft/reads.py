@@ -74,12 +74,12 @@ def lease_read(c: Constants, i: ServerId, s: Server, read: str, now: Time = 0) -
     `vote_from` of that moment they elect nobody, and the lease is over before. A leader that transfers its leadership
     has no lease: those whom it urges do not wait (section 3.10).
     """
-    if not may_take_reads(s, read) or s.transferring:
+    if not may_take_reads(s, read) or s.transferring or not s.round_starts:
         return None
-    held = [number for number, start in s.round_starts if now <= c.lease_end(start) and has_answered(c, i, s, number)]
-    if not held:
+    newest, start = s.round_starts[0]
+    if now > c.lease_end(start) or not has_answered(c, i, s, newest):
         return None
-    found = Read(id=read, index=s.commit_index, round=held[-1])
+    found = Read(id=read, index=s.commit_index, round=newest)
     facts = (ReadStarted(read, s.current_term, found.index), ReadConfirmed(read, s.current_term, found.index))
     return Outcome(replace(s, confirmed=(*s.confirmed, found)), facts=facts)
 

@@ -68,7 +68,15 @@ def held_durably(server: Server, index: Index) -> bool:
 
     What memory has forgotten is compared as a whole: by the entry at its base.
     """
-    return server.durable.log.agrees(server.log, max(index, server.memory.base))
+    return index == 0 or server.durable.log.agrees(server.log, max(index, server.memory.base))
+
+
+def may_campaign(c: Constants, i: ServerId, server: Server) -> bool:
+    """Whether `i` votes in its latest configuration, or does not know that to be committed (Ongaro, section 4.2.2).
+
+    Who is left out by a configuration that only it holds may still be needed to commit it.
+    """
+    return i in c.configuration(server.log).voters or server.log.configuration_index > server.commit_index
 
 
 def waited(c: Constants, server: Server, now: Time) -> bool:
@@ -125,6 +133,13 @@ def has_answered(c: Constants, i: ServerId, s: Server, number: int) -> bool:
 
 
 def remembering(c: Constants, i: ServerId, s: Server) -> Server:
-    """`s` without the begins of rounds that are older than the newest one answered by a quorum."""
-    answered = [place for place, (number, _) in enumerate(s.round_starts) if has_answered(c, i, s, number)]
-    return replace(s, round_starts=s.round_starts[answered[-1] :]) if answered and answered[-1] else s
+    """`s` without the begins of rounds that are older than the newest one answered by a quorum.
+
+    Who has answered a round has answered all before it.
+    """
+    newest = 0
+    for place, (number, _) in enumerate(s.round_starts):
+        if not has_answered(c, i, s, number):
+            break
+        newest = place
+    return replace(s, round_starts=s.round_starts[newest:]) if newest else s
