@@ -32,6 +32,9 @@ ENDING_SECONDS = 2
 """Turns of the loop that closing connections may take at the end."""
 
 
+GC_THRESHOLDS = (20_000, 50, 100)
+
+
 class _Never:
     """A timer of a world that has ended; implements `Timer`."""
 
@@ -287,6 +290,9 @@ async def _supervise(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int
     )
     # What is loaded by now lives as long as the process: the collector need not look at it again.
     gc.freeze()
+    # A full collection looks through the whole state machine, some 20 ms for a million keys, and hardly anything of this
+    # program is a cycle: let them be rare.
+    gc.set_threshold(*GC_THRESHOLDS)
     running = loop.create_task(main(runtime), name="main")
     try:
         done, _ = await asyncio.wait((running, failure), return_when=asyncio.FIRST_COMPLETED)
