@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,12 +136,25 @@ def over_seeds(reports: Sequence[Report]) -> tuple[Report, CheckResult]:
         "seconds_by_seed": [round(second, 2) for second in seconds],
         "seconds_median": round(statistics.median(seconds), 2),
         "seconds_max": round(max(seconds), 2),
+        "again": tried_again(reports),
     }
     figures = {**results[place].figures, **(runs if len(reports) > 1 else {})}
     checked = msgspec.structs.replace(
         results[place], verdict=merge(checked.verdict for checked in results), figures=figures
     )
     return reports[place], checked
+
+
+def tried_again(reports: Sequence[Report]) -> dict[str, int]:
+    """Obligations that took more than one solver run, with the number of seeds: the next to be grounded."""
+    counted = Counter(
+        f"{findings.examined.name} {proof.obligation.key}"
+        for report in reports
+        for findings in report.systems
+        for proof in findings.proofs
+        if proof.attempts > 1
+    )
+    return dict(counted.most_common())
 
 
 @click.command("prove")
