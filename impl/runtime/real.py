@@ -27,12 +27,12 @@ TCP_USER_TIMEOUT_MS = 5_000
 
 
 CLOSING_ROUNDS_MAX = 100
+"""Turns of the loop that closing connections may take at the end."""
 ENDING_SECONDS = 2
 """For the main coroutine to put things in order after a spawned task failed."""
-"""Turns of the loop that closing connections may take at the end."""
-
-
 GC_THRESHOLDS = (20_000, 50, 100)
+"""A full collection looks through the whole state machine, which takes some 20 ms for a million keys, and hardly
+anything of this program is a cycle: let them be rare."""
 
 
 class _Never:
@@ -290,8 +290,6 @@ async def _supervise(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int
     )
     # What is loaded by now lives as long as the process: the collector need not look at it again.
     gc.freeze()
-    # A full collection looks through the whole state machine, some 20 ms for a million keys, and hardly anything of this
-    # program is a cycle: let them be rare.
     gc.set_threshold(*GC_THRESHOLDS)
     running = loop.create_task(main(runtime), name="main")
     try:
