@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,8 @@ from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose, Refusal
 from impl.rpc.peer_link import PeerLink
 from impl.rpc.server import Reply, RpcServer
 from impl.rpc.timings import Timings
-from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS
+from impl.runtime import real
+from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime
 from impl.runtime.virtual import VirtualWorld
 from impl.runtime.virtual_disk import VirtualDisk
 
@@ -206,3 +208,49 @@ def test_links_that_give_false_or_late_evidence_are_noticed(
     monkeypatch.setattr(owner, name, mutant)
     with pytest.raises(AssertionError):
         sentence()
+
+
+def whoever_dials_while_a_failed_process_puts_things_in_order_is_not_refused() -> None:
+    """Or else a leader that still answers would be taken for one that has ended."""
+    dialled: list[bool] = []
+
+    async def main(runtime: Runtime) -> int:
+        listener = await runtime.network.listen(("127.0.0.1", 0), Silent)
+
+        async def fail() -> None:
+            raise RuntimeError("a defect")
+
+        runtime.tasks.spawn(fail(), "defect")
+        try:
+            await runtime.tasks.future()
+        finally:
+            await runtime.clock.sleep(20 * MILLISECONDS)
+            try:
+                socket.create_connection(listener.address, timeout=5).close()
+            except ConnectionRefusedError:
+                dialled.append(False)
+            else:
+                dialled.append(True)
+        return 0
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        real.run(main)
+    assert dialled == [True]
+
+
+class Silent:
+    """A receiver that says nothing."""
+
+    def connection_made(self, connection: object) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
+    def connection_lost(self, error: Exception | None) -> None: ...
+
+
+def test_whoever_dials_while_a_failed_process_puts_things_in_order_is_not_refused() -> None:
+    whoever_dials_while_a_failed_process_puts_things_in_order_is_not_refused()
+
+
+def test_a_listener_that_closes_before_the_leadership_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real, "ENDING_SECONDS", 0)
+    with pytest.raises(AssertionError):
+        whoever_dials_while_a_failed_process_puts_things_in_order_is_not_refused()
