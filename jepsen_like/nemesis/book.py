@@ -127,7 +127,7 @@ class FaultBook:
         async with self._one_at_a_time:
             mine = self._cut.pop(package, frozenset())
             interval = await self.cluster.heal_links(tuple(sorted(mine - self.cut_now)))
-            return self.note(package, "heal", (), "its links", None, interval)
+            return self.note(package, "heal", (), "its links" if mine else "", None, interval)
 
     @contextlib.asynccontextmanager
     async def slowed(self, links: Iterable[Link], delay_ms: float) -> AsyncIterator[None]:
@@ -252,6 +252,6 @@ class FaultBook:
             away=self.away,
             error=error,
         )
-        if nodes or f == "heal" or error:
+        if nodes or error or (f == "heal" and what):
             self._record(fault)
         return fault

@@ -155,7 +155,8 @@ class MembershipWorker(NemesisWorker):
                 handing_over = asyncio.ensure_future(self._operator.transfer(via, heir))
                 said = await asyncio.gather(*(ask((number + 1) * ASK_EVERY_S) for number in range(ASK_TIMES)))
                 problem = await handing_over
-            return "" if "" in said else problem or said[-1]
+            unknown = next((answer for answer in said if answer.startswith("no answer")), "")
+            return "" if "" in said else unknown or problem or said[-1]
 
         return await self._change("remove", node, heir, insistent())
 
