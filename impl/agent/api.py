@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from impl.catalog.commands import Write
-from impl.catalog.queries import Query
-from impl.catalog.store import KeysAnswer, KvAnswer
+from impl.catalog.queries import Answer, Query
+from impl.catalog.rows import Session
+from impl.catalog.transitions import Result
 
 if TYPE_CHECKING:
     from impl.agent.operations import Operation, RaftConfiguration
@@ -42,9 +43,7 @@ class ReadOptions(msgspec.Struct, frozen=True, array_like=True):
 class ReadReply(msgspec.Struct, frozen=True, array_like=True):
     """An answer and how fresh it is."""
 
-    entries: KvAnswer | None
-    keys: KeysAnswer | None
-    """Exactly one of the two is set."""
+    answer: Answer
     known_leader: bool
     last_contact_ms: int
     """Since the answering server last heard from its leader; 0 on the leader."""
@@ -79,8 +78,8 @@ class NoKnownServers(DefiniteError):
 class Agent(Protocol):
     """A running agent, server or client."""
 
-    async def write(self, command: Write) -> bool:
-        """Replicate and apply one command; its result.
+    async def write(self, command: Write) -> Result:
+        """Replicate and apply one command; its result, which may be that the state machine refused it.
 
         Raises:
             DefiniteError: not applied, and never will be.
@@ -94,6 +93,18 @@ class Agent(Protocol):
         Raises:
             AgentError: no answer of the consistency asked for could be had.
         """
+        ...
+
+    async def renew_session(self, session_id: str) -> Session | None:
+        """Give a session its full TTL again; None: there is no such session.
+
+        Raises:
+            AgentError: the leader could not be asked.
+        """
+        ...
+
+    def new_id(self) -> str:
+        """A random UUID, for what has none yet."""
         ...
 
     async def status_leader(self) -> str:

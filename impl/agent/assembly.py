@@ -51,14 +51,14 @@ def assemble(
     peers: Peers,
     log: Log,
     changes: Changes,
-    changed_key: Callable[[str], None],
+    new_store: Callable[[], Store],
     call: Call,
 ) -> tuple[Driver, Tracer | None]:
     """The driver, not started, and the trace that it writes.
 
     Args:
         changes: as `Driver`'s.
-        changed_key: the state store's callback.
+        new_store: makes an empty state machine.
         call: asks another server by its name.
 
     Raises:
@@ -75,9 +75,9 @@ def assemble(
         threshold=config.raft_snapshot_threshold,
         interval_ns=int(config.raft_snapshot_interval * NANOSECONDS),
         newest=recovered.snapshot,
-        new_store=lambda: Store(changed_key),
+        new_store=new_store,
     )
-    store = Store(changed_key)
+    store = new_store()
     if recovered.snapshot is not None:
         load_store(runtime, snapshots.directory, recovered.snapshot, genesis.cluster_id, store)
     core = Core(
@@ -119,6 +119,7 @@ def _trace(
             core.trace_state(),
             election_ns=settings.election_ns,
             lease_ns=settings.lease_ns,
+            recovered=data.recovered.by_hand,
         )
     except OSError as error:
         raise CannotTrace(

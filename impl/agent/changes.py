@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from impl.catalog.queries import Watched
 from impl.runtime.interfaces import Future, Runtime
 
 
@@ -10,11 +13,12 @@ class Changes:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._waiting: dict[int, Future[None]] = {}
+        self.waiting: dict[int, Future[None]] = {}
+        """By ticket. Only `Waiter` changes it."""
         self._ticket = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     async def wait(self, timeout_ns: int) -> None:
         """Return at the next `notify`, or after `timeout_ns`. Spurious returns are possible: look again."""
@@ -23,12 +27,12 @@ class Changes:
     def next(self, timeout_ns: int) -> Waiter:
         """Begin to wait now: a change between this call and `Waiter.wait` is not missed."""
         self._ticket += 1
-        return Waiter(self._runtime, self._waiting, self._ticket, timeout_ns)
+        return Waiter(self._runtime, (self.waiting,), self._ticket, timeout_ns)
 
     def notify(self) -> None:
         """It changed: wake everybody."""
-        if self._waiting:
-            for future in list(self._waiting.values()):
+        if self.waiting:
+            for future in list(self.waiting.values()):
                 if not future.done():
                     future.set_result(None)
 
@@ -36,16 +40,19 @@ class Changes:
 class Waiter:
     """One wait that has begun. Must be ended with `wait` or `cancel`."""
 
-    def __init__(self, runtime: Runtime, waiting: dict[int, Future[None]], ticket: int, timeout_ns: int) -> None:
-        """Not for callers: use `Changes.next`."""
+    def __init__(
+        self, runtime: Runtime, waiting: Sequence[dict[int, Future[None]]], ticket: int, timeout_ns: int
+    ) -> None:
+        """Not for callers: use `Changes.next` or `Watches.next`."""
         self._waiting = waiting
         self._ticket = ticket
         self._future: Future[None] = runtime.tasks.future()
         self._timer = runtime.clock.call_later(timeout_ns, self._give_up)
-        waiting[ticket] = self._future
+        for each in waiting:
+            each[ticket] = self._future
 
     async def wait(self) -> None:
-        """Return at a `notify` since `Changes.next`, or when the time is up."""
+        """Return at a `notify` since the wait began, or when the time is up."""
         try:
             await self._future
         finally:
@@ -54,7 +61,8 @@ class Waiter:
     def cancel(self) -> None:
         """Do not wait any more."""
         self._timer.cancel()
-        self._waiting.pop(self._ticket, None)
+        for each in self._waiting:
+            each.pop(self._ticket, None)
 
     def _give_up(self) -> None:
         if not self._future.done():
@@ -62,20 +70,34 @@ class Waiter:
 
 
 class Watches:
-    """Blocking queries by the key or the prefix that they depend on. `changed` is the state store's callback."""
+    """Blocking queries by what they wait for. `changed` and `touched` are the state store's callbacks."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._ticket = 0
         self._keys: dict[str, Changes] = {}
         self._prefixes: dict[str, Changes] = {}
+        self._groups: dict[str, Changes] = {}
 
-    def next(self, name: str, is_prefix: bool, timeout_ns: int) -> Waiter:
-        """Begin to wait for a change of a key, or of anything under a prefix."""
-        table = self._prefixes if is_prefix else self._keys
+    def next(self, watched: Watched, timeout_ns: int) -> Waiter:
+        """Begin to wait for a change of any of these."""
+        self._ticket += 1
+        waiting = [
+            self._of(table, name).waiting
+            for table, names in (
+                (self._keys, watched.keys),
+                (self._prefixes, watched.prefixes),
+                (self._groups, watched.groups),
+            )
+            for name in names
+        ]
+        return Waiter(self._runtime, waiting, self._ticket, timeout_ns)
+
+    def _of(self, table: dict[str, Changes], name: str) -> Changes:
         changes = table.get(name)
         if changes is None:
             changes = table[name] = Changes(self._runtime)
-        return changes.next(timeout_ns)
+        return changes
 
     def changed(self, key: str) -> None:
         """A key was created, changed or deleted: wake whoever waits for it or for a prefix of it."""
@@ -85,12 +107,19 @@ class Watches:
             if key.startswith(prefix):
                 changes.notify()
 
-    def wake_all(self) -> None:
-        """Wake everybody: the agent stops."""
-        for changes in [*self._keys.values(), *self._prefixes.values()]:
+    def touched(self, name: str) -> None:
+        """The index of a group of rows changed: wake whoever waits for it."""
+        if (changes := self._groups.get(name)) is not None:
             changes.notify()
+
+    def wake_all(self) -> None:
+        """Wake everybody: the agent stops, or its state was replaced."""
+        for table in (self._keys, self._prefixes, self._groups):
+            for changes in table.values():
+                changes.notify()
 
     def sweep(self) -> None:
         """Forget names that nobody waits for any more."""
-        self._keys = {name: changes for name, changes in self._keys.items() if len(changes)}
-        self._prefixes = {name: changes for name, changes in self._prefixes.items() if len(changes)}
+        for table in (self._keys, self._prefixes, self._groups):
+            for name in [name for name, changes in table.items() if not len(changes)]:
+                del table[name]

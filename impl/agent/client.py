@@ -27,22 +27,28 @@ from impl.agent.protocol import (
     KV_WRITE,
     OPERATE,
     RAFT_CONFIGURATION,
+    SESSION_RENEW,
     STATUS,
     Discovered,
     KvRead,
     KvWrite,
+    RenewSession,
     Status,
     decode_answer,
 )
+from impl.agent.session_keeper import new_uuid
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query
+from impl.catalog.rows import Session
+from impl.catalog.transitions import Result
 from impl.rpc.errors import RemoteError, RpcError
 from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
 from impl.rpc.timings import Timings
 from impl.runtime.interfaces import NANOSECONDS, Runtime, Task
 
 encode = msgspec.msgpack.Encoder().encode
-_bool: msgspec.msgpack.Decoder[bool] = msgspec.msgpack.Decoder(bool)
+_result: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
+_session: msgspec.msgpack.Decoder[Session | None] = msgspec.msgpack.Decoder(Session | None)
 _read_reply: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(ReadReply)
 _status: msgspec.msgpack.Decoder[Status] = msgspec.msgpack.Decoder(Status)
 _int: msgspec.msgpack.Decoder[int] = msgspec.msgpack.Decoder(int)
@@ -92,11 +98,11 @@ class Client:
         self._task.cancel()
         self._pool.close()
 
-    async def write(self, command: Write) -> bool:
+    async def write(self, command: Write) -> Result:
         """As `Agent.write`."""
         self._writes += 1
         body = encode(KvWrite(command, f"{self._origin}{self._writes}", forwarded=False))
-        return decode_answer(_bool, await self._ask_somebody(KV_WRITE, lambda: body, is_write=True))
+        return decode_answer(_result, await self._ask_somebody(KV_WRITE, lambda: body, is_write=True))
 
     async def read(self, query: Query, options: ReadOptions) -> ReadReply:
         """As `Agent.read`."""
@@ -109,6 +115,15 @@ class Client:
         return decode_answer(
             _read_reply, await self._ask_somebody(KV_READ, body, is_write=False, blocked_ns=blocked_ns)
         )
+
+    async def renew_session(self, session_id: str) -> Session | None:
+        """As `Agent.renew_session`."""
+        body = encode(RenewSession(session_id, forwarded=False))
+        return decode_answer(_session, await self._ask_somebody(SESSION_RENEW, lambda: body, is_write=False))
+
+    def new_id(self) -> str:
+        """As `Agent.new_id`."""
+        return new_uuid(self._runtime.random)
 
     async def status_leader(self) -> str:
         """As `Agent.status_leader`."""

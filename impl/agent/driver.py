@@ -23,8 +23,9 @@ from impl.agent.snapshot_transfer import Call, SnapshotReceiver, SnapshotSender
 from impl.agent.snapshots import Snapshots
 from impl.agent.tracer import Tracer
 from impl.catalog.commands import UnknownCommand, Write, decode_command, describe_write, encode_command
-from impl.catalog.queries import Answer, Query, answer_query, describe_query
-from impl.catalog.store import KeysAnswer, Store
+from impl.catalog.queries import Answer, Query, answer_query, describe_query, recorded_answer
+from impl.catalog.store import Store
+from impl.catalog.transitions import Result
 from impl.raft.configuration import COMMAND, Member
 from impl.raft.core import Core
 from impl.raft.errors import NotLeader, Refused
@@ -59,7 +60,7 @@ class Proposal(msgspec.Struct, frozen=True):
     command: Write
     request: str
     """Id of the client's request, for the trace."""
-    answered: Future[bool]
+    answered: Future[Result]
     term: int = 0
 
 
@@ -161,7 +162,7 @@ class Driver:
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 
-    def propose(self, command: Write, request: str) -> Future[bool]:
+    def propose(self, command: Write, request: str) -> Future[Result]:
         """Replicate and apply a command. The future may raise impl.raft.errors.Refused (definite) or IndefiniteError.
 
         Raises:
@@ -169,7 +170,7 @@ class Driver:
         """
         if self.core.role is not Role.LEADER:
             raise NotLeader(self.core.leader_id)
-        answered: Future[bool] = self._runtime.tasks.future()
+        answered: Future[Result] = self._runtime.tasks.future()
         self._arrived.append(Proposal(command, request, answered))
         self._schedule()
         return answered
@@ -474,11 +475,10 @@ class Driver:
         self, number: str, consistency: Consistency, query: Query, answer: Answer, read: str | None = None
     ) -> None:
         assert self._tracer is not None
-        rows: list[Any] = list(answer.keys) if isinstance(answer, KeysAnswer) else list(answer.entries)
         more = {} if read is None else {"read": read}
         described = describe_query(query)
         request = self._tracer.identity(number)
-        self._tracer.answer(request, consistency.value, described, self.applied, [answer.index, rows], **more)
+        self._tracer.answer(request, consistency.value, described, self.applied, recorded_answer(answer), **more)
 
     def _log_change(self, change: RoleChange) -> None:
         names = {Role.LEADER: "election won", Role.CANDIDATE: "starting election", Role.FOLLOWER: "following"}

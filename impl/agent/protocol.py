@@ -23,6 +23,7 @@ KV_READ = "kv-read"
 STATUS = "status"
 OPERATE = "operate"
 RAFT_CONFIGURATION = "raft-configuration"
+SESSION_RENEW = "session-renew"
 
 NOT_LEADER = "not leader"
 """Text of the refusal of a forwarded request by a server that is not the leader (any more): definite."""
@@ -111,6 +112,13 @@ class KvRead(msgspec.Struct, frozen=True, array_like=True):
 
     query: Query
     options: ReadOptions
+    forwarded: bool
+
+
+class RenewSession(msgspec.Struct, frozen=True, array_like=True):
+    """A session is to have its full TTL again: the leader's timers, which no log knows."""
+
+    session_id: str
     forwarded: bool
 
 

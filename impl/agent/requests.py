@@ -33,23 +33,28 @@ from impl.agent.protocol import (
     NOT_READY,
     OPERATE,
     RAFT_CONFIGURATION,
+    SESSION_RENEW,
     KvRead,
     KvWrite,
+    RenewSession,
     ServerInfo,
     Status,
     decode_answer,
 )
 from impl.agent.reconfiguration import Reconfiguration
+from impl.agent.session_keeper import SessionKeeper, new_uuid
 from impl.catalog.commands import Write
-from impl.catalog.queries import Answer, KvGet, Query
-from impl.catalog.store import KvAnswer
+from impl.catalog.queries import Query, watched
+from impl.catalog.rows import Session
+from impl.catalog.transitions import Result
 from impl.raft.errors import NotLeader, NotReady, Refused
 from impl.raft.ready import Role
 from impl.rpc.errors import RpcError
 from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime
 
 encode = msgspec.msgpack.Encoder().encode
-_bool_decoder: msgspec.msgpack.Decoder[bool] = msgspec.msgpack.Decoder(bool)
+_result_decoder: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
+_session_decoder: msgspec.msgpack.Decoder[Session | None] = msgspec.msgpack.Decoder(Session | None)
 _read_decoder: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(ReadReply)
 _int_decoder: msgspec.msgpack.Decoder[int] = msgspec.msgpack.Decoder(int)
 _configuration_decoder: msgspec.msgpack.Decoder[RaftConfiguration] = msgspec.msgpack.Decoder(RaftConfiguration)
@@ -68,6 +73,7 @@ class Requests:
         changes: Changes,
         members: Members,
         reconfiguration: Reconfiguration,
+        sessions: SessionKeeper,
         incarnation: int,
         *,
         describe: Callable[[], dict[str, Any]],
@@ -90,6 +96,7 @@ class Requests:
         self.changes = changes
         self._members = members
         self._reconfiguration = reconfiguration
+        self._sessions = sessions
         self._stopped = False
         self._hold_ns = int(config.rpc_hold_timeout * NANOSECONDS)
 
@@ -107,12 +114,12 @@ class Requests:
 
     # --- as asked by clients ------------------------------------------------------------------------------------------
 
-    async def write(self, command: Write) -> bool:
+    async def write(self, command: Write) -> Result:
         """As `Agent.write`."""
         self._writes += 1
         return await self._write_held(KvWrite(command, f"{self._origin}{self._writes}", forwarded=True))
 
-    async def _write_held(self, request: KvWrite) -> bool:
+    async def _write_held(self, request: KvWrite) -> Result:
         return await self._hold(lambda: self._write_once(request))
 
     async def read(self, query: Query, options: ReadOptions) -> ReadReply:
@@ -125,6 +132,14 @@ class Requests:
             return await self._read_once(query, forwarding.still_blocked(options, now() - started))
 
         return await self._hold(attempt, forwarding.blocked_ns_max(options))
+
+    async def renew_session(self, session_id: str) -> Session | None:
+        """As `Agent.renew_session`."""
+        return await self._hold(lambda: self._renew_once(session_id))
+
+    def new_id(self) -> str:
+        """As `Agent.new_id`."""
+        return new_uuid(self._runtime.random)
 
     async def operate(self, operation: Operation) -> int:
         """As `Agent.operate`."""
@@ -142,7 +157,7 @@ class Requests:
 
     # --- as asked by other agents -------------------------------------------------------------------------------------
 
-    async def serve_write(self, request: KvWrite) -> bool:
+    async def serve_write(self, request: KvWrite) -> Result:
         """A write of another agent. A forwarded one is not forwarded again: the receiver leads or refuses."""
         if not request.forwarded:
             return await self._write_held(KvWrite(request.command, request.request, forwarded=True))
@@ -157,6 +172,15 @@ class Requests:
             return await self.read(request.query, request.options)
         try:
             return await self._blocking(request.query, request.options, self._read_here)
+        except Retriable as retriable:
+            raise retriable.final from retriable
+
+    async def serve_renewal(self, request: RenewSession) -> Session | None:
+        """A renewal that another agent asks for, under the same rule."""
+        if not request.forwarded:
+            return await self.renew_session(request.session_id)
+        try:
+            return self._renew_here(request.session_id)
         except Retriable as retriable:
             raise retriable.final from retriable
 
@@ -197,12 +221,31 @@ class Requests:
     async def _hold(self, attempt: Callable[[], Awaitable[forwarding.T]], blocked_ns: int = 0) -> forwarding.T:
         return await forwarding.hold(self._runtime, self._hold_ns, attempt, self.changes, blocked_ns)
 
-    async def _write_once(self, request: KvWrite) -> bool:
+    async def _write_once(self, request: KvWrite) -> Result:
         self._refuse_if_out()
         leader = self._remote_leader()
         if leader is None:
             return await self._write_here(request)
-        return decode_answer(_bool_decoder, await self._ask(leader, KV_WRITE, encode(request), is_write=True))
+        return decode_answer(_result_decoder, await self._ask(leader, KV_WRITE, encode(request), is_write=True))
+
+    async def _renew_once(self, session_id: str) -> Session | None:
+        self._refuse_if_out()
+        leader = self._remote_leader()
+        if leader is None:
+            return self._renew_here(session_id)
+        body = encode(RenewSession(session_id, forwarded=True))
+        # A renewal that was lost may be repeated: it only gives time.
+        return decode_answer(_session_decoder, await self._ask(leader, SESSION_RENEW, body, is_write=False))
+
+    def _renew_here(self, session_id: str) -> Session | None:
+        """Renew as the leader, or raise Retriable."""
+        driver = self.driver
+        if driver is None or driver.core.role is not Role.LEADER:
+            raise Retriable(NoClusterLeader())
+        session = driver.store.tables.sessions.get(session_id)
+        if session is not None:
+            self._sessions.renew(session)
+        return session
 
     async def _operate_once(self, operation: Operation) -> int:
         self._refuse_if_out()
@@ -234,10 +277,12 @@ class Requests:
         except RpcError as error:
             raise forwarding.judge(error, is_write=is_write) from error
 
-    async def _write_here(self, request: KvWrite) -> bool:
+    async def _write_here(self, request: KvWrite) -> Result:
         self._refuse_if_out()
         if self.driver is None:
             raise Retriable(NoClusterLeader())
+        if (refusal := self._sessions.refusal(request.command)) is not None:
+            return refusal
         try:
             return await self.driver.propose(request.command, request.request)
         except NotLeader as error:
@@ -269,7 +314,7 @@ class Requests:
             raise Retriable(NoClusterLeader()) from error
         except Refused as error:
             raise DefiniteError(f"rpc error: {error}") from error
-        return _reply(answer, known_leader=True, last_contact_ms=0)
+        return ReadReply(answer, known_leader=True, last_contact_ms=0)
 
     async def _read_stale(self, query: Query, options: ReadOptions) -> ReadReply:
         """Answer from what this server has applied, whatever its role."""
@@ -277,7 +322,7 @@ class Requests:
         driver = self.driver
         assert driver is not None, "checked before"
         answer = driver.read_local(query, Consistency.STALE)
-        return _reply(answer, driver.core.leader_id is not None, self.last_contact_ms())
+        return ReadReply(answer, driver.core.leader_id is not None, self.last_contact_ms())
 
     async def _blocking(
         self, query: Query, options: ReadOptions, read: Callable[[Query, ReadOptions], Awaitable[ReadReply]]
@@ -288,16 +333,17 @@ class Requests:
         wait_ns = int(options.wait * NANOSECONDS)
         wait_ns += int(wait_ns * self._runtime.random.random() / forwarding.JITTER_FRACTION)
         deadline = self._runtime.clock.monotonic_ns() + wait_ns
-        name, is_prefix = (query.key, False) if isinstance(query, KvGet) else (query.prefix, True)
         while True:
             remaining = max(deadline - self._runtime.clock.monotonic_ns(), 0)
-            change = self._watches.next(name, is_prefix, remaining)
+            if self.driver is None:
+                raise Retriable(NoClusterLeader())
+            change = self._watches.next(watched(self.driver.store, query), remaining)
             try:
                 reply = await read(query, options)
             except BaseException:
                 change.cancel()
                 raise
-            if remaining == 0 or index_of(reply) > options.min_index:
+            if remaining == 0 or reply.answer.index > options.min_index:
                 change.cancel()
                 return reply
             await change.wait()
@@ -332,16 +378,3 @@ class Requests:
         if driver is None or driver.core.role is Role.LEADER or not driver.last_contact_ns:
             return 0
         return (self._runtime.clock.monotonic_ns() - driver.last_contact_ns) // MILLISECONDS
-
-
-def index_of(reply: ReadReply) -> int:
-    """X-Consul-Index of the answer."""
-    found = reply.entries if reply.entries is not None else reply.keys
-    assert found is not None, "one of the two is set"
-    return found.index
-
-
-def _reply(answer: Answer, known_leader: bool, last_contact_ms: int) -> ReadReply:
-    if isinstance(answer, KvAnswer):
-        return ReadReply(answer, None, known_leader, last_contact_ms)
-    return ReadReply(None, answer, known_leader, last_contact_ms)

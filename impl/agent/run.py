@@ -15,6 +15,7 @@ from impl.agent.api import Agent
 from impl.agent.client import Client
 from impl.agent.config import Config
 from impl.agent.logs import Log, Value
+from impl.agent.outage_recovery import recover_from_peers
 from impl.agent.server import Server
 from impl.http.app import Application
 from impl.rpc.bind import InsecureBind, check_bind
@@ -66,7 +67,9 @@ async def _agent(runtime: Runtime, config: Config) -> int:
     http: HttpServer | None = None
     reason, orderly = "a defect", False
     try:
-        http = _listen_http(config, Application(agent, config.datacenter, config.kv_max_value_size, unexpected))
+        http = _listen_http(
+            config, Application(agent, config.datacenter, config.kv_max_value_size, unexpected, config.node_name)
+        )
         log.info("agent started", node=config.node_name, http=f"{_host(http.address[0])}:{http.address[1]}", **facts)
         reason, orderly = await stopped, True
         log.info("stopping", reason=reason)
@@ -120,6 +123,7 @@ def _open_data(runtime: Runtime, config: Config, log: Log) -> DataDirectory:
             config.node_name,
             config.node_id or None,
         )
+        data = recover_from_peers(runtime, data, config.data_dir, log.named("raft"))
     except StorageError as error:
         raise StartError(str(error)) from error
     except OSError as error:

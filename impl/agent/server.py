@@ -30,7 +30,9 @@ from impl.agent.protocol import Discovered, ServerInfo
 from impl.agent.reconfiguration import Reconfiguration
 from impl.agent.requests import Requests
 from impl.agent.service import Service
+from impl.agent.session_keeper import SessionKeeper
 from impl.agent.tracer import Tracer
+from impl.catalog.store import Store
 from impl.raft.errors import Refused as CoreRefused
 from impl.raft.ready import Role
 from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
@@ -85,6 +87,7 @@ class Server:
         self._discovery = Discovery(myself, config.bootstrap_expect, data.recovered.genesis)
         self._watches = Watches(runtime)
         self._changes = Changes(runtime)
+        self._sessions = SessionKeeper(runtime)
         self._pool = Pool(runtime, self.hello, timings)
         self._members = Members(runtime, self._discovery, self._pool, self.hello, timings, log.named("raft"))
         self._reconfiguration = Reconfiguration(
@@ -99,6 +102,7 @@ class Server:
             self._changes,
             self._members,
             self._reconfiguration,
+            self._sessions,
             data.incarnation,
             describe=self.describe,
             leave=self.leave,
@@ -316,7 +320,7 @@ class Server:
                 self._members.links,
                 self._log.named("raft"),
                 self._changes,
-                self._watches.changed,
+                self._new_store,
                 self._members.call,
             )
         except (CannotTrace, StorageError) as error:
@@ -327,8 +331,14 @@ class Server:
         self._members.formed(driver)
         self.requests.formed(driver)
         self._met()
+        keeping = self._sessions.run(driver, self.requests.write)
+        self._tasks.append(self._runtime.tasks.spawn(keeping, "sessions"))
         self._tasks.append(self._runtime.tasks.spawn(self._reconfiguration.watch(), "reconfiguration"))
         self._tasks.append(self._runtime.tasks.spawn(self._joining(genesis).run(), "joining"))
+
+    def _new_store(self) -> Store:
+        watches, sessions = self._watches, self._sessions
+        return Store(watches.changed, watches.touched, sessions.changed, sessions.lost)
 
     def _joining(self, genesis: Genesis) -> Joining:
         """Only members are sent entries: a server with an empty log that the genesis does not name was never one."""

@@ -19,10 +19,12 @@ from impl.agent.protocol import (
     MALFORMED,
     OPERATE,
     RAFT_CONFIGURATION,
+    SESSION_RENEW,
     STATUS,
     Discover,
     KvRead,
     KvWrite,
+    RenewSession,
 )
 from impl.agent.requests import Requests
 from impl.agent.snapshot_transfer import SNAPSHOT_CHUNK, SNAPSHOT_OFFER
@@ -34,6 +36,7 @@ encode = msgspec.msgpack.Encoder().encode
 _discover: msgspec.msgpack.Decoder[Discover] = msgspec.msgpack.Decoder(Discover)
 _kv_write: msgspec.msgpack.Decoder[KvWrite] = msgspec.msgpack.Decoder(KvWrite)
 _kv_read: msgspec.msgpack.Decoder[KvRead] = msgspec.msgpack.Decoder(KvRead)
+_renew_session: msgspec.msgpack.Decoder[RenewSession] = msgspec.msgpack.Decoder(RenewSession)
 _operate: msgspec.msgpack.Decoder[Operate] = msgspec.msgpack.Decoder(Operate)
 _ask_configuration: msgspec.msgpack.Decoder[AskConfiguration] = msgspec.msgpack.Decoder(AskConfiguration)
 
@@ -87,6 +90,8 @@ class Service:
                 self._introduction(_discover.decode(body), reply)
             elif method == OPERATE:
                 self._spawn(self._requests.serve_operate(_operate.decode(body)), reply)
+            elif method == SESSION_RENEW:
+                self._spawn(self._requests.serve_renewal(_renew_session.decode(body)), reply)
             elif method == RAFT_CONFIGURATION:
                 self._spawn(self._requests.serve_configuration(_ask_configuration.decode(body)), reply)
             elif method == STATUS:

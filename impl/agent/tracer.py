@@ -39,12 +39,20 @@ class Tracer:
         self._lines: list[bytes] = []
 
     def header(
-        self, cluster_id: str, voters: Sequence[str], state: list[Any], *, election_ns: int = 0, lease_ns: int = -1
+        self,
+        cluster_id: str,
+        voters: Sequence[str],
+        state: list[Any],
+        *,
+        election_ns: int = 0,
+        lease_ns: int = -1,
+        recovered: bool = False,
     ) -> None:
         """The first line: who this is and what it recovered.
 
         `voters`: of the genesis. `election_ns`: whoever heard from a leader less than this ago neither votes nor
         campaigns; `lease_ns`: how long after a round began its leader may answer by it; -1: never.
+        `recovered`: an outage recovery replaced the log, by hand.
         """
         self._lines.append(
             self._encode(
@@ -59,6 +67,7 @@ class Tracer:
                     "lease_ns": lease_ns,
                     "ns": self._clock.monotonic_ns(),
                     "state": state,
+                    **({"recovered": True} if recovered else {}),
                 }
             )
         )
@@ -109,9 +118,7 @@ class Tracer:
         """NODE/INCARNATION/name."""
         return self._prefix + name
 
-    def answer(
-        self, request: str, mode: str, query: Sequence[str | int], applied: int, result: Any, **more: Any
-    ) -> None:
+    def answer(self, request: str, mode: str, query: Sequence[Any], applied: int, result: Any, **more: Any) -> None:
         """What a client is told; `more` is the read's id or the write's index."""
         self._sequence += 1
         self._lines.append(

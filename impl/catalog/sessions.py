@@ -31,7 +31,9 @@ def create(tables: Tables, session: Session, index: int) -> None:
             raise Invalid(f"Missing check '{check_id}' registration")
         if check.status == CRITICAL:
             raise Invalid(f"Check '{check_id}' is in {check.status} state")
-    tables.sessions.put(session.id, msgspec.structs.replace(session, create_index=index, modify_index=index))
+    begun = msgspec.structs.replace(session, create_index=index, modify_index=index)
+    tables.sessions.put(session.id, begun)
+    tables.session_changes.append((session.id, begun))
     tables.touch(index, SESSIONS)
 
 
@@ -41,6 +43,7 @@ def end(tables: Tables, session_id: str, index: int) -> None:
     if session is None:
         return
     tables.touch(index, SESSIONS)
+    tables.session_changes.append((session_id, None))
     delay = min(session.lock_delay_ns, LOCK_DELAY_NS_MAX)
     for entry in tables.entries.group("session", session_id):
         if session.behavior == DELETE:

@@ -17,6 +17,7 @@ import msgspec
 from impl.catalog import transitions
 from impl.catalog.commands import Command
 from impl.catalog.indexed_table import IndexedTable
+from impl.catalog.rows import Session
 from impl.catalog.tables import KvEntry, Tables
 from impl.catalog.transitions import Result
 
@@ -44,6 +45,7 @@ class Store:
         self,
         changed: Callable[[str], None] | None = None,
         touched: Callable[[str], None] | None = None,
+        session: Callable[[str, Session | None], None] | None = None,
         lost: Callable[[str, int], None] | None = None,
     ) -> None:
         """Who hears what a command changed, after it was applied; None: nobody.
@@ -51,11 +53,13 @@ class Store:
         Args:
             changed: a key of the KV store was created, changed or deleted.
             touched: the index of a table or of a group of rows rose, or vanished (`impl/catalog/tables.py`).
+            session: a session began, or ended (None).
             lost: the lock of a key was lost with its session; its lock-delay in nanoseconds begins.
         """
         self.tables = Tables()
         self._changed = changed
         self._touched = touched
+        self._session = session
         self._lost = lost
 
     @property
@@ -89,12 +93,17 @@ class Store:
         return result
 
     def _tell_of_groups(self, tables: Tables) -> None:
-        touched, lost = dict.fromkeys(tables.touched), list(tables.lost)
+        touched = dict.fromkeys(tables.touched)
+        sessions, lost = list(tables.session_changes), list(tables.lost)
         tables.touched.clear()
+        tables.session_changes.clear()
         tables.lost.clear()
         if self._touched is not None:
             for name in touched:
                 self._touched(name)
+        if self._session is not None:
+            for session_id, session in sessions:
+                self._session(session_id, session)
         if self._lost is not None:
             for key, delay_ns in lost:
                 self._lost(key, delay_ns)

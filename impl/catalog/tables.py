@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
@@ -77,6 +78,8 @@ class Tables:
         """Names of the indexes that rose or vanished since this list was last emptied."""
         self.touched_keys: list[str] = []
         """Keys of the KV store that changed since this list was last emptied."""
+        self.session_changes: list[tuple[str, Session | None]] = []
+        """Sessions that began, or ended (None), since this list was last emptied."""
         self.lost: list[tuple[str, int]] = []
         """(key, lock-delay in ns) of the holds that ended with their session since this list was last emptied."""
 
@@ -113,7 +116,8 @@ class Tables:
             self.sessions,
             self.indexes,
         )
-        touched, keys, lost = len(self.touched), len(self.touched_keys), len(self.lost)
+        lists: tuple[list[Any], ...] = (self.touched, self.touched_keys, self.session_changes, self.lost)
+        lengths = [len(each) for each in lists]
         kv_index = self.kv_index
         for table in tables:
             table.journal = journal
@@ -124,7 +128,8 @@ class Tables:
                 table.journal = None
             undo(journal)
             self.kv_index = kv_index
-            del self.touched[touched:], self.touched_keys[keys:], self.lost[lost:]
+            for each, length in zip(lists, lengths, strict=True):
+                del each[length:]
             raise
         finally:
             for table in tables:

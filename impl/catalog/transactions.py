@@ -6,7 +6,7 @@ Source: Consul, "Transaction HTTP API".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, assert_never
 
 import msgspec
@@ -55,7 +55,33 @@ class CheckOperation(msgspec.Struct, frozen=True, array_like=True, tag="check", 
 
 
 Operation = KvOperation | NodeOperation | ServiceOperation | CheckOperation
-RowResult = KvEntry | Node | Service | Check
+
+
+class KvShown(msgspec.Struct, frozen=True, array_like=True, tag="kv", gc=False):
+    """A result: a key."""
+
+    row: KvEntry
+
+
+class NodeShown(msgspec.Struct, frozen=True, array_like=True, tag="node", gc=False):
+    """A result: a node."""
+
+    row: Node
+
+
+class ServiceShown(msgspec.Struct, frozen=True, array_like=True, tag="service", gc=False):
+    """A result: an instance."""
+
+    row: Service
+
+
+class CheckShown(msgspec.Struct, frozen=True, array_like=True, tag="check", gc=False):
+    """A result: a health check."""
+
+    row: Check
+
+
+Shown = KvShown | NodeShown | ServiceShown | CheckShown
 
 
 class OperationError(msgspec.Struct, frozen=True, array_like=True):
@@ -65,11 +91,10 @@ class OperationError(msgspec.Struct, frozen=True, array_like=True):
     what: str
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True):
+class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome"):
     """The results of the operations that have one, in order, or the errors of those that failed."""
 
-    results: list[tuple[str, RowResult]]
-    """("kv", entry), ("node", node), ("service", service) or ("check", check)."""
+    results: list[Shown]
     errors: list[OperationError]
 
 
@@ -102,10 +127,10 @@ def run(tables: Tables, operations: tuple[Operation, ...], index: int) -> Outcom
     return outcome
 
 
-def _step(tables: Tables, operation: Operation, index: int) -> list[tuple[str, RowResult]]:
+def _step(tables: Tables, operation: Operation, index: int) -> Sequence[Shown]:
     match operation:
         case KvOperation():
-            return [("kv", entry) for entry in _kv(tables, operation, index)]
+            return [KvShown(entry) for entry in _kv(tables, operation, index)]
         case NodeOperation(verb, node):
             return _row(
                 "node",
@@ -154,7 +179,7 @@ def _row(
     now: Callable[[], Node | Service | Check | None],
     ensure: Callable[[], None],
     delete: Callable[[], None],
-) -> list[tuple[str, RowResult]]:
+) -> Sequence[Shown]:
     """The verbs mean the same for nodes, instances and checks."""
     matches = expected == (0 if compared is None else compared.modify_index)
     match verb:
@@ -174,7 +199,15 @@ def _row(
     row = now()
     if row is None:
         raise Invalid(f"{name} doesn't exist")
-    return [(table, row)]
+    match row:
+        case Node():
+            return [NodeShown(row)]
+        case Service():
+            return [ServiceShown(row)]
+        case Check():
+            return [CheckShown(row)]
+        case _:
+            assert_never(row)
 
 
 def _kv(tables: Tables, op: KvOperation, index: int) -> list[KvEntry]:

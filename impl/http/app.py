@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from impl.agent.api import Agent, AgentError
-from impl.http import kv, operator
+from impl.http import kv, operator, routes
+from impl.http.context import Context, Request
 from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
 from impl.http.response import Response, json_response, text_response
 
@@ -21,17 +22,25 @@ _NOT_AN_API_PATH = "Invalid URL path: if attempting to use the HTTP API, ensure 
 
 
 class Application:
-    """`/v1/kv`, `/v1/status`, `/v1/operator/raft`, `/v1/agent/self` and `/v1/agent/leave` of one agent, as an ASGI
-    application.
+    """The HTTP API of one agent, as an ASGI application: `/v1/kv`, what `routes` lists, `/v1/status`,
+    `/v1/operator/raft`, `/v1/agent/self` and `/v1/agent/leave`.
     """
 
     def __init__(
-        self, agent: Agent, datacenter: str, kv_max_value_size: int, unexpected: Callable[[str, Exception], None]
+        self,
+        agent: Agent,
+        datacenter: str,
+        kv_max_value_size: int,
+        unexpected: Callable[[str, Exception], None],
+        node_name: str = "",
     ) -> None:
-        """`datacenter`: the agent's own; `unexpected` hears of errors no handler expected: (what was asked, error)."""
+        """`datacenter` and `node_name`: the agent's own; `unexpected` hears of errors no handler expected: (what was
+        asked, error).
+        """
         self._agent = agent
         self._datacenter = datacenter
         self._kv_max_value_size = kv_max_value_size
+        self._context = Context(agent, node_name, datacenter, kv_max_value_size)
         self._unexpected = unexpected
         self._documents: dict[str, Callable[[], Awaitable[Any]]] = {
             "/v1/status/leader": agent.status_leader,
@@ -64,6 +73,13 @@ class Application:
             raise HttpError(500, "No path to datacenter")
         if path.startswith(_KV):
             return await self._respond_kv(path[len(_KV) :], parameters, scope, receive)
+        endpoint = routes.found(path)
+        if endpoint is not None:
+            methods, rest = endpoint
+            handler = methods.get(scope["method"])
+            if handler is None:
+                return _refuse_method(scope["method"], tuple(methods))
+            return await handler(self._context, Request(rest, parameters, scope, receive))
         document = self._documents.get(path)
         if document is not None:
             if scope["method"] != "GET":

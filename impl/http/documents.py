@@ -7,12 +7,12 @@ Lists and maps that Consul's HTTP API makes empty are `[]` and `{}` here, what i
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Any
+from typing import Any, assert_never
 
 from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Check, Node, Service, Session
 from impl.catalog.tables import KvEntry
-from impl.catalog.transactions import Outcome, RowResult
+from impl.catalog.transactions import CheckShown, KvShown, NodeShown, Outcome, ServiceShown, Shown
 
 Document = dict[str, Any]
 
@@ -164,21 +164,20 @@ def kv_document(entry: KvEntry) -> Document:
 
 def outcome_document(outcome: Outcome) -> Document:
     """A transaction's answer: results, or the errors by the position of their operations."""
-    results = [{_NAMES[table]: _row_document(row)} for table, row in outcome.results]
+    results = [_shown_document(shown) for shown in outcome.results]
     errors = [{"OpIndex": error.position, "What": error.what} for error in outcome.errors]
     return {"Results": None if errors else results, "Errors": errors or None}
 
 
-_NAMES = {"kv": "KV", "node": "Node", "service": "Service", "check": "Check"}
-
-
-def _row_document(row: RowResult) -> Document:
-    match row:
-        case KvEntry():
-            return kv_document(row)
-        case Node():
-            return node_document(row)
-        case Service():
-            return service_document(row)
-        case Check():
-            return check_document(row)
+def _shown_document(shown: Shown) -> Document:
+    match shown:
+        case KvShown(entry):
+            return {"KV": kv_document(entry)}
+        case NodeShown(node):
+            return {"Node": node_document(node)}
+        case ServiceShown(service):
+            return {"Service": service_document(service)}
+        case CheckShown(check):
+            return {"Check": check_document(check)}
+        case _:
+            assert_never(shown)

@@ -1,7 +1,4 @@
-"""`/v1/kv/`: reads, writes and deletions of keys. Source: Consul, "KV Store HTTP API".
-
-Sessions do not exist yet: `acquire` and `release` are refused, as Consul refuses a session that it does not know.
-"""
+"""`/v1/kv/`: reads, writes and deletions of keys, and their locks. Source: Consul, "KV Store HTTP API"."""
 
 from __future__ import annotations
 
@@ -9,8 +6,19 @@ from urllib.parse import urlencode
 
 from impl.agent.api import Agent, Consistency, ReadOptions, ReadReply
 from impl.agent.config import ConfigError, parse_duration
-from impl.catalog.commands import KvCas, KvDelete, KvDeleteCas, KvDeleteTree, KvSet, Write
+from impl.catalog.commands import (
+    KvAcquire,
+    KvCas,
+    KvDelete,
+    KvDeleteCas,
+    KvDeleteTree,
+    KvRelease,
+    KvSet,
+    Write,
+)
 from impl.catalog.queries import KvGet, KvKeys, KvList, Query
+from impl.catalog.store import KeysAnswer, KvAnswer
+from impl.catalog.transitions import Failed
 from impl.http.request import HttpError, Receive, Scope, parse_unsigned, read_body
 from impl.http.response import Response, json_response, kv_row, read_headers
 
@@ -36,9 +44,9 @@ async def get(agent: Agent, key: str, parameters: dict[str, str]) -> Response:
     if not key and not recurse:
         raise HttpError(400, "Missing key name")
     reply = await agent.read(KvList(key) if recurse else KvGet(key), options)
-    assert reply.entries is not None
-    headers = read_headers(reply.entries.index, reply, options.consistency)
-    entries = reply.entries.entries
+    assert isinstance(reply.answer, KvAnswer)
+    headers = read_headers(reply.answer.index, reply, options.consistency)
+    entries = reply.answer.entries
     if not entries:
         return Response(404, headers)
     if "raw" in parameters and not recurse:
@@ -49,26 +57,36 @@ async def get(agent: Agent, key: str, parameters: dict[str, str]) -> Response:
 async def _get_keys(agent: Agent, query: Query, options: ReadOptions, parameters: dict[str, str]) -> Response:
     assert isinstance(query, KvKeys)
     reply: ReadReply = await agent.read(query, options)
-    assert reply.keys is not None
-    headers = read_headers(reply.keys.index, reply, options.consistency)
-    if not reply.keys.keys and query.prefix:
+    assert isinstance(reply.answer, KeysAnswer)
+    headers = read_headers(reply.answer.index, reply, options.consistency)
+    if not reply.answer.keys and query.prefix:
         return Response(404, headers)
-    return json_response(reply.keys.keys, "pretty" in parameters, headers)
+    return json_response(reply.answer.keys, "pretty" in parameters, headers)
 
 
 async def put(
     agent: Agent, key: str, parameters: dict[str, str], scope: Scope, receive: Receive, limit: int
 ) -> Response:
-    """PUT: set a key, or with `cas` only if it was not changed since."""
+    """PUT: set a key; with `cas` only if it was not changed since; with `acquire` or `release`, its lock, too."""
     if not key:
         raise HttpError(400, "Missing key name")
     _refuse_conflicts(parameters, "cas", "acquire", "release")
     flags = parse_unsigned("flags", parameters["flags"]) if "flags" in parameters else 0
     index = parse_unsigned("cas", parameters["cas"]) if "cas" in parameters else None
-    _refuse_sessions(parameters)
     value = await read_body(scope, receive, limit)
     command: Write = KvSet(key, value, flags) if index is None else KvCas(key, value, flags, index)
-    return _WRITTEN if await agent.write(command) else _NOT_WRITTEN
+    if "acquire" in parameters:
+        command = KvAcquire(key, value, flags, parameters["acquire"])
+    elif "release" in parameters:
+        command = KvRelease(key, value, flags, parameters["release"])
+    return await _written(agent, command)
+
+
+async def _written(agent: Agent, command: Write) -> Response:
+    told = await agent.write(command)
+    if isinstance(told, Failed):
+        raise HttpError(500, told.why)
+    return _WRITTEN if told else _NOT_WRITTEN
 
 
 async def delete(agent: Agent, key: str, parameters: dict[str, str]) -> Response:
@@ -83,7 +101,7 @@ async def delete(agent: Agent, key: str, parameters: dict[str, str]) -> Response
         command = KvDeleteCas(key, parse_unsigned("cas", parameters["cas"]))
     else:
         command = KvDelete(key)
-    return _WRITTEN if await agent.write(command) else _NOT_WRITTEN
+    return await _written(agent, command)
 
 
 def read_options(parameters: dict[str, str]) -> ReadOptions:
@@ -111,9 +129,3 @@ def read_options(parameters: dict[str, str]) -> ReadOptions:
 def _refuse_conflicts(parameters: dict[str, str], *names: str) -> None:
     if sum(name in parameters for name in names) > 1:
         raise HttpError(400, f"Conflicting flags: {urlencode(sorted(parameters.items()))}\n")
-
-
-def _refuse_sessions(parameters: dict[str, str]) -> None:
-    for name in ("acquire", "release"):
-        if name in parameters:
-            raise HttpError(500, f'invalid session "{parameters[name]}"')

@@ -51,6 +51,16 @@ def parse_parameters(query: bytes) -> dict[str, str]:
     return parameters
 
 
+def parse_repeated(query: bytes, name: str) -> tuple[str, ...]:
+    """All values of one parameter, in order.
+
+    Raises:
+        HttpError: 400, not UTF-8.
+    """
+    pairs = [part.partition(b"=") for part in query.split(b"&") if part]
+    return tuple(_unescape(value) for key, _, value in pairs if _unescape(key) == name)
+
+
 def parse_unsigned(name: str, text: str) -> int:
     """An unsigned 64-bit number, as Go's ParseUint reads it.
 

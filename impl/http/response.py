@@ -37,8 +37,23 @@ class KvRow(msgspec.Struct, frozen=True):
     ModifyIndex: int
 
 
-def kv_row(entry: KvEntry) -> KvRow:
+class HeldKvRow(msgspec.Struct, frozen=True):
+    """A key whose lock is held, and by whom."""
+
+    LockIndex: int
+    Key: str
+    Flags: int
+    Value: bytes | None
+    Session: str
+    CreateIndex: int
+    ModifyIndex: int
+
+
+def kv_row(entry: KvEntry) -> KvRow | HeldKvRow:
     """The entry as JSON shows it."""
+    if entry.session:
+        shown = (entry.lock_index, entry.key, entry.flags, entry.value or None, entry.session)
+        return HeldKvRow(*shown, entry.create_index, entry.modify_index)
     return KvRow(entry.lock_index, entry.key, entry.flags, entry.value or None, entry.create_index, entry.modify_index)
 
 

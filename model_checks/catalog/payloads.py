@@ -236,7 +236,7 @@ def decoded(payload: bytes) -> Command:
 
 def _command(fields: list[Any]) -> Command:
     match fields:
-        case ["noop"]:
+        case ["noop"] | ["configuration", *_]:  # Raft's own: the catalog only counts them
             return Noop()
         case ["kv-set", str(key), bytes(value), int(flags)]:
             return Set(key, value, flags)
@@ -264,12 +264,13 @@ def _command(fields: list[Any]) -> Command:
         case ["session-destroy", str(session_id)]:
             return DestroySession(session_id)
         case ["transaction", list(operations)]:
-            return Transaction(tuple(_operation(operation) for operation in operations))
+            return Transaction(tuple(operation(each) for each in operations))
         case _:
             raise ValueError(f"{str(fields)[:80]} is not a command of the replicated log")
 
 
-def _operation(fields: list[Any]) -> Operation:
+def operation(fields: list[Any]) -> Operation:
+    """An operation of a transaction. Raises ValueError."""
     match fields:
         case ["kv", str(verb), str(key), bytes(value), int(flags), int(index), str(session)]:
             return KvOperation(KvVerb(verb), key, value, flags, index, session)

@@ -10,21 +10,25 @@ linearizable history: `model_checks.histories` does.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from model_checks.conformance.divergence import READS, Divergence, Place, shown
-from model_checks.conformance.entries import Payloads
-from model_checks.conformance.payloads import (
-    Malformed,
-    decoded_command,
+from model_checks.catalog.payloads import Malformed, decoded
+from model_checks.catalog.records import (
     decoded_request,
     described_command,
+    recorded_outcome,
+    recorded_result,
     recorded_rows,
-    state_digest,
 )
+from model_checks.conformance.divergence import READS, Divergence, Place, shown
+from model_checks.conformance.entries import Payloads
+from model_checks.conformance.payloads import state_digest
 from model_checks.conformance.server import ServerReplay
 from model_checks.conformance.trace import AnswerLine, Step
-from spec.catalog.commands import KvCommand
+from spec.catalog import transactions
+from spec.catalog.commands import Command, Transaction
 from spec.catalog.queries import query
 from spec.catalog.state import State, initial_state
 from spec.catalog.transitions import Result, apply
@@ -113,12 +117,12 @@ class Answers:
     def judge(self, applied: list[Entry], payloads: Payloads) -> Divergence | None:
         """Replay the catalog over the applied log: the first answer or snapshot that differs from it."""
         self.waiting.sort(key=lambda waiting: waiting.index)
-        state, results = initial_state(), list[tuple[KvCommand, Result]]()
+        state, results = initial_state(), list[tuple[Command, Result]]()
         digests: dict[Index, str] = {}
         for waiting in self.waiting:
             try:
                 while len(results) < waiting.index:
-                    command = decoded_command(payloads[applied[len(results)].value])
+                    command = decoded(payloads[applied[len(results)].value])
                     state, result = apply(state, command, len(results) + 1)
                     results.append((command, result))
                 if isinstance(waiting.line, AnswerLine):
@@ -144,20 +148,29 @@ def judge_snapshot(expected: str, line: Step) -> None:
         raise Divergence(READS, "a snapshot is the state at its index", f"{why}, the catalog's is {expected}")
 
 
-def judge_answer(state: State, results: list[tuple[KvCommand, Result]], line: AnswerLine) -> None:
+def answer_of(state: State, asked: list[Any]) -> list[Any]:
+    """What a read of the state is told, as traces record it: [index, rows]. Raises Malformed."""
+    request = decoded_request(asked)
+    if isinstance(request, Transaction):
+        return [0, recorded_outcome(transactions.run(state, request, 0)[1])]
+    index, rows = query(state, request)
+    return [index, recorded_rows(rows)]
+
+
+def judge_answer(state: State, results: list[tuple[Command, Result]], line: AnswerLine) -> None:
     """Compare one answer with the catalog at its index. Raises Divergence, Malformed."""
     if line.mode == "write":
         command, result = results[line.index - 1]
         if described_command(command) != line.query:
             why = f"the answer is for {line.query}, but entry {line.index} is {described_command(command)}"
             raise Divergence(READS, "a write's answer is for its entry", why)
-        if line.result is not result:
-            why = f"{line.query} at index {line.index} was answered {line.result}, the catalog says {result}"
+        told = recorded_result(result)
+        if line.result != told:
+            why = f"{line.query} at index {line.index} was answered {line.result}, the catalog says {told}"
             raise Divergence(READS, "a write is told its result", why)
         return
-    index, rows = query(state, decoded_request(line.query))
-    expected = (index, recorded_rows(rows))
-    recorded = (line.result[0], list(line.result[1])) if isinstance(line.result, tuple) else line.result
+    expected = answer_of(state, line.query)
+    recorded = line.result
     if recorded != expected:
         why = f"{line.query} ({line.mode}) at index {line.applied} was not answered as the catalog says"
         evidence = [f"  catalog:  {shown(expected)}", f"  answered: {shown(recorded)}"]

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 
+from model_checks.catalog.payloads import Malformed
 from model_checks.conformance.divergence import PROVENANCE, Divergence
 from model_checks.conformance.entries import Payloads
-from model_checks.conformance.payloads import Malformed, decoded_configuration
+from model_checks.conformance.payloads import decoded_configuration
 from model_checks.conformance.restarts import Incomplete
 from model_checks.conformance.sent import ENDED, Sent
 from model_checks.conformance.server import TRUE_EVIDENCE, Observer, ServerReplay

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from typing import Protocol
 
+from model_checks.catalog.payloads import Malformed
 from model_checks.conformance.divergence import (
     DURABILITY,
     PROVENANCE,
@@ -33,8 +34,14 @@ from model_checks.conformance.observed import (
     recovered_point,
     send_arguments,
 )
-from model_checks.conformance.payloads import Malformed, decoded_configuration
-from model_checks.conformance.restarts import check_initial, check_no_trace_is_missing, not_what_was_written, survived
+from model_checks.conformance.payloads import decoded_configuration
+from model_checks.conformance.restarts import (
+    check_initial,
+    check_no_trace_is_missing,
+    check_nothing_was_rewritten,
+    not_what_was_written,
+    survived,
+)
 from model_checks.conformance.sent import LeadershipEnd, Sent, end_of
 from model_checks.conformance.trace import AnswerLine, Header, Issue, Line, Propose, Reader, Send, State, Step
 from spec.raft.actions import ACTIONS, CLOCKED, Action, initial_server
@@ -183,6 +190,7 @@ class ServerReplay:
         """A process begins: with an empty disk, or with a point that the crash or the end of the last one may have
         left.
         """
+        check_nothing_was_rewritten(header)
         c, now = self.constants, self._shown(header.state.heard_at)
         if c.has_leases and c.lease_end(now) >= c.vote_from(now):
             why = f"a lease of {c.lease} ns, and votes after {c.election_timeout} ns: reads by lease promise nothing"

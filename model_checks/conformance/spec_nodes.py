@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from model_checks.catalog.payloads import decoded
+from model_checks.catalog.records import described_command, recorded_rows
 from model_checks.conformance.entries import Payloads, digest_at, digest_of
-from model_checks.conformance.payloads import decoded_command, described_command, recorded_rows, state_digest
-from spec.catalog.commands import Get, Keys, KvCommand, List, Request
+from model_checks.conformance.payloads import state_digest
+from spec.catalog.commands import Command, Get, Keys, List, Request
 from spec.catalog.queries import query
 from spec.catalog.state import State, initial_state
 from spec.catalog.transitions import apply
@@ -261,21 +263,21 @@ class Node:
         if self.take("restore_snapshot"):
             self.state = self.restored()
             self.lines[-1 if self.lines[-1]["kind"] == "step" else -2] |= self.recorded_snapshot()
-        first, results = self.server.last_applied + 1, list[tuple[int, KvCommand, Any]]()
+        first, results = self.server.last_applied + 1, list[tuple[int, Command, Any]]()
         while outcome := self.outcome("apply"):
             self.server = outcome.server
             index = self.server.last_applied
             value = self.server.log.entry(index).value
-            command = decoded_command(self.cluster.payloads[value])
+            command = decoded(self.cluster.payloads[value])
             self.state, result = apply(self.state, command, index)
             self.cluster.states[value] = self.state
-            if self.proposed.get(index) == value and described_command(command) != ("noop",):
+            if self.proposed.get(index) == value and described_command(command) != ["noop"]:
                 results.append((index, command, result))
         if self.server.last_applied < first:
             return
         self.write("step", action="apply", index=self.server.last_applied, state=self.recorded_state())
         for index, command, result in results:
-            described = list(described_command(command))
+            described = described_command(command)
             self.answer("write", described, result, self.names[index], applied=index, index=index)
 
     def recorded_snapshot(self) -> dict[str, Any]:

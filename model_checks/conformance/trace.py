@@ -77,6 +77,8 @@ class Header(msgspec.Struct, tag_field="kind", tag="header"):
     """The least time between hearing of a leader and voting for another."""
     lease_ns: int
     """How long a leader answers reads after it began a round that a quorum answered; negative: no leases."""
+    recovered: bool = False
+    """The disk was rewritten by hand (peers.json) before this start: Raft's promises end here."""
 
 
 class Step(msgspec.Struct, tag_field="kind", tag="step"):
@@ -140,10 +142,10 @@ class AnswerLine(msgspec.Struct, tag_field="kind", tag="answer"):
     ns: int
     request: str
     mode: str
-    query: tuple[str | int, ...]
+    query: list[Any]
     applied: int
-    result: bool | tuple[int, tuple[Any, ...]]
-    """A write's result; a read's index and rows, values in base64."""
+    result: bool | list[Any]
+    """A write's result; a read's index and rows. Values are in base64."""
     read: str = ""
     index: int = 0
 

@@ -179,9 +179,6 @@ class Transaction(msgspec.Struct, frozen=True):
     operations: tuple[Operation, ...]
 
 
-KvCommand = Noop | Set | CheckAndSet | Delete | DeleteCheckAndSet | DeleteTree
-"""The commands that the implementation writes so far (ARCHITECTURE.md, section 7)."""
-
 Command = (
     Noop
     | Set

@@ -290,7 +290,13 @@ def test_whoever_waits_is_told_of_every_key_that_changed() -> None:
 def test_whoever_waits_is_told_of_groups_and_of_locks_that_were_lost() -> None:
     touched: list[str] = []
     lost: list[tuple[str, int]] = []
-    store = Store(None, touched.append, lambda key, delay_ns: lost.append((key, delay_ns)))
+    changed: list[tuple[str, bool]] = []
+    store = Store(
+        None,
+        touched.append,
+        lambda session_id, session: changed.append((session_id, session is not None)),
+        lambda key, delay_ns: lost.append((key, delay_ns)),
+    )
     commands: list[Command] = [
         Register(Node("n", "1")),
         SessionCreate(Session("s", "n", lock_delay_ns=5)),
@@ -300,6 +306,7 @@ def test_whoever_waits_is_told_of_groups_and_of_locks_that_were_lost() -> None:
     for index, command in enumerate(commands, 1):
         store.apply(command, index)
     assert touched == ["nodes", "node.n", "sessions", "nodes", "node_last_extinction", "node.n", "sessions"]
+    assert changed == [("s", True), ("s", False)]
     assert lost == [("k", 5)]
 
 

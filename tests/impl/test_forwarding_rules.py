@@ -16,6 +16,7 @@ from impl.agent.api import (
     IndefiniteError,
     NoClusterLeader,
     ReadOptions,
+    ReadReply,
 )
 from impl.agent.changes import Changes, Watches
 from impl.agent.config import Document, Performance, build
@@ -23,9 +24,11 @@ from impl.agent.discovery import Discovery
 from impl.agent.forwarding import Retriable, judge
 from impl.agent.protocol import KV_WRITE, NOT_LEADER, NOT_READY, KvRead, KvWrite, ServerInfo
 from impl.agent.requests import Requests
+from impl.agent.session_keeper import SessionKeeper
 from impl.catalog.commands import KvSet
-from impl.catalog.queries import KvGet
+from impl.catalog.queries import KvGet, Watched
 from impl.catalog.store import Store
+from impl.catalog.transitions import Result
 from impl.raft.errors import NotLeader
 from impl.raft.ready import Role
 from impl.rpc.errors import CallTimedOut, ConnectFailed, ConnectionLost, NotSent, RemoteError, RpcError
@@ -86,7 +89,7 @@ class Remote:
 
 
 def forwarding_reply() -> object:
-    return [msgspec.to_builtins(Store().get("k")), None, True, 0]
+    return ReadReply(Store().get("k"), True, 0)
 
 
 async def _stay() -> None:
@@ -108,6 +111,7 @@ async def follower(runtime: Runtime, remote: Any, reconfiguration: Any = None) -
         Changes(runtime),
         members,
         reconfiguration,
+        SessionKeeper(runtime),
         1,
         describe=dict,
         leave=_stay,
@@ -133,7 +137,7 @@ def outcome_of(work: Callable[[Requests], Awaitable[Any]], remote: Remote) -> An
     return results[0]
 
 
-def write(requests: Requests) -> Awaitable[bool]:
+def write(requests: Requests) -> Awaitable[Result]:
     return requests.write(KvSet("k", b"v", 0))
 
 
@@ -210,7 +214,7 @@ def retry_nothing(error: RpcError, *, is_write: bool) -> Retriable | AgentError:
     return IndefiniteError("rpc error: " + str(error))
 
 
-async def forward_again(requests: Requests, request: KvWrite) -> bool:
+async def forward_again(requests: Requests, request: KvWrite) -> Result:
     return await requests._write_held(request)
 
 
@@ -311,7 +315,10 @@ def test_a_watch_wakes_for_its_key_and_for_its_prefix_only() -> None:
     async def main(runtime: Runtime) -> int:
         watches = Watches(runtime)
         hour = 3_600_000 * MILLISECONDS
-        key, prefix, other = (watches.next(*watch, hour) for watch in (("a/b", False), ("a/", True), ("b", True)))
+        key, prefix, other = (
+            watches.next(watch, hour)
+            for watch in (Watched(keys=("a/b",)), Watched(prefixes=("a/",)), Watched(prefixes=("b",)))
+        )
         watches.changed("a/b")
         await key.wait()
         await prefix.wait()

@@ -14,7 +14,7 @@ from impl.catalog.commands import Deregister, Register
 from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Check, Node, Service, ServiceAddress, Session
 from impl.catalog.tables import KvEntry
-from impl.catalog.transactions import KvOperation, NodeOperation, OperationError, Outcome, ServiceOperation
+from impl.catalog.transactions import KvOperation, KvShown, NodeOperation, OperationError, Outcome, ServiceOperation
 from impl.http import bodies, documents
 from impl.http.request import HttpError
 
@@ -231,7 +231,7 @@ def test_a_key_is_shown_with_its_holder_only_while_it_is_held() -> None:
 
 
 def test_an_outcome_has_results_or_errors() -> None:
-    assert documents.outcome_document(Outcome([("kv", KvEntry("k", 0, b"v", 1, 1))], [])) == {
+    assert documents.outcome_document(Outcome([KvShown(KvEntry("k", 0, b"v", 1, 1))], [])) == {
         "Results": [{"KV": documents.kv_document(KvEntry("k", 0, b"v", 1, 1))}],
         "Errors": None,
     }

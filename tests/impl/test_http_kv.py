@@ -22,8 +22,10 @@ from impl.agent.api import (
     ReadReply,
 )
 from impl.catalog.commands import KvDelete, Write
-from impl.catalog.queries import KvKeys, Query, answer_query
-from impl.catalog.store import KeysAnswer, KvAnswer, Store
+from impl.catalog.queries import Query, answer_query
+from impl.catalog.rows import Session
+from impl.catalog.store import Store
+from impl.catalog.transitions import Result
 from impl.http import kv, request, response
 from impl.http.app import Application
 
@@ -39,7 +41,7 @@ class Memory:
         self.failure: Exception | None = None
         self.asked: list[ReadOptions] = []
 
-    async def write(self, command: Write) -> bool:
+    async def write(self, command: Write) -> Result:
         if self.failure is not None:
             raise self.failure
         self.index += 1
@@ -51,11 +53,13 @@ class Memory:
         self.asked.append(options)
         answer = answer_query(self.store, query)
         stale = options.consistency is Consistency.STALE
-        if isinstance(query, KvKeys):
-            assert isinstance(answer, KeysAnswer)
-            return ReadReply(None, answer, True, 42 if stale else 0)
-        assert isinstance(answer, KvAnswer)
-        return ReadReply(answer, None, True, 42 if stale else 0)
+        return ReadReply(answer, True, 42 if stale else 0)
+
+    async def renew_session(self, session_id: str) -> Session | None:
+        return self.store.tables.sessions.get(session_id)
+
+    def new_id(self) -> str:
+        return "00000000-0000-4000-8000-000000000001"
 
     async def status_leader(self) -> str:
         return "127.0.0.1:8300"
@@ -83,7 +87,8 @@ class Client:
     def __init__(self) -> None:
         self.agent = Memory()
         self.unexpected: list[tuple[str, Exception]] = []
-        self.app = Application(self.agent, "dc1", LIMIT, lambda what, error: self.unexpected.append((what, error)))
+        agent: Any = self.agent
+        self.app = Application(agent, "dc1", LIMIT, lambda what, error: self.unexpected.append((what, error)))
 
     def __call__(self, method: str, target: str, body: bytes = b"", *, chunks: list[bytes] | None = None) -> Answer:
         path, _, query = target.partition("?")

@@ -87,7 +87,7 @@ def expected_result(result: Result) -> Any:
         case Outcome(results, errors):
             kinds = {Row: "kv", Node: "node", Service: "service", Check: "check"}
             shown = [[kinds[type(row)], fields(row)] for row in results]
-            return [shown, [[error.position, error.what] for error in errors]]
+            return ["outcome", shown, [[error.position, error.what] for error in errors]]
 
 
 def registry_query(request: Any) -> registry_queries.RegistryQuery | None:

@@ -10,11 +10,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from model_checks.catalog.payloads import Malformed
+from model_checks.catalog.payloads import decoded as decoded_command
+from model_checks.catalog.records import decoded_request, described_command
 from model_checks.conformance import UnreadableTrace, check_traces
 from model_checks.conformance.check import prepare_judged
 from model_checks.conformance.command import command
 from model_checks.conformance.entries import GENESIS_DIGEST, chained_digest
-from model_checks.conformance.payloads import Malformed, decoded_command, decoded_request, described_command
 from model_checks.conformance.replay import replay
 from model_checks.conformance.spec_nodes import Lines
 from model_checks.conformance.spec_runs import SpecCluster, written
@@ -84,6 +86,14 @@ def test_a_missing_first_incarnation_is_unknown(traces: Path) -> None:
     results = check_traces(traces)
     assert {result.verdict for result in results} == {Verdict.UNKNOWN}
     assert "the first trace is of incarnation 2" in results[0].reason
+
+
+def test_an_outage_recovery_with_peers_json_is_unknown(run: Lines, tmp_path: Path) -> None:
+    lines: Lines = msgspec.json.decode(msgspec.json.encode(run))
+    lines["s1-000002.ndjson"][0]["recovered"] = True
+    results = check_traces(written(lines, tmp_path))
+    assert {result.verdict for result in results} == {Verdict.UNKNOWN}
+    assert "s1, incarnation 2, was recovered with peers.json" in results[0].reason
 
 
 def test_a_server_without_traces_is_unknown(traces: Path) -> None:
@@ -215,7 +225,7 @@ def test_payloads_are_the_commands_of_the_format(
 ) -> None:
     decoded = decoded_command(msgspec.msgpack.encode(fields))
     assert decoded == value
-    assert described_command(decoded) == described
+    assert described_command(decoded) == list(described)
 
 
 @pytest.mark.parametrize(
@@ -231,11 +241,11 @@ def test_other_payloads_are_malformed(fields: list[object]) -> None:
 
 
 def test_queries_are_the_requests_of_the_format() -> None:
-    assert decoded_request(("kv-get", "k")) == Get("k")
-    assert decoded_request(("kv-list", "k/")) == List("k/")
-    assert decoded_request(("kv-keys", "k/", "/")) == Keys("k/", "/")
+    assert decoded_request(["kv-get", "k"]) == Get("k")
+    assert decoded_request(["kv-list", "k/"]) == List("k/")
+    assert decoded_request(["kv-keys", "k/", "/"]) == Keys("k/", "/")
     with pytest.raises(Malformed):
-        decoded_request(("kv-get",))
+        decoded_request(["kv-get"])
 
 
 def test_the_digest_chains_index_term_and_payload() -> None:

@@ -1,0 +1,46 @@
+"""What a handler is given: the agent that it speaks for, and the request as far as it was parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from impl.agent.api import Agent
+from impl.http.request import Receive, Scope, parse_repeated, read_body
+from impl.http.response import Response
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The agent and what its users may rely on."""
+
+    agent: Agent
+    node_name: str
+    datacenter: str
+    kv_max_value_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. `rest` is the path behind the endpoint's prefix."""
+
+    rest: str
+    parameters: dict[str, str]
+    scope: Scope
+    receive: Receive
+
+    @property
+    def pretty(self) -> bool:
+        """Whether people will read the answer."""
+        return "pretty" in self.parameters
+
+    def repeated(self, name: str) -> tuple[str, ...]:
+        """All values of a parameter, in order."""
+        return parse_repeated(self.scope["query_string"], name)
+
+    async def body(self, size_max: int) -> bytes:
+        """The body. Raises HttpError (413) and ClientGone."""
+        return await read_body(self.scope, self.receive, size_max)
+
+
+Handler = Callable[[Context, Request], Awaitable[Response]]

@@ -1,0 +1,187 @@
+"""`/v1/catalog` and `/v1/health`: registrations, and what is registered. Source: Consul, "Catalog", "Health" HTTP APIs.
+
+`near` is accepted and orders nothing: without coordinates Consul does not either. What belongs to the mesh (`connect`,
+`ingress`, `gateway-services`) finds nothing yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from impl.agent.api import ReadReply
+from impl.catalog.registry_queries import (
+    ChecksAnswer,
+    ChecksInState,
+    InstancesAnswer,
+    ListNodes,
+    ListServices,
+    NodeAnswer,
+    NodeChecks,
+    NodesAnswer,
+    NodeServices,
+    RegistryQuery,
+    ServiceChecks,
+    ServiceHealth,
+    ServiceInstances,
+    ServicesAnswer,
+)
+from impl.http import bodies, filter, writes
+from impl.http.context import Context, Request
+from impl.http.documents import (
+    check_document,
+    health_document,
+    instance_document,
+    node_document,
+    node_services_document,
+    service_document,
+)
+from impl.http.kv import read_options
+from impl.http.request import HttpError
+from impl.http.response import Response, json_response, read_headers
+
+BODY_SIZE_MAX = 512 * 1024
+
+
+async def register(context: Context, request: Request) -> Response:
+    """PUT /v1/catalog/register."""
+    command = bodies.registration(await request.body(BODY_SIZE_MAX), context.datacenter)
+    return await writes.truth(context, request, command)
+
+
+async def deregister(context: Context, request: Request) -> Response:
+    """PUT /v1/catalog/deregister."""
+    return await writes.truth(context, request, bodies.deregistration(await request.body(BODY_SIZE_MAX)))
+
+
+async def datacenters(context: Context, request: Request) -> Response:
+    """GET /v1/catalog/datacenters."""
+    return json_response([context.datacenter], request.pretty)
+
+
+async def nodes(context: Context, request: Request) -> Response:
+    """GET /v1/catalog/nodes."""
+    reply = await _read(context, request, ListNodes(_meta(request)))
+    assert isinstance(reply.answer, NodesAnswer)
+    return _listed(request, reply, [node_document(node) for node in reply.answer.nodes])
+
+
+async def services(context: Context, request: Request) -> Response:
+    """GET /v1/catalog/services."""
+    reply = await _read(context, request, ListServices(_meta(request)))
+    assert isinstance(reply.answer, ServicesAnswer)
+    return _answered(request, reply, reply.answer.services)
+
+
+async def service(context: Context, request: Request) -> Response:
+    """GET /v1/catalog/service/NAME."""
+    query = ServiceInstances(_named(request, "service name"), request.repeated("tag"), _meta(request))
+    reply = await _read(context, request, query)
+    assert isinstance(reply.answer, InstancesAnswer)
+    return _listed(request, reply, [instance_document(each) for each in reply.answer.instances])
+
+
+async def node(context: Context, request: Request) -> Response:
+    """GET /v1/catalog/node/NAME: null if there is no such node."""
+    reply = await _read(context, request, NodeServices(_named(request, "node name")))
+    assert isinstance(reply.answer, NodeAnswer)
+    return _answered(request, reply, node_services_document(reply.answer.node, reply.answer.services))
+
+
+async def node_services(context: Context, request: Request) -> Response:
+    """GET /v1/catalog/node-services/NAME: the instances as a list."""
+    reply = await _read(context, request, NodeServices(_named(request, "node name")))
+    assert isinstance(reply.answer, NodeAnswer)
+    if reply.answer.node is None:
+        return _answered(request, reply, {"Node": None, "Services": []})
+    found = _filtered(request, [service_document(each) for each in reply.answer.services])
+    return _answered(request, reply, {"Node": node_document(reply.answer.node), "Services": found})
+
+
+async def health_node(context: Context, request: Request) -> Response:
+    """GET /v1/health/node/NAME."""
+    return await _checks(context, request, NodeChecks(_named(request, "node name")))
+
+
+async def health_checks(context: Context, request: Request) -> Response:
+    """GET /v1/health/checks/NAME."""
+    return await _checks(context, request, ServiceChecks(_named(request, "service name"), _meta(request)))
+
+
+async def health_state(context: Context, request: Request) -> Response:
+    """GET /v1/health/state/STATE."""
+    return await _checks(context, request, ChecksInState(_named(request, "check state"), _meta(request)))
+
+
+async def health_service(context: Context, request: Request) -> Response:
+    """GET /v1/health/service/NAME."""
+    name = _named(request, "service name")
+    query = ServiceHealth(name, request.repeated("tag"), _truth(request, "passing"), _meta(request))
+    reply = await _read(context, request, query)
+    assert isinstance(reply.answer, InstancesAnswer)
+    return _listed(request, reply, [health_document(each) for each in reply.answer.instances])
+
+
+# -------------------------------------------------------------------------------------------------------------- details
+
+
+async def _checks(context: Context, request: Request, query: RegistryQuery) -> Response:
+    reply = await _read(context, request, query)
+    assert isinstance(reply.answer, ChecksAnswer)
+    return _listed(request, reply, [check_document(check) for check in reply.answer.checks])
+
+
+async def _read(context: Context, request: Request, query: RegistryQuery) -> ReadReply:
+    _filter(request)  # a bad filter is refused before anybody waits
+    return await context.agent.read(query, read_options(request.parameters))
+
+
+def _answered(request: Request, reply: ReadReply, document: Any) -> Response:
+    headers = read_headers(reply.answer.index, reply, read_options(request.parameters).consistency)
+    return json_response(document, request.pretty, headers)
+
+
+def _listed(request: Request, reply: ReadReply, rows: Sequence[filter.Row]) -> Response:
+    return _answered(request, reply, _filtered(request, rows))
+
+
+def _filtered(request: Request, rows: Sequence[filter.Row]) -> list[filter.Row]:
+    chosen = _filter(request)
+    try:
+        return [row for row in rows if chosen(row)] if chosen is not None else list(rows)
+    except filter.BadFilter as bad:
+        raise _bad_filter(bad) from None
+
+
+def _filter(request: Request) -> Callable[[filter.Row], bool] | None:
+    text = request.parameters.get("filter", "")
+    try:
+        return filter.parse(text) if text else None
+    except filter.BadFilter as bad:
+        raise _bad_filter(bad) from None
+
+
+def _bad_filter(bad: filter.BadFilter) -> HttpError:
+    return HttpError(400, f"Failed to create boolean expression evaluator: {bad}")
+
+
+def _named(request: Request, what: str) -> str:
+    if not request.rest:
+        raise HttpError(400, f"Missing {what}")
+    return request.rest
+
+
+def _meta(request: Request) -> dict[str, str]:
+    return dict(pair.partition(":")[::2] for pair in request.repeated("node-meta"))
+
+
+def _truth(request: Request, name: str) -> bool:
+    """A boolean parameter as Go's ParseBool reads it; without a value it is true."""
+    text = request.parameters.get(name)
+    if text is None:
+        return False
+    if text in ("", "1", "t", "T", "TRUE", "true", "True"):
+        return True
+    if text in ("0", "f", "F", "FALSE", "false", "False"):
+        return False
+    raise HttpError(400, f"Invalid value for ?{name}")

@@ -1,0 +1,233 @@
+"""`/v1/catalog`, `/v1/health`, `/v1/session` and `/v1/txn` as a client sees them, over a state store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64encode
+from typing import Any
+
+import pytest
+
+from impl.agent.api import Consistency, ReadOptions, ReadReply
+from impl.catalog.commands import Write
+from impl.catalog.queries import Query, answer_query
+from impl.catalog.rows import Session
+from impl.catalog.store import Store
+from impl.catalog.transitions import Result
+from impl.http import registry, writes
+from impl.http.app import Application
+
+ID = "00000000-0000-4000-8000-000000000001"
+
+
+class Memory:
+    """An agent whose cluster is one state store."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.index = 1
+        self.asked: list[ReadOptions] = []
+
+    async def write(self, command: Write) -> Result:
+        self.index += 1
+        return self.store.apply(command, self.index)
+
+    async def read(self, query: Query, options: ReadOptions) -> ReadReply:
+        self.asked.append(options)
+        return ReadReply(answer_query(self.store, query), True, 0)
+
+    async def renew_session(self, session_id: str) -> Session | None:
+        return self.store.tables.sessions.get(session_id)
+
+    def new_id(self) -> str:
+        return ID
+
+    async def status_leader(self) -> str:
+        return ""
+
+    async def status_peers(self) -> list[str]:
+        return []
+
+
+class Client:
+    """Calls the application as an ASGI server does."""
+
+    def __init__(self) -> None:
+        self.agent = Memory()
+        agent: Any = self.agent
+        self.app = Application(agent, "dc1", 64, lambda what, error: pytest.fail(f"{what}: {error!r}"), "me")
+        self.headers: dict[str, str] = {}
+
+    def __call__(self, method: str, target: str, document: Any = None) -> tuple[int, Any]:
+        path, _, query = target.partition("?")
+        body = b"" if document is None else document if isinstance(document, bytes) else json.dumps(document).encode()
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(event: dict[str, Any]) -> None:
+            sent.append(event)
+
+        headers = [(b"content-length", b"%d" % len(body))]
+        scope = {"raw_path": path.encode(), "path": path, "query_string": query.encode(), "headers": headers}
+        asyncio.run(self.app({"type": "http", "method": method, **scope}, receive, send))
+        self.headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        text = sent[1]["body"].decode()
+        return sent[0]["status"], json.loads(text) if "json" in self.headers.get("Content-Type", "") else text
+
+
+WEB = {
+    "Node": "n1",
+    "Address": "10.0.0.1",
+    "NodeMeta": {"rack": "a"},
+    "Service": {"Service": "web", "Tags": ["v1", "primary"], "Port": 80},
+    "Check": {"Name": "alive", "Status": "passing"},
+}
+
+
+@pytest.fixture
+def client() -> Client:
+    client = Client()
+    assert client("PUT", "/v1/catalog/register", WEB) == (200, True)
+    return client
+
+
+def test_what_is_registered_is_found_by_every_question(client: Client) -> None:
+    assert [node["Node"] for node in client("GET", "/v1/catalog/nodes")[1]] == ["n1"]
+    assert client.headers["X-Consul-Index"] == "2" and client.headers["X-Consul-Knownleader"] == "true"
+    assert client("GET", "/v1/catalog/services") == (200, {"web": ["primary", "v1"]})
+    assert client("GET", "/v1/catalog/service/web")[1][0]["ServicePort"] == 80
+    node = client("GET", "/v1/catalog/node/n1")[1]
+    assert (node["Node"]["Address"], list(node["Services"])) == ("10.0.0.1", ["web"])
+    assert [each["ID"] for each in client("GET", "/v1/catalog/node-services/n1")[1]["Services"]] == ["web"]
+    health = client("GET", "/v1/health/service/web?passing")[1]
+    assert [check["CheckID"] for check in health[0]["Checks"]] == ["alive"]
+    for path in ("node/n1", "state/passing", "state/any"):
+        assert [check["Name"] for check in client("GET", f"/v1/health/{path}")[1]] == ["alive"]
+    assert client("GET", "/v1/catalog/datacenters") == (200, ["dc1"])
+
+
+def test_what_does_not_exist_is_empty_or_null_as_consul_answers(client: Client) -> None:
+    assert client("GET", "/v1/catalog/node/none") == (200, None)
+    assert client("GET", "/v1/catalog/service/none") == (200, [])
+    assert client("GET", "/v1/health/service/none") == (200, [])
+    assert client("GET", "/v1/health/node/none") == (200, [])
+    assert client("GET", f"/v1/session/info/{ID}") == (200, [])
+    assert client("GET", "/v1/catalog/service/") == (400, "Missing service name")
+    assert client("GET", "/v1/health/state/") == (400, "Missing check state")
+
+
+def test_instances_are_chosen_by_tags_metadata_and_filters(client: Client) -> None:
+    for query, found in (
+        ("tag=v1&tag=primary", 1),
+        ("tag=v1&tag=canary", 0),
+        ("node-meta=rack:a", 1),
+        ("node-meta=rack:b", 0),
+        ("filter=Service.Port==80", 1),
+        ("filter=%22canary%22+in+Service.Tags", 0),
+        ("near=_agent", 1),
+    ):
+        assert len(client("GET", f"/v1/health/service/web?{query}")[1]) == found, query
+    status, text = client("GET", "/v1/health/service/web?filter=Service.Port+%3D")
+    assert status == 400 and text.startswith("Failed to create boolean expression evaluator: 14: ")
+    assert client("GET", "/v1/catalog/nodes?filter=None.Such==1")[0] == 400
+    assert client("GET", "/v1/health/service/web?passing=maybe") == (400, "Invalid value for ?passing")
+
+
+def test_reads_block_and_choose_their_consistency(client: Client) -> None:
+    client("GET", "/v1/catalog/services?index=5&wait=10s&stale")
+    assert client.agent.asked[-1] == ReadOptions(Consistency.STALE, 5, 10.0)
+    assert client("GET", "/v1/catalog/nodes?index=x") == (400, "Invalid index")
+
+
+def test_an_unknown_method_is_refused_with_those_that_are_known(client: Client) -> None:
+    assert client("POST", "/v1/catalog/register")[0] == 405
+    assert client.headers["Allow"] == "PUT"
+    assert client("GET", "/v1/catalog/nothing")[0] == 404
+
+
+def test_a_registration_that_the_state_machine_refuses_is_told_why(client: Client) -> None:
+    bad = {**WEB, "Check": {"Name": "c", "ServiceID": "none"}}
+    text = 'failed inserting check on node "n1": Missing service registration'
+    assert client("PUT", "/v1/catalog/register", bad) == (500, text)
+
+
+def test_a_deregistration_removes_an_instance_or_the_node(client: Client) -> None:
+    assert client("PUT", "/v1/catalog/deregister", {"Node": "n1", "ServiceID": "web"}) == (200, True)
+    assert client("GET", "/v1/catalog/services") == (200, {})
+    client("PUT", "/v1/catalog/deregister", {"Node": "n1"})
+    assert client("GET", "/v1/catalog/nodes") == (200, [])
+
+
+def session(client: Client, **options: Any) -> str:
+    status, document = client("PUT", "/v1/session/create", {"Node": "n1", "NodeChecks": ["alive"], **options})
+    assert status == 200
+    return str(document["ID"])
+
+
+def test_a_session_is_created_listed_renewed_and_destroyed(client: Client) -> None:
+    identity = session(client, Name="lock", TTL="30s")
+    for path in (f"info/{identity}", "list", "node/n1"):
+        (found,) = client("GET", f"/v1/session/{path}")[1]
+        assert (found["ID"], found["Name"], found["TTL"], found["LockDelay"]) == (identity, "lock", "30s", 15 * 10**9)
+    assert client("PUT", f"/v1/session/renew/{identity}")[1][0]["ID"] == identity
+    assert client("PUT", f"/v1/session/destroy/{identity}") == (200, True)
+    assert client("PUT", f"/v1/session/renew/{identity}") == (404, f"Session id '{identity}' not found")
+    assert client("GET", "/v1/session/list") == (200, [])
+
+
+def test_a_session_needs_what_it_depends_on(client: Client) -> None:
+    refused = client("PUT", "/v1/session/create", {"Node": "none"})
+    assert refused == (500, "Missing node registration")
+    assert client("PUT", "/v1/session/create") == (500, "Missing node registration"), "the agent's own node"
+
+
+def test_a_lock_is_held_by_one_session_and_lost_with_it(client: Client) -> None:
+    holder = session(client)
+    assert client("PUT", f"/v1/kv/k?acquire={holder}", b"1") == (200, True)
+    assert client("PUT", f"/v1/kv/k?release={ID[:-1]}2", b"1") == (200, False)
+    (entry,) = client("GET", "/v1/kv/k")[1]
+    assert (entry["Session"], entry["LockIndex"]) == (holder, 1)
+    client("PUT", "/v1/catalog/deregister", {"Node": "n1", "CheckID": "alive"})
+    (entry,) = client("GET", "/v1/kv/k")[1]
+    assert "Session" not in entry and entry["LockIndex"] == 1
+
+
+def kv(verb: str, key: str, **fields: Any) -> dict[str, Any]:
+    return {"KV": {"Verb": verb, "Key": key, **fields}}
+
+
+def test_a_transaction_is_carried_out_whole_or_not_at_all(client: Client) -> None:
+    value = b64encode(b"v").decode()
+    status, done = client("PUT", "/v1/txn", [kv("set", "a", Value=value), kv("get", "a")])
+    assert status == 200 and done["Errors"] is None
+    assert [result["KV"]["Value"] for result in done["Results"]] == [None, value]
+    status, failed = client("PUT", "/v1/txn", [kv("set", "b", Value=value), kv("get", "none")])
+    assert (status, failed) == (409, {"Results": None, "Errors": [{"OpIndex": 1, "What": 'key "none" doesn\'t exist'}]})
+    assert client("GET", "/v1/kv/b")[0] == 404
+    index = client.agent.index
+    assert client("PUT", "/v1/txn?stale", [kv("get-tree", "")])[1]["Results"][0]["KV"]["Key"] == "a"
+    assert client.agent.index == index, "a transaction that only reads goes past the log"
+    assert client.agent.asked[-1].consistency is Consistency.STALE
+
+
+def test_a_body_that_is_too_large_is_refused(client: Client) -> None:
+    assert client("PUT", "/v1/txn", b" " * 1000)[0] == 413
+
+
+def test_a_filter_that_is_ignored_is_noticed(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
+    monkeypatch.setattr(registry, "_filter", lambda request: None)
+    with pytest.raises(AssertionError):
+        test_instances_are_chosen_by_tags_metadata_and_filters(client)
+
+
+def test_a_refusal_that_is_ignored_is_noticed(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
+    async def all_is_well(context: Any, command: Any) -> bool:
+        await context.agent.write(command)
+        return True
+
+    monkeypatch.setattr(writes, "result", all_is_well)
+    with pytest.raises(AssertionError):
+        test_a_registration_that_the_state_machine_refuses_is_told_why(client)
