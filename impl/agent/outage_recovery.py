@@ -6,7 +6,7 @@ It is read once, at the start, before this server speaks to anybody, and then re
 counts as committed, whether it was or not, and a snapshot of that with the new members replaces the log. The same file
 must be given to every server that it names, all of them stopped: what they do not have is lost. It can name members
 only, by their node ids (a server whose data directory was lost is not one any more: leave it out, and let it join
-again). This breaks Raft's rules by intent; a trace that crosses it proves nothing.
+again). This breaks Raft's rules by intent, and the trace's header says so (`recovered`): such a run proves nothing.
 
 Source: Consul, "Disaster recovery", manual recovery using peers.json; hashicorp/raft, `RecoverCluster`.
 """
@@ -87,7 +87,7 @@ def recover_from_peers(runtime: Runtime, data: DataDirectory, directory: str, lo
     except OSError as error:
         raise write_error(path, error) from error
     log.warn("recovered", index=marker.index, term=marker.term, snapshot=marker.file)
-    return replace(data, recovered=replace(recovered, entries=(), snapshot=marker))
+    return replace(data, recovered=replace(recovered, entries=(), snapshot=marker, by_hand=True))
 
 
 def latest_configuration(recovered: Recovered, genesis: Genesis) -> Configuration:

@@ -74,6 +74,8 @@ class Recovered:
     segments: int
     snapshot: SnapshotMarker | None = None
     """The newest; its base is the log's. None: no entry was ever forgotten."""
+    by_hand: bool = False
+    """An outage recovery has just replaced the log: what it holds need never have been committed."""
 
 
 __all__ = ["NO_HARD_STATE", "Cut", "Entry", "Genesis", "HardState", "Record", "Recovered", "SnapshotMarker", "Voter"]

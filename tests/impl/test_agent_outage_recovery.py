@@ -108,6 +108,7 @@ def test_a_server_alone_leads_again_with_everything_that_it_has() -> None:
     configuration = decode_configuration(marker.configuration, marker.configuration_index)
     assert configuration.members == (Member("s1", IDS["s1"], machine.storage_id, "10.1.0.1:8300"),)
     assert not machine.disk.exists(PEERS)
+    assert data.recovered.by_hand, "the trace must say so"
     store = Store()
     load_store(machine.runtime, "/data/raft/snapshots", marker, "cluster", store)
     assert [entry.key for entry in store.list_prefix("").entries] == [f"key{index:02d}" for index in range(1, 21)]
