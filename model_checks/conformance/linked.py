@@ -2,13 +2,16 @@
 
 Conformance says that each recorded step is a step of the readable spec; linking says that a step of the readable spec
 is one of the proved model. Exploration links every local step within its bounds; here the steps of a run are linked
-too, far outside those bounds in terms, crashes and messages, as long as logs are short: evaluating a step of the
-model takes time in the length of the log. Loaded only on demand, since it loads the relational model.
+too, far outside those bounds in terms, crashes, messages and times. Evaluating a step of the model takes time in the
+length of the log: so what servers do all the time is linked while logs are short, and what they do seldom (elections,
+changes of the configuration, snapshots, transfers) all along the run. Loaded only on demand, since it loads the
+relational model.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -20,49 +23,75 @@ from spec.raft.actions import Action
 from spec.raft.network import Transition
 from spec.raft.types import Constants, Outcome, Server, ServerId
 
-CHECKER = "conformance/linking"
-LOG_MAX = 40
+CHECKER: Final = "conformance/linking"
+LOG_MAX: Final = 40
 """Steps are linked while no log in them is longer."""
-ELECTION_LOG_MAX = 1_000
-"""The same for the steps of elections: there are few, and they happen all along a run."""
-STEPS_MAX = 10_000
-ELECTIONS = frozenset(
+SELDOM_LOG_MAX: Final = 3_000
+"""The same for what servers do seldom."""
+STEPS_MAX: Final = 10_000
+"""Distinct steps of each kind."""
+
+SELDOM: Final = frozenset(
     {
-        "timeout",
-        "request_vote",
-        "handle_request_vote_request",
-        "vote_response",
-        "handle_request_vote_response",
-        "become_leader",
-        "update_term",
+        *("request_pre_vote", "handle_pre_vote_request", "handle_pre_vote_response"),
+        *("timeout", "request_vote", "handle_request_vote_request", "vote_response", "handle_request_vote_response"),
+        *("become_leader", "update_term", "step_down"),
+        *("transfer_leadership", "timeout_now", "handle_timeout_now", "handle_lease_ended"),
+        *("change_configuration", "take_snapshot", "compact"),
+        *("install_snapshot", "handle_install_snapshot_request", "restore_snapshot"),
     }
 )
+"""Actions that are a small part of any run."""
+
+
+def is_seldom(name: str, s: Server, arguments: tuple[object, ...]) -> bool:
+    """Whether a step is one of the seldom ones, or a crash, or writes the term, a vote, a configuration, a snapshot."""
+    if name != "persist":
+        return name in SELDOM or name == "crash_restart"
+    old, found = s.durable, False
+    for write in s.issued[: int(str(arguments[0]))]:
+        new = write.point
+        found = found or replace(new, log=old.log) != old or new.log.configuration_index > old.log.configuration_index
+        old = new
+    return found
 
 
 class Recorder:
-    """The distinct local steps that a replay takes, in order, while logs are short enough."""
+    """The distinct local steps that a replay takes, in order, as far as logs are short enough."""
 
     def __init__(self, steps_max: int) -> None:
         self.steps_max = steps_max
-        self.steps: dict[Transition, None] = {}
+        self._frequent: dict[Transition, None] = {}
+        self._seldom: dict[Transition, None] = {}
         self.taken = 0
         """Steps taken, recorded or not."""
 
+    @property
+    def steps(self) -> list[Transition]:
+        """What was recorded."""
+        return [*self._frequent, *self._seldom]
+
     def recording(self, name: str, action: Action) -> Action:
         """The action, which records the step that it takes."""
-        log_max = ELECTION_LOG_MAX if name in ELECTIONS else LOG_MAX
 
         def recorded(c: Constants, i: ServerId, s: Server, *args: object) -> Outcome | None:
             """The action itself, unchanged."""
             outcome = action(c, i, s, *args)
             if outcome is not None:
                 self.taken += 1
-                longest = max(s.log.length, s.durable.log.length, outcome.server.log.length)
-                if longest <= log_max and len(self.steps) < self.steps_max:
-                    self.steps[Transition(i, name, args, s, outcome)] = None
+                self._record(Transition(i, name, args, s, outcome))
             return outcome
 
         return recorded
+
+    def _record(self, step: Transition) -> None:
+        """Keep a step that is worth its time."""
+        s, after = step.before, step.after
+        longest = max(s.log.length, s.durable.log.length, after.log.length)
+        seldom = is_seldom(step.action, s, step.arguments)
+        kept, log_max = (self._seldom, SELDOM_LOG_MAX) if seldom else (self._frequent, LOG_MAX)
+        if longest <= log_max and len(kept) < self.steps_max:
+            kept[step] = None
 
 
 def link_traces(directory: Path | str, steps_max: int = STEPS_MAX) -> CheckResult:

@@ -1,8 +1,10 @@
-"""`comitia check link`: every local step that exploration meets, linked to the relational model."""
+"""`comitia check link`: the local steps that exploration and random runs meet, linked to the relational model."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from typing import Final
 
 import click
 import msgspec
@@ -12,37 +14,69 @@ from rich.table import Table
 from model_checks.explore.judge import PROPERTIES
 from model_checks.explore.mutants import MUTANTS
 from model_checks.explore.profiles import PROFILES, Leg, run_legs
+from model_checks.explore.results import Exploration, Limits
 from model_checks.explore.search import Progress
 from model_checks.explore.starts import scripted_steps
 from model_checks.linking.polarity import negative_mentions
 from model_checks.linking.report import link_transitions
+from model_checks.linking.walks import BOUNDS, walked
 from model_checks.proofs.whole import WHOLE
 from model_checks.verdicts import CheckResult, Verdict
-from spec.raft.actions import ACTIONS, initial_server
-from spec.raft.network import Protocol, Transition
+from spec.raft.actions import initial_server
+from spec.raft.network import Protocol, Transition, transition
 from spec.raft.types import Constants, Server
 
 Groups = list[tuple[Constants, list[Transition]]]
 
+MUTANT_STATES_MAX: Final = 10_000
+"""States of a broken protocol that are looked at: its broken steps are near the start."""
 
-def explored(profile: str, mutant: str | None) -> Groups:
-    """The distinct local steps of a profile's explorations (or a mutant's), by cluster."""
+WALK_STEPS: Final = 800
+"""Steps of a random run."""
+
+
+def explored(profile: str) -> Groups:
+    """The distinct local steps of a profile's explorations and of the scripts that lead to their starts, by cluster."""
     legs: tuple[Leg, ...] = PROFILES[profile]
-    protocol: Protocol = ACTIONS
-    watched: tuple[str, ...] = PROPERTIES
-    if mutant is not None:
-        legs = (Leg(MUTANTS[mutant].bounds, MUTANTS[mutant].start),)
-        protocol, watched = MUTANTS[mutant].protocol, (MUTANTS[mutant].breaks,)
 
     def progress(leg: Leg) -> Progress:
         click.echo(f"exploring {leg.start} within {leg.bounds}", err=True)
         return lambda depth, distinct, frontier: None
 
-    results = run_legs(legs, protocol=protocol, properties=watched, progress=progress)
+    results = run_legs(legs, properties=PROPERTIES, progress=progress)
+    return grouped(results, sorted({leg.start for leg in legs}))
+
+
+def broken(mutant: str, states_max: int = MUTANT_STATES_MAX) -> Groups:
+    """The distinct local steps of a broken protocol, near the start from which exploration finds it broken.
+
+    Exploration stops where a property breaks; so what was issued by then reaches the disk, too.
+    """
+    wrong = MUTANTS[mutant]
+    results = run_legs(
+        (Leg(wrong.bounds, wrong.start),),
+        protocol=wrong.protocol,
+        properties=(wrong.breaks,),
+        limits=Limits(states=states_max),
+    )
+    return [(c, [*steps, *on_disk_at_last(c, wrong.protocol, steps)]) for c, steps in grouped(results, [])]
+
+
+def on_disk_at_last(c: Constants, protocol: Protocol, steps: list[Transition]) -> Iterator[Transition]:
+    """Where a step leaves writes under way: the step in which all of them reach the disk."""
+    for step in steps:
+        if step.after.issued:
+            done = transition(protocol, c, step.server, step.after, "persist", len(step.after.issued))
+            if done is not None:
+                yield done
+
+
+def grouped(results: list[Exploration], starts: list[str]) -> Groups:
+    """Local steps by the cluster that they are of."""
     steps: dict[Constants, dict[Transition, None]] = {}
     for result in results:
         steps.setdefault(result.bounds.constants(), {}).update(dict.fromkeys(result.local_transitions))
-    for start in sorted({leg.start for leg in legs}):
+    for start in starts:
         constants, script = scripted_steps(start)
         steps.setdefault(constants, {}).update(dict.fromkeys(script))
     return [(constants, list(found)) for constants, found in steps.items()]
@@ -69,8 +103,8 @@ def unestablished(groups: Groups) -> int:
 def judged(checked: CheckResult, whole: bool) -> CheckResult:
     """The result, with what would make it worthless.
 
-    Guards that are not positive; states that nothing leads to; if all of the spec was explored, steps of the model that
-    never happened.
+    Guards that are not positive; states that nothing leads to; if all of the spec was looked at, steps of the model
+    that never happened.
     """
     negative = negative_mentions(WHOLE)
     never = [name for name, count in checked.figures.get("by_model_action", {}).items() if count == 0]
@@ -114,20 +148,28 @@ def show(checked: CheckResult) -> None:
 
 @click.command("link")
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="small", show_default=True)
+@click.option("--walks", default=16, show_default=True, help="Random runs of the whole protocol, besides.")
+@click.option("--seed", default=0, show_default=True, help="Of the first random run; the others follow.")
 @click.option("--mutant", type=click.Choice(sorted(MUTANTS)), help="Link a broken protocol's steps instead.")
 @click.option("--json", "json_wanted", is_flag=True, help="One JSON object.")
-def command(profile: str, mutant: str | None, json_wanted: bool) -> int:
+def command(profile: str, walks: int, seed: int, mutant: str | None, json_wanted: bool) -> int:
     """Link every local step that exploration meets to the relational model that `check prove` proves.
 
-    Each must be a step of the model, a sequence of them, or a stutter. The proof then covers every step that was
-    linked, and no others.
+    So are the steps of some random runs, in which what exploration's bounds keep apart happens together. Each step must
+    be a step of the model, a sequence of them, or a stutter. The proof then covers every step that was linked, and no
+    others.
     """
     start = time.perf_counter()
-    groups = explored(profile, mutant)
+    if mutant is not None:
+        groups = broken(mutant)
+    else:
+        groups = explored(profile)
+        click.echo(f"{walks} random runs of {WALK_STEPS} steps, seeds {seed} to {seed + walks - 1}", err=True)
+        groups.append((BOUNDS.constants(), walked(range(seed, seed + walks), WALK_STEPS)))
     click.echo(f"linking {sum(len(steps) for _, steps in groups):,} steps", err=True)
     checked = link_transitions(groups)
     checked.figures["unestablished"] = unestablished(groups)
-    checked = judged(checked, whole=mutant is None)
+    checked = judged(checked, whole=mutant is None and walks > 0)
     checked = msgspec.structs.replace(checked, seconds=round(time.perf_counter() - start, 2))
     if json_wanted:
         fields = {**msgspec.to_builtins(checked), "summary": summary(checked)}

@@ -48,7 +48,7 @@ def check_after(evaluation: Evaluation) -> None:
     check_reads(evaluation)
     check_writes(evaluation)
     check_bounds(evaluation)
-    check_configuration(evaluation)
+    check_assumptions(evaluation)
 
 
 def check_facts(evaluation: Evaluation) -> None:
@@ -157,10 +157,12 @@ def check_bounds(evaluation: Evaluation) -> None:
         raise Rejected(f"{later[0]} is decided by a server of term {t}")
 
 
-def check_configuration(evaluation: Evaluation) -> None:
-    """What the proof assumes of configurations: quorums of one and of the one before it have a common member."""
-    if evaluation.step.action != "change_configuration":
-        return
-    record = evaluation.known.record(evaluation.step.after.log)
-    if not record.is_adjacent():
-        raise Rejected(f"quorums of {record} and of {record.previous} need not meet")
+def check_assumptions(evaluation: Evaluation) -> None:
+    """What the proof assumes: quorums of a configuration and of the one before it meet; a lease ends before votes."""
+    step, c = evaluation.step, evaluation.c
+    if step.action == "change_configuration":
+        record = evaluation.known.record(step.after.log)
+        if not record.is_adjacent():
+            raise Rejected(f"quorums of {record} and of {record.previous} need not meet")
+    if step.action == "lease_read" and c.lease >= c.election_timeout:
+        raise Rejected(f"a lease of {c.lease} does not end before votes that are withheld for {c.election_timeout}")

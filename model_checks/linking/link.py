@@ -45,7 +45,7 @@ def link(c: Constants, step: Transition) -> Linked:
         return Linked(())
     evaluation = Evaluation(c, step)
     try:
-        for part in claimed(evaluation.known, step):
+        for part in claimed(c, step):
             if isinstance(part, Reach):
                 evaluation.reach(on_disk(c, step.server, part.point))
             else:

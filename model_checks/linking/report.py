@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from model_checks.linking.annotated import annotations_of
 from model_checks.linking.evaluation import Rejected
 from model_checks.linking.link import link
 from model_checks.linking.steps import Do, NoCounterpart, claimed
@@ -115,6 +114,6 @@ def explained(c: Constants, step: Transition, why: str) -> str:
 def claimed_safely(c: Constants, step: Transition) -> Iterator[Do]:
     """The claimed steps as far as there are any."""
     try:
-        yield from (part for part in claimed(annotations_of(c), step) if isinstance(part, Do))
+        yield from (part for part in claimed(c, step) if isinstance(part, Do))
     except NoCounterpart:
         return

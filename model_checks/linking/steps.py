@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from model_checks.linking.annotated import Annotations, Record
+from model_checks.linking.annotated import Annotations, Record, annotations_of
 from model_checks.linking.claims import (
     covered,
     described,
@@ -30,7 +30,7 @@ from spec.raft.messages import (
     RequestVoteRequest,
 )
 from spec.raft.network import Transition
-from spec.raft.types import Index, Point, Server, ServerId, Write
+from spec.raft.types import Constants, Index, Point, Server, ServerId, Write
 
 SOME_QUORUM: Final = frozenset[ServerId]()
 """Stands for a quorum that is known to exist, and of which nothing else is known: who pre-voted for a campaign."""
@@ -58,9 +58,10 @@ class Reach:
     point: Point
 
 
-def claimed(known: Annotations, step: Transition) -> Iterator[Do | Reach]:
+def claimed(c: Constants, step: Transition) -> Iterator[Do | Reach]:
     """The model's steps, in order; the role that a step loses, and what a leader then sends, are added by `link`."""
     i, s, arguments = step.server, step.before, step.arguments
+    known = annotations_of(c)
     match step.action:
         case "persist" | "crash_restart":
             yield from persisted(i, s, s.issued[: number(arguments[0])])
@@ -89,7 +90,7 @@ def claimed(known: Annotations, step: Transition) -> Iterator[Do | Reach]:
         case "begin_round" | "read_request" | "confirm_read" | "lease_read":
             yield from reads(known, step)
         case _:
-            yield from elects(step)
+            yield from elects(c, step)
 
 
 def number(argument: object) -> int:
@@ -102,7 +103,7 @@ def number(argument: object) -> int:
 # --------------------------------------------------------------------------------------------------------- elections
 
 
-def elects(step: Transition) -> Iterator[Do]:
+def elects(c: Constants, step: Transition) -> Iterator[Do]:
     """Pre-votes are asked and granted; a vote is decided in memory; what hears only, stutters."""
     i, s = step.server, step.before
     match step.action:
@@ -113,7 +114,7 @@ def elects(step: Transition) -> Iterator[Do]:
                 if isinstance(answer, PreVoteResponse) and answer.granted:
                     yield grants_prevote(i, s, answer.dest, step)
         case "timeout":
-            yield from campaigns(i, s)
+            yield from campaigns(c, i, s)
         case "update_term":
             if is_leader(s) or is_candidate(i, s):
                 yield Do("step_down", (i,))
@@ -131,15 +132,16 @@ def grants_prevote(i: ServerId, s: Server, candidate: ServerId, step: Transition
     return Do("grant_prevote", (i, candidate, m.term, m.last_log_index, m.last_log_term, by))
 
 
-def campaigns(i: ServerId, s: Server) -> Iterator[Do]:
-    """A vote for oneself is decided: at once if the leader's lease has ended, else with a pre-vote for oneself."""
+def campaigns(c: Constants, i: ServerId, s: Server) -> Iterator[Do]:
+    """A vote for oneself is decided: at once if the leader's lease has ended, else with a pre-vote of one's own."""
     term = s.current_term + 1
     if s.lease_ended:
         yield Do("decide_vote_urged", (i, term, s.current_term))
         return
-    log = s.durable.log
-    yield Do("ask_prevote", (i, term))
-    yield Do("grant_prevote", (i, i, term, log.length, log.last_term, 0))
+    if c.pre_vote:
+        log = s.durable.log
+        yield Do("ask_prevote", (i, term))
+        yield Do("grant_prevote", (i, i, term, log.length, log.last_term, 0))
     yield Do("decide_vote", (i, term))
 
 
