@@ -193,8 +193,22 @@ class Listener(Protocol):
         """Stop accepting. Accepted connections live on."""
 
 
+class Datagrams(Protocol):
+    """A UDP socket."""
+
+    @property
+    def address(self) -> Address:
+        """Where it receives: with the real port if 0 was asked for."""
+
+    def send(self, data: bytes, to: Address) -> None:
+        """Send a datagram: it may be lost, and no error is told."""
+
+    def close(self) -> None:
+        """Receive no more."""
+
+
 class Network(Protocol):
-    """TCP."""
+    """TCP, and UDP."""
 
     def dial(self, address: Address, receiver: Receiver, timeout_ns: int, failed: Callable[[OSError], None]) -> Timer:
         """Connect. Either `receiver.connection_made` or `failed` is called, later, once; neither after `cancel` of
@@ -205,6 +219,9 @@ class Network(Protocol):
 
     async def listen(self, address: Address, accept: Callable[[], Receiver]) -> Listener:
         """Listen; `accept` makes the receiver of each connection. OSError when the address is not available."""
+
+    async def listen_datagrams(self, address: Address, received: Callable[[bytes, Address], None]) -> Datagrams:
+        """Receive datagrams; `received` is called on the loop. OSError when the address is not available."""
 
 
 class Future(Awaitable[T_co], Protocol[T_co]):

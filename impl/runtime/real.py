@@ -236,6 +236,48 @@ class RealNetwork:
         self._listeners.append(listener)
         return listener
 
+    async def listen_datagrams(self, address: Address, received: Callable[[bytes, Address], None]) -> RealDatagrams:
+        """As `Network.listen_datagrams`."""
+        _, protocol = await self._loop.create_datagram_endpoint(lambda: RealDatagrams(received), local_addr=address)
+        return protocol
+
+
+class RealDatagrams(asyncio.DatagramProtocol):
+    """A UDP socket; implements `Datagrams`."""
+
+    def __init__(self, received: Callable[[bytes, Address], None]) -> None:
+        self._received = received
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        # uvloop's transports do not derive from asyncio's.
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Called by the loop."""
+        self._received(data, (addr[0], addr[1]))
+
+    def error_received(self, exc: Exception) -> None:
+        """Called by the loop: nobody listened where a datagram went. Datagrams may be lost."""
+
+    @property
+    def address(self) -> Address:
+        """As `Datagrams.address`."""
+        assert self._transport is not None, "made"
+        host, port = self._transport.get_extra_info("sockname")[:2]
+        return (host, port)
+
+    def send(self, data: bytes, to: Address) -> None:
+        """As `Datagrams.send`."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.sendto(data, to)
+
+    def close(self) -> None:
+        """As `Datagrams.close`."""
+        if self._transport is not None:
+            self._transport.close()
+
 
 class RealHost:
     """This process and this machine; implements `Host`."""

@@ -165,6 +165,7 @@ class VirtualInternet:
         self.world = world
         self.chance = chance
         self.listeners: dict[Address, VirtualListener] = {}
+        self.datagrams: dict[Address, Callable[[bytes, Address], object]] = {}
         self.connections: list[VirtualConnection] = []
         self.runs: dict[Address, Callable[[Callable[[], None]], object]] = {}
         self._cuts: set[tuple[str, str]] = set()
@@ -187,6 +188,8 @@ class VirtualInternet:
         """The processes of a host are gone: its ports and, unless the power failed, its connections are closed."""
         for address in [address for address in self.listeners if address[0] == host]:
             del self.listeners[address]
+        for address in [address for address in self.datagrams if address[0] == host]:
+            del self.datagrams[address]
         for connection in [end for end in self.connections if end.local[0] == host]:
             connection.ended = True
             connection.vanished = silently
@@ -197,6 +200,28 @@ class VirtualInternet:
     def latency(self) -> int:
         """Time that something takes from one host to another."""
         return self.chance.randrange(LATENCY_NS_MAX // 10, LATENCY_NS_MAX)
+
+
+class VirtualDatagrams:
+    """A UDP socket; implements `Datagrams`. What crosses a cut is lost."""
+
+    def __init__(self, internet: VirtualInternet, address: Address) -> None:
+        """Not for callers: use `VirtualNetwork.listen_datagrams`."""
+        self._internet = internet
+        self.address = address
+
+    def send(self, data: bytes, to: Address) -> None:
+        """As `Datagrams.send`."""
+        self._internet.world.after(self._internet.latency(), lambda: self._arrive(data, to))
+
+    def _arrive(self, data: bytes, to: Address) -> None:
+        receive = self._internet.datagrams.get(to)
+        if receive is not None and not self._internet.is_cut(self.address[0], to[0]):
+            receive(data, self.address)
+
+    def close(self) -> None:
+        """As `Datagrams.close`."""
+        self._internet.datagrams.pop(self.address, None)
 
 
 class VirtualNetwork:
@@ -226,6 +251,14 @@ class VirtualNetwork:
         self._internet.listeners[where] = listener
         self._internet.runs[where] = self._run
         return listener
+
+    async def listen_datagrams(self, address: Address, received: Callable[[bytes, Address], None]) -> VirtualDatagrams:
+        """As `Network.listen_datagrams`. The host of `address` is taken for this one."""
+        where = (self._host, address[1] or self._port())
+        if where in self._internet.datagrams:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        self._internet.datagrams[where] = lambda data, sender: self._run(lambda: received(data, sender))
+        return VirtualDatagrams(self._internet, where)
 
     def _arrive(self, address: Address, receiver: Receiver, attempt: _Attempt) -> None:
         """The attempt reaches the other host, if it can. One that is lost is not repeated before its time is up."""
