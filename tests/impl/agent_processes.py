@@ -128,9 +128,9 @@ class Cluster:
         self.agents["c1"] = AgentProcess("-node", "c1", "-retry-join", last).started()
         self.leader()
 
-    def start(self, name: str, *flags: str) -> AgentProcess:
-        if flags:
-            self.flags[name] = ["-server", "-bootstrap-expect", str(self.servers), "-node", name, *flags]
+    def start(self, name: str, *more: str) -> AgentProcess:
+        if more:
+            self.flags[name] = ["-server", "-bootstrap-expect", str(self.servers), "-node", name, *more]
         directories = ["-data-dir", str(self.directory / name), "-trace", str(self.directory / "trace")]
         agent = self.agents[name] = AgentProcess(*directories, *self.flags[name]).started()
         flags = self.flags[name]
