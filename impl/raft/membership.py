@@ -65,7 +65,7 @@ def may_campaign(server: Server) -> bool:
     vote, as long as it does not know that to be committed (section 4.2.2): perhaps nobody else has it, and those who
     need its vote have shorter logs.
     """
-    return server.is_voter
+    return server.is_voter or server.configuration.index > server.commit_index
 
 
 def check_change(server: Server, members: Sequence[Member]) -> None:
