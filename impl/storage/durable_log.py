@@ -88,7 +88,7 @@ class DurableLog:
         LogClosed.
         """
         self._usable()
-        after, replacing = self._check_order(records)
+        after, replacing, new_highest = self._check_order(records)
         self._scrub()
         data, crc = encode_records(records, self._crc, self._end - self._synced_end, replacing)
         if self._end + len(data) > self._size:
@@ -99,8 +99,7 @@ class DurableLog:
         self._crc = crc
         self._state = after
         sequence, highest = self._segments[-1]
-        highest = max([highest, *(record.index for record in records if isinstance(record, Entry))])
-        self._segments[-1] = (sequence, highest)
+        self._segments[-1] = (sequence, max(highest, new_highest))
 
     def sync(self) -> None:
         """Make everything appended durable (fdatasync). Raises FsyncFailed, after which the log refuses all use."""
@@ -166,20 +165,26 @@ class DurableLog:
         self._sync_directory()
         self._synced_end, self._dirty = self._end, False
 
-    def _check_order(self, records: Sequence[Record]) -> tuple[LogState, list[int]]:
-        """What the log will be after `records`, and which of them are snapshot markers that replace it.
+    def _check_order(self, records: Sequence[Record]) -> tuple[LogState, list[int], int]:
+        """What the log will be after `records`, which of them are snapshot markers that replace it, and the highest
+        index of an entry among them.
 
         Raises OutOfOrder if they do not continue it.
         """
         after, replacing = self._state.copy(), list[int]()
-        for position, record in enumerate(records):
+        run = after.take_run(records)
+        highest = after.last_index if run else 0
+        for position in range(run, len(records)):
+            record = records[position]
             replaces = isinstance(record, SnapshotMarker) and not after.holds(record.index, record.term)
             if replaces:
                 replacing.append(position)
             cause = after.take(record, replaces)
             if cause:
                 raise OutOfOrder(cause)
-        return after, replacing
+            if isinstance(record, Entry):
+                highest = max(highest, record.index)
+        return after, replacing, highest
 
     def _roll(self, needed: int) -> None:
         """Begin a new segment with room for `needed` bytes. On DiskFull the current one stays in use."""
