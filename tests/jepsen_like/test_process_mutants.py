@@ -22,31 +22,33 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.ma
 
 HUNT_S = 120
 """How long a mutant may stay hidden."""
-RUN_S = 12
+RUN_S = 10
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "tests" / "mutants" / "agent.py"
 
-# mutant -> (nemesis, checker that must object, property that it must name)
+DISK = "the disk keeps what it confirmed, and nothing that was not written"
+
+# mutant -> (nemesis, checker that must object, properties of which it must name one)
 EXPECTED = {
-    "vote-forgotten-at-restart": (
-        "kill",
-        "conformance/durability",
-        "the disk keeps what it confirmed, and nothing that was not written",
+    "vote-forgotten-at-restart": ("kill", "conformance/durability", (DISK,)),
+    "acknowledged-entry-dropped": ("kill", "conformance/durability", (DISK,)),
+    "write-retried-after-eof": ("kill", "conformance/forwarding", ("a write is applied at most once",)),
+    "commit-without-quorum": ("partition", "conformance/raft", ("advance_commit_index is enabled",)),
+    "consistent-read-without-confirmation": ("partition", "conformance/raft", ("confirm_read is enabled",)),
+    "acknowledge-before-append": ("partition", "conformance/raft", ("append_entries_response is enabled",)),
+    "own-term-rule-dropped": ("membership", "conformance/raft", ("change_configuration is enabled",)),
+    "nonvoter-counted-in-a-quorum": (
+        "membership",
+        "conformance/raft",
+        ("advance_commit_index is enabled", "confirm_read is enabled"),
     ),
-    "acknowledged-entry-dropped": (
+    "lease-counted-from-receipt": ("pause", "conformance/raft", ("lease_read is enabled",)),
+    "restart-votes-at-once": (
         "kill",
-        "conformance/durability",
-        "the disk keeps what it confirmed, and nothing that was not written",
+        "conformance/raft",
+        ("handle_pre_vote_request sends the spec's message", "handle_request_vote_request leads to the spec's state"),
     ),
-    "write-retried-after-eof": ("kill", "conformance/forwarding", "a write is applied at most once"),
-    "commit-without-quorum": ("partition", "conformance/raft", "advance_commit_index is enabled"),
-    "consistent-read-without-confirmation": ("partition", "conformance/raft", "confirm_read is enabled"),
-    "acknowledge-before-append": ("partition", "conformance/raft", "append_entries_response is enabled"),
-    "own-term-rule-dropped": ("membership,kill", "conformance/raft", "change_configuration is enabled"),
-    "nonvoter-counted-in-a-quorum": ("membership", "conformance/raft", "advance_commit_index is enabled"),
-    "lease-counted-from-receipt": ("pause", "conformance/raft", "lease_read is enabled"),
-    "restart-votes-at-once": ("kill", "conformance/raft", "handle_pre_vote_request"),
 }
 
 # mutant -> (where it is killed, under which name, why real processes can hardly show it)
@@ -101,5 +103,5 @@ def test_a_mutated_agent_is_found_out(tmp_path: Path, mutant: str) -> None:
         code, report = chaos(tmp_path, nemesis, f"{sys.executable} {AGENT} {mutant}", seed)
     assert (code, report["verdict"]) == (1, "INVALID"), report
     objections = {check["checker"]: check["property"] for check in report["checks"] if check["verdict"] == "INVALID"}
-    assert objections.get(checker) == broken, objections
-    assert broken in report["reason"] or checker in report["reason"] or broken in report["details"]
+    assert objections.get(checker) in broken, objections
+    assert checker in report["reason"]

@@ -42,9 +42,9 @@ def vote_forgotten_at_restart() -> None:
     """A restarted server knows its term and has forgotten for whom it voted (Ongaro 2014, figure 3.1, votedFor)."""
 
     def make(original: Function) -> Function:
-        return lambda term, voted_for, entries: original(term, None, entries)
+        return lambda term, voted_for, entries, snapshot: original(term, None, entries, snapshot)
 
-    replace("impl.agent.server:Restored", make)
+    replace("impl.agent.assembly:Restored", make)
 
 
 def commit_without_quorum() -> None:
@@ -87,13 +87,13 @@ def acknowledged_entry_dropped() -> None:
     """A restarted server has lost the last entries of its log, which it had acknowledged."""
 
     def make(original: Function) -> Function:
-        def restored(term: int, voted_for: str | None, entries: list[Any]) -> Restored:
-            restored: Restored = original(term, voted_for, entries[:-3])
+        def restored(term: int, voted_for: str | None, entries: tuple[Any, ...], snapshot: Any) -> Restored:
+            restored: Restored = original(term, voted_for, entries[:-3], snapshot)
             return restored
 
         return restored
 
-    replace("impl.agent.server:Restored", make)
+    replace("impl.agent.assembly:Restored", make)
 
 
 def acknowledge_before_append() -> None:
