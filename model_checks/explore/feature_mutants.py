@@ -1,8 +1,10 @@
 """Deliberately broken variants of membership changes, snapshots and leases; see `mutants`.
 
-Two broken rules have no mutant here, because no safety property sees them. A server that campaigns without pre-votes
+Three broken rules have no mutant here, because no safety property sees them. A server that campaigns without pre-votes
 disturbs its leader and breaks nothing (Ongaro 2014, section 9.6: pre-vote is for availability). A server that takes on
-the term of a pre-vote request does by another way what a candidate's request does; it only defeats the purpose.
+the term of a pre-vote request does by another way what a candidate's request does; it only defeats the purpose. And a
+third would change nothing: who campaigns because a lease has ended does so in the very next term, so a voter that has
+still to enter that term knows no later leader than the one whose lease ended.
 """
 
 from __future__ import annotations
@@ -199,14 +201,6 @@ def believe_end_of_older_lease(c: Constants, i: ServerId, s: Server, m: LeaseEnd
     return actions.handle_lease_ended(c, i, s, replace(m, term=s.current_term) if m.term < s.current_term else m)
 
 
-def believe_word_of_older_lease(c: Constants, i: ServerId, s: Server, m: Message) -> Outcome | None:
-    """Need not wait when a candidate speaks of any lease that has ended, also of one older than the leader it knows."""
-    outcome = actions.update_term(c, i, s, m)
-    if outcome is None or not isinstance(m, RequestVoteRequest) or not m.urged_by:
-        return outcome
-    return replace(outcome, server=replace(outcome.server, urged_by=m.urged_by))
-
-
 # ------------------------------------------------------------------------------------------------------------- table
 
 PROPOSING = Bounds(max_term=2, max_log=3, max_issued=1, values=())
@@ -285,7 +279,7 @@ FEATURE_MUTANTS: Final[Mapping[str, Mutant]] = {
         replaces={"crash_restart": restart_without_waiting},
         breaks="Read Linearizability",
         bounds=replace(LEASES, max_time=4, max_restarts=1),
-        start="leased",
+        start="challenged",
     ),
     "lease_ends_as_votes_begin": Mutant(
         replaces={"lease_read": read_in_the_last_instant},

@@ -91,8 +91,8 @@ class PlainSearch:
                 continue
             if step.action != ADVANCE_CLOCK:
                 self.transitions[step] = None
-            idle = self.reduced and not answers and step.action != ADVANCE_CLOCK
-            if step.changes_nothing and (idle or after == world):
+            idle = not answers and step.action != ADVANCE_CLOCK
+            if step.changes_nothing and (idle if self.reduced else after == world):
                 continue
             self.taken[step.action] += 1
             self.generated += 1

@@ -29,7 +29,8 @@ class Counterexample(msgspec.Struct, frozen=True):
 
 
 class Exploration(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one search. `distinct` and `generated` count global states; steps without effect are left out."""
+    """The result of one search. `distinct` and `generated` count global states; steps without effect are left out, but
+    handlers that answer are not."""
 
     start: str
     bounds: Bounds

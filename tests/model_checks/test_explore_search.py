@@ -9,7 +9,7 @@ from model_checks.explore import compiled
 from model_checks.explore.judge import PROPERTIES, Judge
 from model_checks.explore.mutants import MUTANTS
 from model_checks.explore.plain import PlainSearch
-from model_checks.explore.profiles import PROFILES, local_transitions, never_seen, never_taken, run_legs
+from model_checks.explore.profiles import LEASED, PROFILES, local_transitions, never_seen, never_taken, run_legs
 from model_checks.explore.results import Exploration, Limits
 from model_checks.explore.search import Engine, explore
 from model_checks.explore.starts import SCRIPTS, STARTS, Script, scripted_steps
@@ -20,14 +20,24 @@ from spec.raft.bounds import Bounds
 from spec.raft.messages import Message
 from spec.raft.network import World, initial_world, transition
 from spec.raft.properties import is_message
-from spec.raft.types import Server
+from spec.raft.types import Configuration, Server
 
+CLOCKED = Bounds(servers=2, max_term=1, max_issued=1, election_timeout=2, lease=1, max_time=2)
+SMALLER = (Configuration(("s2",)),)
 COMPARED = [
     (Bounds(servers=1, max_term=2, max_log=2, max_restarts=1, reads=("r1",)), "initial"),
     (Bounds(servers=2, max_term=2, max_restarts=1), "initial"),
     (Bounds(servers=2, max_term=2, max_issued=1, reads=("r1",)), "initial"),
     (Bounds(max_term=1, max_issued=1, max_log=0), "initial"),
     (Bounds(max_term=2, max_restarts=1), "diverged"),
+    (Bounds(servers=2, max_term=1, max_log=0, max_issued=1, pre_vote=True, election_timeout=1, max_time=1), "initial"),
+    (replace(CLOCKED, lease_reads=("r1",), max_round=1), "initial"),
+    (replace(CLOCKED, max_log=0, transfers=True, steps_down=True, max_restarts=1), "initial"),
+    (
+        Bounds(max_term=1, max_log=2, max_issued=1, values=(), configurations=(Configuration(("s2", "s3")),)),
+        "committed",
+    ),
+    (Bounds(max_term=2, max_log=1, max_issued=1, snapshots=True, max_restarts=1), "conflicting"),
 ]
 
 
@@ -77,6 +87,11 @@ def test_states_that_do_not_fit_a_word_are_an_error_and_never_merged(monkeypatch
         ("diverged", Bounds(max_term=2, max_restarts=1), 2_635, 13_498, 17),
         ("figure_8", Bounds(max_term=4, max_log=2, max_issued=1), 87_220, 582_321, 30),
         ("orphaned", Bounds(max_term=3, max_issued=1), 15_625, 63_048, 24),
+        ("initial", Bounds(servers=2, max_term=2, max_log=0, max_issued=1, pre_vote=True), 5_872, 29_962, 27),
+        ("initial", replace(CLOCKED, max_term=2, max_log=0, pre_vote=True, transfers=True), 14_524, 77_220, 32),
+        ("leader_leaves", Bounds(max_term=2, max_log=2, max_issued=1, values=()), 19_708, 93_094, 27),
+        ("two_snapshots", Bounds(max_term=1, max_log=2, max_issued=1, snapshots=True), 3_100, 11_624, 18),
+        ("leased", LEASED, 7_230, 37_323, 26),
     ],
 )
 def test_pinned_counts(start: str, bounds: Bounds, distinct: int, generated: int, depth: int) -> None:
@@ -104,6 +119,10 @@ REDUCED = [
     Bounds(servers=2, max_term=1, max_log=0),
     Bounds(servers=2, max_term=1, max_log=0, max_restarts=1),
     Bounds(servers=1, max_term=2, max_log=1, max_restarts=1, reads=("r1",)),
+    Bounds(
+        servers=1, max_term=1, max_log=2, snapshots=True, lease_reads=("r1",), election_timeout=1, lease=0, max_time=1
+    ),
+    replace(CLOCKED, max_log=0, max_time=1, election_timeout=1, lease=0, steps_down=True),
 ]
 
 
@@ -191,7 +210,7 @@ def test_a_start_that_is_itself_broken_is_a_counterexample_without_steps() -> No
 
 
 def test_every_property_is_named_once() -> None:
-    assert len(set(PROPERTIES)) == len(PROPERTIES) >= 13
+    assert len(set(PROPERTIES)) == len(PROPERTIES) >= 16
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -205,11 +224,16 @@ def test_a_scripted_start_is_reached_by_steps_of_the_spec(name: str) -> None:
         assert transition(ACTIONS, c, step.server, step.before, step.action, *step.arguments) == step
         states[step.server] = step.after
         sent.update(step.outcome.sent)
-    world = STARTS[name](Bounds())
+    world = SCRIPTS[name]().world
     assert tuple(states.values()) == world.servers
     assert world.messages <= sent
 
 
 def test_a_script_refuses_a_step_that_is_not_enabled() -> None:
     with pytest.raises(ValueError, match=r"become_leader\(\) is not enabled in server s1"):
-        Script(3).step("s1", "become_leader")
+        Script(Bounds()).step("s1", "become_leader")
+
+
+def test_a_start_of_another_cluster_is_refused() -> None:
+    with pytest.raises(ValueError, match="start own_term is one of"):
+        STARTS["own_term"](Bounds())
