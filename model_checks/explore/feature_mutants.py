@@ -18,7 +18,7 @@ from model_checks.explore.mutant import Mutant
 from spec.raft import actions, membership
 from spec.raft.bounds import Bounds
 from spec.raft.log import Log
-from spec.raft.messages import AppendEntriesResponse, InstallSnapshotRequest, LeaseEnded, Message, RequestVoteRequest
+from spec.raft.messages import AppendEntriesResponse, InstallSnapshotRequest, LeaseEnded, RequestVoteRequest
 from spec.raft.state import issue
 from spec.raft.types import (
     Configuration,
