@@ -147,9 +147,11 @@ class Reconfiguration:
             try:
                 await self._members.call(name, STATUS, b"", PROBE_NS_MAX)
             except RpcError:
-                answer.set_result(False)
+                there = False
             else:
-                answer.set_result(self._members.links.is_connected(name))
+                there = self._members.links.is_connected(name)
+            if not answer.done():  # whoever waited may have been cancelled
+                answer.set_result(there)
 
         for name, answer in zip(others, answers, strict=True):
             self._runtime.tasks.spawn(ask(name, answer), f"is {name} there")

@@ -208,7 +208,16 @@ class Server:
 
     async def _off_the_loop(self, work: Callable[[], None]) -> None:
         done = self._runtime.tasks.future()
-        self._runtime.executor.submit(work, done.set_result, done.set_exception)
+
+        def end(outcome: Callable[[], None]) -> None:
+            if not done.done():  # whoever waited may have been cancelled
+                outcome()
+
+        self._runtime.executor.submit(
+            work,
+            lambda _: end(lambda: done.set_result(None)),
+            lambda error: end(lambda: done.set_exception(error)),
+        )
         await done
 
     async def stop(self, reason: str, orderly: bool) -> None:
@@ -310,7 +319,8 @@ class Server:
         config, data = self._config, self._data
         self._discovery.genesis = genesis
         voters = [voter.name for voter in genesis.voters]
-        self._log.info("cluster formed" if self._forming else "cluster known", id=genesis.cluster_id, servers=voters)
+        formed = self._forming and self._members.myself.name in voters
+        self._log.info("cluster formed" if formed else "cluster known", id=genesis.cluster_id, servers=voters)
         try:
             driver, self._tracer = assemble(
                 self._runtime,
