@@ -13,9 +13,9 @@ from spec.raft.actions import Action
 from spec.raft.types import Constants, Server, ServerId
 
 GUARDS = {
-    "timeout": "a voter has heard from no leader for the election timeout, and a quorum would vote for it (pre-votes); "
-    "or its leader's lease is known to have ended",
-    "request_pre_vote": "a voter that does not lead, with all that memory holds on its disk",
+    "timeout": "a voter (or a server whose configuration may not be committed) has heard from no leader for the "
+    "election timeout, and a quorum would vote for it (pre-votes); or its leader's lease is known to have ended",
+    "request_pre_vote": "a server that may campaign does not lead, and all that memory holds is on its disk",
     "become_leader": "a quorum granted its vote, and one's own vote is on disk",
     "append_entries": "the leader's disk knows its term, and its log holds the slice",
     "vote_response": "the disk knows the term, and a granted vote is on it (rules 1 and 2)",
