@@ -48,6 +48,7 @@ def check_after(evaluation: Evaluation) -> None:
     check_reads(evaluation)
     check_writes(evaluation)
     check_bounds(evaluation)
+    check_rounds(evaluation)
     check_assumptions(evaluation)
 
 
@@ -155,6 +156,17 @@ def check_bounds(evaluation: Evaluation) -> None:
     later = [do for do in evaluation.done if do.action.startswith("decide_vote") and do.arguments[1] > t]
     if later:
         raise Rejected(f"{later[0]} is decided by a server of term {t}")
+
+
+def check_rounds(evaluation: Evaluation) -> None:
+    """A leader numbers its rounds one by one: so each is what the model takes it for, one value with one begin."""
+    before, after = evaluation.step.before, evaluation.step.after
+    if not is_leader(before) or not is_leader(after):
+        return
+    begun = [do.arguments[1] for do in evaluation.done if do.action == "begin_round"]
+    counted = [Numbered(after.current_term, number) for number in range(before.round + 1, after.round + 1)]
+    if begun != counted or after.round < before.round:
+        raise Rejected(f"round {before.round} is followed by round {after.round}, and the model began {begun}")
 
 
 def check_assumptions(evaluation: Evaluation) -> None:
