@@ -22,7 +22,7 @@ from impl.raft.configuration import Configuration, Member, with_voter
 from impl.raft.errors import ConfigurationInProgress
 from impl.raft.ready import Role
 from impl.rpc.errors import ConnectFailed
-from impl.runtime.interfaces import Runtime
+from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
 from impl.runtime.real import run
 
 GENESIS = make_genesis([(f"s{number}", f"id-{number}", f"disk-{number}") for number in (1, 2, 3)])
@@ -304,3 +304,63 @@ def test_a_change_while_another_is_not_committed_is_refused_after_a_while(monkey
     world.commit_index = 4
     world.refusal = ConfigurationInProgress(5)
     refused(world, RemovePeer(id="s2"), "the configuration at index 5 is not committed yet")
+
+
+class SlowWorld(World):
+    """Nobody answers before the test says so."""
+
+    released: Future[None]
+
+    async def call(self, to: str | Address, method: str, body: bytes, timeout_ns: int) -> bytes:
+        await self.released
+        self.asked.append(method)
+        return b""
+
+
+def a_question_whose_asker_is_gone_ends_quietly() -> None:
+    """The server stops while it asks who is there; the answers come afterwards."""
+    world = SlowWorld()
+
+    async def main(runtime: Runtime) -> int:
+        world.released = runtime.tasks.future()
+        it: Any = world
+        discovery, log = Discovery(info(1), 3, GENESIS), Log(lambda line: None, lambda: 0.0)
+        reconfiguration = Reconfiguration(runtime, discovery, it, it, Changes(runtime), log)
+
+        async def ask() -> None:
+            await reconfiguration.execute(RemovePeer(id="s3"))
+
+        task = runtime.tasks.spawn(ask(), "operation")
+        await runtime.clock.sleep(5 * MILLISECONDS)
+        task.cancel()
+        await runtime.clock.sleep(5 * MILLISECONDS)
+        world.released.set_result(None)
+        while not world.asked:
+            await runtime.clock.sleep(MILLISECONDS)
+        await runtime.clock.sleep(5 * MILLISECONDS)
+        return 0
+
+    assert run(main) == 0
+    assert world.changes == []
+
+
+def test_a_question_whose_asker_is_gone_ends_quietly() -> None:
+    a_question_whose_asker_is_gone_ends_quietly()
+
+
+async def answer_in_any_case(self: Reconfiguration, voters: list[str]) -> list[str]:
+    answer = self._runtime.tasks.future()
+
+    async def ask() -> None:
+        await self._members.call("s2", STATUS, b"", 0)
+        answer.set_result(True)
+
+    self._runtime.tasks.spawn(ask(), "is s2 there")
+    await answer
+    return []
+
+
+def test_an_answer_to_nobody_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reconfiguration, "_silent", answer_in_any_case)
+    with pytest.raises(Exception, match="invalid state"):
+        a_question_whose_asker_is_gone_ends_quietly()
