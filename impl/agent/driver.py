@@ -22,6 +22,7 @@ from impl.agent.logs import Log
 from impl.agent.snapshot_transfer import Call, SnapshotReceiver, SnapshotSender
 from impl.agent.snapshots import Snapshots
 from impl.agent.tracer import Tracer
+from impl.agent.waiting import SHUTTING_DOWN, Proposal, Reconfiguration, Waiting, WaitingRead, fail
 from impl.catalog.commands import UnknownCommand, Write, decode_command, describe_write, encode_command
 from impl.catalog.queries import Answer, Query, answer_query, describe_query, recorded_answer
 from impl.catalog.store import Store
@@ -30,7 +31,7 @@ from impl.raft.configuration import COMMAND, Member
 from impl.raft.core import Core
 from impl.raft.errors import NotLeader, Refused
 from impl.raft.messages import AppendEntriesRequest, Entry, InstallSnapshotRequest, Message
-from impl.raft.ready import LostProposals, Ready, Role, RoleChange, SnapshotMarker, SnapshotMeta
+from impl.raft.ready import Ready, Role, RoleChange, SnapshotMarker, SnapshotMeta
 from impl.raft.ready import Write as DiskWrite
 from impl.rpc.handshake import Hello
 from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
@@ -38,8 +39,6 @@ from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
 TICK_NS = 10 * MILLISECONDS
 TICKS_AT_ONCE_MAX = 3
 """After a pause of the process, its timers advance by this much at most: time that it could not use did not pass."""
-SHUTTING_DOWN = "rpc error: the server is shutting down"
-LEADERSHIP_LOST = "rpc error: leadership lost while committing log"
 
 encode_message = msgspec.msgpack.Encoder().encode
 _message_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -52,31 +51,6 @@ class Peers(Protocol):
     def send(self, to: str, frame: bytes) -> None:
         """Send an encoded message if the link is up; otherwise it is lost, as a datagram is."""
         ...
-
-
-class Proposal(msgspec.Struct, frozen=True):
-    """A write that waits for its entry to be applied."""
-
-    command: Write
-    request: str
-    """Id of the client's request, for the trace."""
-    answered: Future[Result]
-    term: int = 0
-
-
-class Reconfiguration(msgspec.Struct, frozen=True):
-    """A change of the members that waits to be committed."""
-
-    answered: Future[int]
-    term: int
-
-
-class WaitingRead(msgspec.Struct, frozen=True):
-    """A read that waits for its confirmation, or for the state machine."""
-
-    query: Query
-    consistency: Consistency
-    answered: Future[Answer]
 
 
 class Driver:
@@ -127,11 +101,9 @@ class Driver:
         self._changes = changes
         self._checksum = checksum
         self._arrived: list[Proposal] = []
-        self._pending: dict[int, Proposal | Reconfiguration] = {}
+        self._waiting = Waiting()
         self._proposed: list[tuple[str, int, int]] = []
         """Appended since the last Ready, for the trace: (request, index, term)."""
-        self._reads: dict[str, WaitingRead] = {}
-        self._transfer: Future[None] | None = None
         self._scheduled = False
         self._stopped = False
         self._ticked_ns = self._clock.monotonic_ns()
@@ -152,13 +124,10 @@ class Driver:
         self._disk.stop()
         if self.snapshots is not None:
             self.snapshots.stop()
-        for waiting in [*self._arrived, *self._pending.values()]:
-            _fail(waiting.answered, IndefiniteError(SHUTTING_DOWN))
-        for read in self._reads.values():
-            _fail(read.answered, DefiniteError(SHUTTING_DOWN))
-        if self._transfer is not None:
-            _fail(self._transfer, IndefiniteError(SHUTTING_DOWN))
-        self._arrived, self._pending, self._reads, self._transfer = [], {}, {}, None
+        for proposal in self._arrived:
+            fail(proposal.answered, IndefiniteError(SHUTTING_DOWN))
+        self._arrived = []
+        self._waiting.stop()
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 
@@ -192,7 +161,7 @@ class Driver:
         self._advance_clock()
         if consistency is not Consistency.DEFAULT or not self.core.lease_read(identity):
             self.core.read(identity)
-        self._reads[identity] = WaitingRead(query, consistency, answered)
+        self._waiting.reading(identity, WaitingRead(query, consistency, answered))
         self._schedule()
         return answered
 
@@ -218,7 +187,7 @@ class Driver:
         self._advance_clock()
         index, term = self.core.change_configuration(members)
         answered: Future[int] = self._runtime.tasks.future()
-        self._pending[index] = Reconfiguration(answered, term)
+        self._waiting.reconfigured(index, Reconfiguration(answered, term))
         self._schedule()
         return answered
 
@@ -230,9 +199,10 @@ class Driver:
         """
         self._advance_clock()
         self.core.transfer_leadership(to)
-        self._transfer = self._runtime.tasks.future()
+        done: Future[None] = self._runtime.tasks.future()
+        self._waiting.handing_over(done)
         self._schedule()
-        return self._transfer
+        return done
 
     def step_down(self, why: str) -> None:
         """Lead no more."""
@@ -312,6 +282,7 @@ class Driver:
     def restored(self, store: Store, index: int, state_digest: str) -> None:
         """`store` is the state machine as the snapshot up to `index` holds it."""
         self.store, self.applied = store, index
+        self._waiting.replaced(index)
         self._advance_clock()
         self.core.snapshot_restored(index, state_digest)
         self._pump()
@@ -378,12 +349,11 @@ class Driver:
             first, term = self.core.propose([encode_command(proposal.command) for proposal in arrived])
         except Refused as refused:
             for proposal in arrived:
-                _fail(proposal.answered, refused)
+                fail(proposal.answered, refused)
             return
-        for index, proposal in enumerate(arrived, first):
-            self._pending[index] = Proposal(proposal.command, proposal.request, proposal.answered, term)
-            if self._tracer is not None:
-                self._proposed.append((proposal.request, index, term))
+        self._waiting.proposed(arrived, first, term)
+        if self._tracer is not None:
+            self._proposed.extend((proposal.request, index, term) for index, proposal in enumerate(arrived, first))
 
     def _carry_out(self, ready: Ready) -> None:
         frames = [encode_message(message) for _, message in ready.messages]
@@ -405,7 +375,7 @@ class Driver:
             self.snapshots.restore(ready.restore)
         answers = self._apply(ready.committed) if ready.committed else []
         for confirmed in ready.reads:
-            read = self._reads.pop(confirmed.id)
+            read = self._waiting.confirmed(confirmed.id)
             answer = answer_query(self.store, read.query)
             answers.append((read.answered, answer))
             if self._tracer is not None:
@@ -419,14 +389,15 @@ class Driver:
 
     def _report(self, ready: Ready) -> None:
         for failed in ready.failed_reads:
-            _fail(self._reads.pop(failed.id).answered, NotLeader(self.core.leader_id))
+            self._waiting.read_failed(failed.id, self.core.leader_id)
         for lost in ready.lost:
-            self._lose(lost)
+            self._waiting.lost(lost)
         for change in ready.role_changes:
             self._log_change(change)
         for outcome in ready.transfers_failed:
             self._log.warn("leadership was not transferred", to=outcome.to, why=outcome.reason)
-            self._end_transfer(DefiniteError(f"leadership was not transferred to {outcome.to}: {outcome.reason}"))
+            refused = DefiniteError(f"leadership was not transferred to {outcome.to}: {outcome.reason}")
+            self._waiting.handed_over(refused)
         if ready.role_changes or ready.committed:
             self._changes.notify()
 
@@ -435,12 +406,8 @@ class Driver:
         for entry in committed:
             result = self._apply_entry(entry) if entry.kind == COMMAND else True
             self.applied = entry.index
-            waiting = self._pending.pop(entry.index, None)
+            waiting = self._waiting.applied(entry, self.core.leader_id)
             if waiting is None:
-                continue
-            if waiting.term != entry.term:
-                # Another leader's entry stands where this one stood: it was overwritten and can never be applied.
-                _fail(waiting.answered, NotLeader(self.core.leader_id))
                 continue
             if isinstance(waiting, Reconfiguration):
                 answers.append((waiting.answered, entry.index))
@@ -464,13 +431,6 @@ class Driver:
         except OSError as error:
             self.fail(f"the trace cannot be written: {error.strerror}: make space, or start without -trace")
 
-    def _lose(self, lost: LostProposals) -> None:
-        for index in range(lost.first_index, lost.last_index + 1):
-            waiting = self._pending.get(index)
-            if waiting is not None and waiting.term == lost.term:
-                del self._pending[index]
-                _fail(waiting.answered, IndefiniteError(LEADERSHIP_LOST))
-
     def _trace_read(
         self, number: str, consistency: Consistency, query: Query, answer: Answer, read: str | None = None
     ) -> None:
@@ -487,17 +447,8 @@ class Driver:
         self._role = change.role
         if stepped_down:
             self.stepped_down()
-            self._end_transfer(None)
+            self._waiting.handed_over()
         self._log.info(message, term=change.term, leader=change.leader_id, why=change.why)
-
-    def _end_transfer(self, error: DefiniteError | None) -> None:
-        transfer, self._transfer = self._transfer, None
-        if transfer is None or transfer.done():
-            return
-        if error is None:
-            transfer.set_result(None)
-        else:
-            transfer.set_exception(error)
 
     # --- disk ---------------------------------------------------------------------------------------------------------
 
@@ -521,8 +472,3 @@ class Driver:
 
 def _unheard() -> None:
     """Nobody listens."""
-
-
-def _fail(future: Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -22,7 +22,7 @@ from impl.agent.api import (
 from impl.agent.changes import Changes, Watches
 from impl.agent.config import Config
 from impl.agent.discovery import Discovery
-from impl.agent.driver import SHUTTING_DOWN, Driver
+from impl.agent.driver import Driver
 from impl.agent.forwarding import Retriable
 from impl.agent.members import Members
 from impl.agent.operations import AskConfiguration, Operate, Operation, RaftConfiguration
@@ -43,6 +43,7 @@ from impl.agent.protocol import (
 )
 from impl.agent.reconfiguration import Reconfiguration
 from impl.agent.session_keeper import SessionKeeper, new_uuid
+from impl.agent.waiting import SHUTTING_DOWN
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query, watched
 from impl.catalog.rows import Session

@@ -13,6 +13,7 @@ from impl.agent.changes import Changes
 from impl.agent.driver import Driver, decode_message
 from impl.agent.logs import Log
 from impl.agent.snapshots import Snapshots
+from impl.agent.waiting import Reconfiguration, Waiting
 from impl.catalog.commands import KvSet
 from impl.catalog.queries import KvGet
 from impl.catalog.store import Store
@@ -272,6 +273,22 @@ def a_snapshot_that_arrived_replaces_the_state_and_wakes_whoever_watches() -> No
     assert not bench.driver.snapshot_received(HELLO, request, encode_message(request), meta), "it is here already"
 
 
+def writes_below_a_snapshot_that_replaced_the_state_are_answered_as_unknown() -> None:
+    disk, request, meta = foreign_snapshot()
+    bench = Bench()
+    bench.disk.put(f"{SNAPSHOTS}/{meta.file}", disk.content(f"{SNAPSHOTS}/{meta.file}"))
+    bench.driver.receive("s2", 3, AppendEntriesRequest(1, 2, 0, 0, 0, 0, []), 0)
+    below, beyond = bench.process.runtime.tasks.future(), bench.process.runtime.tasks.future()
+    bench.driver._waiting.reconfigured(meta.index, Reconfiguration(below, 1))
+    bench.driver._waiting.reconfigured(meta.index + 1, Reconfiguration(beyond, 1))
+    assert bench.driver.snapshot_received(HELLO, request, encode_message(request), meta)
+    bench.until(lambda: bench.driver.applied == meta.index)
+    assert below.done()
+    assert not beyond.done()
+    with pytest.raises(IndefiniteError):
+        below.result()
+
+
 def who_lags_behind_the_base_is_sent_the_snapshot() -> None:
     bench = Bench(threshold=50).lead()
     for number in range(200):
@@ -298,6 +315,7 @@ SENTENCES = [
     a_follower_whose_leaders_process_has_ended_campaigns_at_once,
     a_log_that_grew_is_compacted_by_a_snapshot_and_old_segments_go,
     a_snapshot_that_arrived_replaces_the_state_and_wakes_whoever_watches,
+    writes_below_a_snapshot_that_replaced_the_state_are_answered_as_unknown,
     who_lags_behind_the_base_is_sent_the_snapshot,
 ]
 
@@ -326,9 +344,15 @@ READ = Driver.read
         ),
         (Driver, "read", always_by_lease, a_consistent_read_is_never_answered_by_the_lease),
         (Core, "lease_read", lambda core, read: False, a_default_read_needs_no_round_while_the_lease_holds),
-        (Driver, "_lose", lambda driver, lost: None, a_change_that_may_or_may_not_be_committed_says_so),
-        (Driver, "_end_transfer", lambda driver, error: None, a_hand_over_is_done_when_this_server_leads_no_more),
-        (Driver, "_end_transfer", lambda driver, error: None, a_hand_over_that_nobody_takes_fails_with_the_reason),
+        (Waiting, "lost", lambda waiting, lost: None, a_change_that_may_or_may_not_be_committed_says_so),
+        (Waiting, "handed_over", lambda waiting, error=None: None, a_hand_over_is_done_when_this_server_leads_no_more),
+        (Waiting, "handed_over", lambda waiting, error=None: None, a_hand_over_that_nobody_takes_fails_with_the_reason),
+        (
+            Waiting,
+            "replaced",
+            lambda waiting, index: None,
+            writes_below_a_snapshot_that_replaced_the_state_are_answered_as_unknown,
+        ),
         (
             Snapshots,
             "marked",
