@@ -74,6 +74,7 @@ REQUIREMENTS = (
     Requirement("configuration_changes", 5, "changes of the configuration"),
     Requirement("snapshots_installed", 2, "snapshots installed"),
     Requirement("transfers", 2, "transfers of the leadership"),
+    Requirement("lease_reads", 1_000, "reads by lease"),
 )
 LIVE_NEMESES = "partition,kill,pause,membership,snapshot,transfer"
 
@@ -297,7 +298,7 @@ def finish(plan: Sequence[Stage], progress: Progress) -> list[StageResult]:
 
 
 @click.command("verify")
-@click.option("--time-limit", type=click.FloatRange(min=1), default=110.0, show_default=True, metavar="SECONDS")
+@click.option("--time-limit", type=click.FloatRange(min=1), default=90.0, show_default=True, metavar="SECONDS")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes to use side by side.")
 @click.option("--seed", type=int, default=None, help="Seed of all random choices (default: a fresh one, printed).")
 @click.option("--only", multiple=True, metavar="STAGE", help="Run only this stage (repeatable).")

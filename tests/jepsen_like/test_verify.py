@@ -21,6 +21,7 @@ ENOUGH = {
     "configuration_changes": 5,
     "snapshots_installed": 2,
     "transfers": 2,
+    "lease_reads": 1_000,
 }
 
 
