@@ -10,7 +10,7 @@ verify: $(VENV)/.verify-installed
 	$(BIN)/comitia verify $(ARGS)
 
 test: $(VENV)/.test-installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
