@@ -21,7 +21,7 @@ from model_checks.explore.mutants import MUTANTS
 from model_checks.explore.profiles import PROFILES, Leg, run_legs
 from model_checks.explore.results import Limits
 from model_checks.explore.search import Engine
-from model_checks.explore.starts import STARTS
+from model_checks.explore.starts import SCRIPTS, STARTS
 from model_checks.verdicts import EXIT_VALID, CheckResult
 from spec.raft.actions import ACTIONS
 from spec.raft.bounds import Bounds
@@ -43,11 +43,14 @@ class Options(msgspec.Struct, frozen=True):
         mutant = None if self.mutant is None else MUTANTS[self.mutant]
         if not self.bounds and self.start is None:
             return PROFILES[self.profile] if mutant is None else (Leg(mutant.bounds, mutant.start),)
-        known = Bounds() if mutant is None else mutant.bounds
         start = self.start or (mutant.start if mutant is not None else "initial")
+        scripted = Bounds() if start == "initial" else SCRIPTS[start]().bounds
+        known = scripted if mutant is None else mutant.bounds
         bounds = msgspec.structs.replace(known, **self.bounds)
-        if start != "initial" and bounds.servers != 3:
-            raise click.UsageError(f"start {start} has three servers: leave --servers away")
+        if start != "initial" and bounds.constants() != scripted.constants():
+            raise click.UsageError(
+                f"start {start} has servers and features of its own: leave --servers and --mutant away"
+            )
         return (Leg(bounds, start),)
 
     def watched(self) -> tuple[str, ...]:
@@ -118,7 +121,7 @@ def explore_forwarding(mutant: str | None, profile: str) -> CheckResult:
 @click.option("--mutant", help="Explore a broken protocol instead, which must fail; 'list' names them.")
 @click.option("--property", "properties", type=click.Choice(PROPERTIES), multiple=True, help="Watch only these.")
 @click.option("--oracle", is_flag=True, help="Use the plain search: slow, and reads like the spec.")
-@click.option("--compiled", is_flag=True, help="Compile the inner loop: pays from a million states. Needs numba.")
+@click.option("--compiled", is_flag=True, help="Compile the inner loop (up to 3 servers): pays from a million states.")
 @click.option("--states-max", type=click.IntRange(min=1), default=Limits().states, show_default=True)
 @click.option("--time-limit", type=click.FloatRange(min=0), help="Seconds for each leg; reaching it is UNKNOWN.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")

@@ -141,7 +141,8 @@ def run_legs(
 ) -> list[Exploration]:
     """Explore each leg, up to the first that finds a counterexample.
 
-    `progress(leg)` is asked for each leg's own callback.
+    `progress(leg)` is asked for each leg's own callback. Four servers are too many for the compiled search's words:
+    such legs are interpreted.
     """
     results: list[Exploration] = []
     for leg in legs:
@@ -153,7 +154,7 @@ def run_legs(
                 start_name=leg.start,
                 properties=properties,
                 limits=limits,
-                engine=engine,
+                engine=Engine.INTERNED if engine is Engine.COMPILED and leg.bounds.servers > 3 else engine,
                 progress=None if progress is None else progress(leg),
             )
         )

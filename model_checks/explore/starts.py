@@ -27,6 +27,8 @@ class Script:
     """A world that takes the steps that it is told to take, all of them steps of the spec."""
 
     def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        """The cluster of the script and its features: exploration goes on within bounds of the same."""
         self.c = bounds.constants()
         self.world = initial_world(self.c)
         self.steps: list[Transition] = []

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from msgspec.structs import replace
 
-from spec.raft.actions import ACTIONS, initial_server
+from spec.raft.actions import ACTIONS, CLOCKED, initial_server, restarted
 from spec.raft.bounds import Bounds
 from spec.raft.log import EMPTY, log_of
-from spec.raft.messages import RequestVoteRequest, RequestVoteResponse
+from spec.raft.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    LeaseEnded,
+    Message,
+    PreVoteRequest,
+    PreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    TimeoutNow,
+)
 from spec.raft.network import (
     History,
     Transition,
     dead,
+    feature_choices,
+    handler,
     initial_world,
     internal_steps,
     remember,
+    send_choices,
     sends,
     settled,
     steps,
     take,
+    takes_clock,
     with_commitment,
 )
-from spec.raft.types import Committed, Elected, Entry, Fact, Outcome, ReadStarted
+from spec.raft.types import (
+    Committed,
+    Configuration,
+    Constants,
+    Elected,
+    Entry,
+    Fact,
+    Outcome,
+    Point,
+    ReadStarted,
+)
 
 C = Bounds().constants()
 ONE = log_of([Entry(1, "x")])
@@ -106,3 +133,74 @@ def test_a_slow_disk_bounds_the_writes_under_way() -> None:
     after = {each.action for each in internal_steps(ACTIONS, C, Bounds(max_issued=1), "s1", first.after)}
     assert after == {"persist"}
     assert "timeout" in {each.action for each in internal_steps(ACTIONS, C, Bounds(max_issued=2), "s1", first.after)}
+
+
+# ----------------------------------------------------------------------------------------------- time and the features
+
+
+def test_time_passes_for_all_servers_at_once_and_changes_none() -> None:
+    bounds = Bounds(max_term=0, max_time=1)
+    world = initial_world(C)
+    (passing,) = steps(ACTIONS, C, bounds, world)
+    later = take(C, bounds, world, passing)
+    assert later == replace(world, now=1)
+    assert later is not None
+    assert list(steps(ACTIONS, C, bounds, later)) == []
+    assert take(C, bounds, later, passing) is None
+
+
+def test_steps_that_read_the_clock_are_shown_what_it_shows() -> None:
+    bounds = Bounds(servers=1, max_term=1, election_timeout=2, max_time=9)
+    c = bounds.constants()
+    early, late = (replace(initial_world(c), now=now) for now in (1, 2))
+    assert [each.action for each in steps(ACTIONS, c, bounds, early)] == ["advance_clock"]
+    assert [each.arguments for each in steps(ACTIONS, c, bounds, late)] == [(2,), (3,)]
+
+
+def test_the_actions_that_read_the_clock_are_those_that_say_so() -> None:
+    assert {name for name, action in ACTIONS.items() if takes_clock(action)} == CLOCKED
+
+
+def test_every_message_has_a_handler_among_the_actions() -> None:
+    messages: list[Message] = [
+        PreVoteRequest(1, "s1", "s2", 0, 0),
+        PreVoteResponse(1, "s1", "s2", True),
+        RequestVoteRequest(1, "s1", "s2", 0, 0),
+        RequestVoteResponse(1, "s1", "s2", True),
+        AppendEntriesRequest(1, "s1", "s2", 0, 0, (), 0, 0),
+        AppendEntriesResponse(1, "s1", "s2", True, 0, 0),
+        InstallSnapshotRequest(1, "s1", "s2", 1, 1, ONE, 0),
+        TimeoutNow(1, "s1", "s2"),
+        LeaseEnded(1, "s1", "s2"),
+    ]
+    assert {type(m) for m in messages} == set(get_args(Message))
+    handlers = {handler(m) for m in messages}
+    assert handlers == {name for name in ACTIONS if name.startswith("handle_")}
+
+
+def test_features_are_off_unless_the_bounds_turn_them_on() -> None:
+    assert list(feature_choices(Bounds(), initial_server(), 0)) == []
+    on = Bounds(snapshots=True, max_round=1, lease_reads=("r",), steps_down=True, transfers=True)
+    offered = {choice[0] for choice in feature_choices(on, replace(initial_server(), durable=Point(1, None, ONE)), 0)}
+    assert offered == {
+        "take_snapshot",
+        "restore_snapshot",
+        "begin_round",
+        "lease_read",
+        "step_down",
+        "transfer_leadership",
+    }
+    assert Bounds().constants() == Constants(("s1", "s2", "s3"))
+    assert Bounds(servers=4, genesis=3).constants().genesis.voters == ("s1", "s2", "s3")
+
+
+def test_campaigns_go_to_voters_logs_to_members_and_answers_to_anybody() -> None:
+    log = EMPTY.append(Entry(1, "", Configuration(("s1", "s2"), ("s3",))))
+    c = Bounds(servers=4).constants()
+    s = restarted(Point(1, "s1", log))
+    asked: dict[str, set[object]] = {}
+    for action, to, *_ in send_choices(replace(c, pre_vote=True), "s1", s):
+        asked.setdefault(str(action), set()).add(to)
+    assert asked["request_vote"] == asked["request_pre_vote"] == {"s2"}
+    assert asked["append_entries"] == {"s2", "s3"}
+    assert asked["vote_response"] == {"s2", "s3", "s4"}
