@@ -77,10 +77,8 @@ class Reconfiguration:
             committed = self._leading().change_configuration(members)
             self._members.follow()
             index = await committed
-        except NotLeader as error:
+        except (NotLeader, NotReady) as error:  # NotReady: new in its term, or it hands its leadership over
             raise Retriable(NoClusterLeader()) from error
-        except NotReady as error:
-            raise Retriable(DefiniteError(f"rpc error: {error}")) from error
         except Refused as error:
             raise DefiniteError(str(error)) from error
         self._members.follow()

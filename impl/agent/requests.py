@@ -286,7 +286,7 @@ class Requests:
             return refusal
         try:
             return await self.driver.propose(request.command, request.request)
-        except NotLeader as error:
+        except (NotLeader, NotReady) as error:  # NotReady: it hands its leadership over
             raise Retriable(NoClusterLeader()) from error
         except Refused as error:
             raise DefiniteError(f"rpc error: {error}") from error

@@ -29,7 +29,7 @@ from impl.catalog.commands import KvSet
 from impl.catalog.queries import KvGet, Watched
 from impl.catalog.store import Store
 from impl.catalog.transitions import Result
-from impl.raft.errors import NotLeader
+from impl.raft.errors import NotLeader, Transferring
 from impl.raft.ready import Role
 from impl.rpc.errors import CallTimedOut, ConnectFailed, ConnectionLost, NotSent, RemoteError, RpcError
 from impl.runtime.interfaces import MILLISECONDS, Runtime
@@ -61,6 +61,23 @@ class FollowerDriver:
 
     def propose(self, command: object, request: str) -> object:
         raise NotLeader(self.core.leader_id)
+
+
+class HandingOver:
+    """The driver of a leader that refuses proposals while it hands over, and then leads on."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.applied = 0
+        self.core = Leaderless()
+        self.core.role = Role.LEADER
+
+    async def propose(self, command: object, request: str) -> bool:
+        if self.refusals:
+            self.refusals -= 1
+            raise Transferring(3, "s2")
+        self.applied += 1
+        return True
 
 
 class Remote:
@@ -181,6 +198,32 @@ def without_a_leader_the_hold_ends_with_consuls_words() -> None:
     assert len(remote.script) < 1000
 
 
+def a_write_that_meets_a_leader_which_hands_over_is_held() -> None:
+    results: list[object] = []
+    driver: Any = HandingOver(refusals=3)
+
+    async def main(runtime: Runtime) -> int:
+        requests = await follower(runtime, Remote())
+        requests.formed(driver)
+        try:
+            results.append(await write(requests))
+        except AgentError as error:
+            results.append(error)
+        try:
+            results.append(await requests.serve_write(KvWrite(KvSet("k", b"v", 0), "s2/1/r1", forwarded=True)))
+        except AgentError as error:
+            results.append(error)
+        return 0
+
+    assert run(main) == 0
+    assert results == [True, True]
+    driver.refusals = 1
+    results.clear()
+
+    assert run(main) == 0
+    assert driver.applied == 4
+
+
 def a_forwarded_request_is_not_forwarded_again() -> None:
     remote = Remote()
     asked = KvWrite(KvSet("k", b"v", 0), "c1/1/r1", forwarded=True)
@@ -198,6 +241,7 @@ SENTENCES = [
     a_read_whose_connection_was_lost_is_tried_again,
     without_a_leader_the_hold_ends_with_consuls_words,
     a_forwarded_request_is_not_forwarded_again,
+    a_write_that_meets_a_leader_which_hands_over_is_held,
 ]
 
 
