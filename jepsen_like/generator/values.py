@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
 import enum
-from typing import Any, Protocol, TypeAlias
+import itertools
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
+
+Option = TypeVar("Option")
 
 Thread: TypeAlias = int | str
 """A number for a client thread; a nemesis's name for its track. A thread does one thing at a time."""
@@ -33,6 +38,12 @@ class Draws(msgspec.Struct, frozen=True):
         """A number in [0, bound), and the draws that follow."""
         bits, after = self.bits()
         return bits % bound, after
+
+    def among(self, options: Sequence[Option], weights: Sequence[int]) -> tuple[Option, Draws]:
+        """One of `options`, each as likely as its weight, and the draws that follow."""
+        number, after = self.below(sum(weights))
+        place = bisect.bisect_right(list(itertools.accumulate(weights)), number)
+        return options[place], after
 
     def fork(self, name: str) -> Draws:
         """Draws that are independent of these, chosen by `name`."""

@@ -1,7 +1,8 @@
 """Who breaks the cluster: packages of a fault generator, a final generator that undoes everything, and the hand that
 does it.
 
-`book` (what is broken right now, and the executed schedule), `partition` and `processes` (what to break), `package`
-(when, and the packages by name), `impairment` (which agent was cut off or paused when: for reports and for judging a
-run's effort).
+`book` (what is broken right now, and the executed schedule), `package` (when, and the packages by name); `partition`,
+`processes`, `membership`, `handover`, `lag` and `rolling` (what to break), `operator_api` (Consul's operator API as a
+nemesis uses it), `workers` (all of them, bound to a running cluster); `impairment` (which agent was cut off or paused
+when: for reports and for judging a run's effort).
 """

@@ -18,12 +18,7 @@ WEIGHTS = (5, 2, 1)
 
 def pick_heir(draws: Draws) -> tuple[str, Draws]:
     """A kind of heir, by weight."""
-    number, draws = draws.below(sum(WEIGHTS))
-    for heir, weight in zip(HEIRS, WEIGHTS, strict=True):
-        if number < weight:
-            return heir, draws
-        number -= weight
-    raise AssertionError("the weights are fewer than their sum")
+    return draws.among(HEIRS, WEIGHTS)
 
 
 class TransferWorker(NemesisWorker):

@@ -37,12 +37,7 @@ EVERYTHING = "everything"
 
 def pick_plan(draws: Draws) -> tuple[str, Draws]:
     """A plan, by weight."""
-    number, draws = draws.below(sum(WEIGHTS))
-    for plan, weight in zip(PLANS, WEIGHTS, strict=True):
-        if number < weight:
-            return plan, draws
-        number -= weight
-    raise AssertionError("the weights are fewer than their sum")
+    return draws.among(PLANS, WEIGHTS)
 
 
 def keeps_quorum(voters: Collection[str], leaving: Collection[str], down: Collection[str]) -> bool:

@@ -52,12 +52,7 @@ def between(left: Sequence[str], right: Sequence[str]) -> tuple[Link, ...]:
 
 def pick_shape(draws: Draws) -> tuple[str, Draws]:
     """A shape, by weight."""
-    number, draws = draws.below(sum(WEIGHTS))
-    for shape, weight in zip(SHAPES, WEIGHTS, strict=True):
-        if number < weight:
-            return shape, draws
-        number -= weight
-    raise AssertionError("the weights are fewer than their sum")
+    return draws.among(SHAPES, WEIGHTS)
 
 
 def cut(

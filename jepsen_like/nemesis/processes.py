@@ -13,13 +13,7 @@ WEIGHTS = {"kill": (4, 4, 2, 1, 1), "pause": (4, 4, 2, 1, 0)}
 
 def pick_target(package: str, draws: Draws) -> tuple[str, Draws]:
     """A kind of target, by the weights of `package`."""
-    weights = WEIGHTS[package]
-    number, draws = draws.below(sum(weights))
-    for target, weight in zip(TARGETS, weights, strict=True):
-        if number < weight:
-            return target, draws
-        number -= weight
-    raise AssertionError("the weights are fewer than their sum")
+    return draws.among(TARGETS, WEIGHTS[package])
 
 
 def nodes_of(
