@@ -46,12 +46,14 @@ class Tracer:
         *,
         election_ns: int = 0,
         lease_ns: int = -1,
+        pre_vote: bool = True,
         recovered: bool = False,
     ) -> None:
         """The first line: who this is and what it recovered.
 
         `voters`: of the genesis. `election_ns`: whoever heard from a leader less than this ago neither votes nor
         campaigns; `lease_ns`: how long after a round began its leader may answer by it; -1: never.
+        `pre_vote`: whether campaigns need pre-votes (those of agents do).
         `recovered`: an outage recovery replaced the log, by hand.
         """
         self._lines.append(
@@ -65,6 +67,7 @@ class Tracer:
                     "voters": sorted(voters),
                     "election_ns": election_ns,
                     "lease_ns": lease_ns,
+                    "pre_vote": pre_vote,
                     "ns": self._clock.monotonic_ns(),
                     "state": state,
                     **({"recovered": True} if recovered else {}),

@@ -120,7 +120,7 @@ class Invariants:
         """The first read by lease that does not cover what was committed before it."""
         commitments, floor = sorted(self._committed_at, reverse=True), 0
         for now, read, place in sorted(self._by_lease, key=lambda each: each[0]):
-            while commitments and commitments[-1][0] <= now:
+            while commitments and commitments[-1][0] < now:
                 floor = max(floor, commitments.pop()[1])
             if read.index < floor:
                 why = f"{read.id} was confirmed by a lease at index {read.index}, when {floor} was committed"

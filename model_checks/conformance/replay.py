@@ -64,9 +64,9 @@ def open_traces(directory: Path) -> Opened:
     if len(clusters) > 1:
         why = f"{directory} holds traces of {len(clusters)} clusters"
         raise UnreadableTrace(f"{why}: give each run a directory of its own")
-    timings = {(header.election_ns, header.lease_ns) for header in headers}
+    timings = {(header.election_ns, header.lease_ns, header.pre_vote) for header in headers}
     if len(timings) > 1:
-        why = f"{directory}: the servers ran with different timings (election, lease): {sorted(timings)} ns"
+        why = f"{directory}: the servers ran with different timings (election, lease, pre-vote): {sorted(timings)}"
         raise UnreadableTrace(f"{why}: leases are safe, and can be checked, only if all keep the same ones")
     return Opened(constants_of(headers[0], files), readers)
 
@@ -81,7 +81,7 @@ def constants_of(header: Header, files: dict[str, list[TraceFile]]) -> Constants
         voters=tuple(sorted(header.voters)),
         election_timeout=header.election_ns,
         lease=header.lease_ns,
-        pre_vote=True,
+        pre_vote=header.pre_vote,
     )
 
 

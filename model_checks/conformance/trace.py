@@ -77,6 +77,8 @@ class Header(msgspec.Struct, tag_field="kind", tag="header"):
     """The least time between hearing of a leader and voting for another."""
     lease_ns: int
     """How long a leader answers reads after it began a round that a quorum answered; negative: no leases."""
+    pre_vote: bool = True
+    """Whether campaigns need pre-votes: those of agents do."""
     recovered: bool = False
     """The disk was rewritten by hand (peers.json) before this start: Raft's promises end here."""
 

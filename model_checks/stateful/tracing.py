@@ -77,7 +77,14 @@ class Traces:
         """A server begins an incarnation."""
         tracer = Tracer(self._disk, self._clock, DIRECTORY, name, incarnation)
         settings = self._settings
-        tracer.header("world", self._voters, state, election_ns=settings.election_ns, lease_ns=settings.lease_ns)
+        tracer.header(
+            "world",
+            self._voters,
+            state,
+            election_ns=settings.election_ns,
+            lease_ns=settings.lease_ns,
+            pre_vote=settings.pre_vote,
+        )
         self._tracers[name] = tracer
 
     def happened(self, name: str, events: Sequence[Event], frames: Sequence[int]) -> None:
