@@ -17,7 +17,17 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from impl.agent.logs import Log
-from impl.catalog.snapshot import Row, StateDigest, StoreView, UnknownRow, decode_rows, encode_blocks, restore_rows
+from impl.catalog.snapshot import (
+    BLOCK_BYTES,
+    ROWS_AT_ONCE,
+    Row,
+    StateDigest,
+    StoreView,
+    UnknownRow,
+    decode_rows,
+    encode_blocks,
+    restore_rows,
+)
 from impl.catalog.store import Store
 from impl.raft.ready import SnapshotMarker, SnapshotMeta
 from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Future, Runtime, Task
@@ -36,6 +46,8 @@ THRESHOLD = 16384
 """Entries since the last snapshot that are worth a new one."""
 INTERVAL_NS = 30 * NANOSECONDS
 """Between two looks whether there are so many."""
+ROWS_AT_FIRST = 8
+"""Rows in the first step of a snapshot; later ones are as long as the size of the rows suggests."""
 
 
 class SnapshotCounters(msgspec.Struct):
@@ -183,14 +195,23 @@ class Snapshots:
         digest = StateDigest()
         writer = await off_loop(self.runtime, lambda: SnapshotWriter(self.runtime.disk, self.directory, header, suffix))
 
-        def write(rows: Sequence[Row]) -> None:
-            for block in encode_blocks(rows):
+        def write(rows: Sequence[Row]) -> int:
+            blocks = encode_blocks(rows)
+            for block in blocks:
                 digest.add(block)
                 writer.add(block)
+            return sum(map(len, blocks))
 
+        count = ROWS_AT_FIRST
         try:
             while not view.done:
-                await off_loop(self.runtime, partial(write, view.rows()))
+                rows = view.rows(count)
+                written = await off_loop(self.runtime, partial(write, rows))
+                # Rows may be large, and the log's next write waits for this one.
+                if written >= BLOCK_BYTES:
+                    count = max(count // 2, 1)
+                elif len(rows) >= count:
+                    count = min(2 * count, ROWS_AT_ONCE)
             return await off_loop(self.runtime, writer.finish), digest.hexdigest()
         except BaseException:
             self.runtime.executor.submit(writer.abort, _ignore, _ignore)

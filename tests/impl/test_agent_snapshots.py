@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from impl.agent import snapshot_transfer
+from impl.agent import snapshots as snapshots_module
 from impl.agent.logs import Log
 from impl.agent.snapshot_transfer import (
     SNAPSHOT_CHUNK,
@@ -23,7 +24,7 @@ from impl.agent.snapshot_transfer import (
 )
 from impl.agent.snapshots import Snapshots, load_store
 from impl.catalog.commands import KvSet
-from impl.catalog.snapshot import StoreView, state_digest
+from impl.catalog.snapshot import BLOCK_BYTES, StoreView, state_digest
 from impl.catalog.store import Store
 from impl.raft.messages import InstallSnapshotRequest
 from impl.raft.messages import encode as encode_message
@@ -180,6 +181,30 @@ def test_a_disk_that_fails_to_sync_costs_the_snapshot_and_nothing_else() -> None
     host.snapshots.take()
     host.world.run_for(NANOSECONDS // 2)
     assert (host.machine.taken, host.snapshots.counters.failed, host.machine.failures) == ([], 1, [])
+
+
+def bytes_at_once(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The most that one piece of work writes when the rows are large."""
+    sizes: list[int] = []
+    encode_blocks = snapshots_module.encode_blocks
+
+    def spy(rows: Any) -> list[bytes]:
+        blocks = encode_blocks(rows)
+        sizes.append(sum(map(len, blocks)))
+        return blocks
+
+    host = Host(VirtualWorld(9), "s1")
+    host.machine.put(60, bytes(BLOCK_BYTES // 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshots_module, "encode_blocks", spy)
+        host.take()
+    return max(sizes)
+
+
+def test_the_log_never_waits_for_many_large_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bytes_at_once(monkeypatch) < 5 * BLOCK_BYTES
+    monkeypatch.setattr(snapshots_module, "BLOCK_BYTES", 1 << 40)
+    assert bytes_at_once(monkeypatch) > 7 * BLOCK_BYTES, "as many rows as there are, whatever their size"
 
 
 def test_a_snapshot_that_came_too_late_is_removed() -> None:
