@@ -93,7 +93,8 @@ def _print(result: CheckResult, as_json: bool) -> None:
     summary = (
         f"{figures.get('schedules', 1)} schedules, {figures.get('spec steps', 0)} spec steps, "
         f"{figures.get('acknowledged', 0)} writes, {figures.get('read answered', 0)} reads, "
-        f"{figures.get('crash', 0)} crashes"
+        f"{figures.get('crash', 0)} crashes, {figures.get('configuration changed', 0)} changes, "
+        f"{figures.get('snapshot restored', 0)} snapshots"
     )
     if as_json:
         fields = msgspec.structs.asdict(result)

@@ -38,7 +38,7 @@ class Hunt:
         self.seed = seed
         self.random = Random(f"hunt/{seed}")
         setup = Setup(
-            servers=self.random.choice((1, 3, 3, 3, 5)),
+            servers=self.random.choice((1, 2, 3, 3, 5)),
             spare=self.random.choice((0, 1, 2)),
             seed=seed,
             batch=self.random.choice((1, 2, 512)),
@@ -51,8 +51,9 @@ class Hunt:
             self._deliver, self._tick, self._timeout, self._propose, self._read, self._flush, self._append, self._sync,
             self._settle, self._crash_or_restart, self._lose, self._cut, self._heal, self._hold_or_release, self._link,
             self._pass_time, self._wait, self._lease_read, self._change, self._transfer, self._ended, self._snapshot,
+            self._leave,
         ]  # fmt: skip
-        usual = [40, 5, 0.7, 6, 3, 12, 3, 3, 2, 1.5, 2, 0.7, 0.7, 1, 1, 3, 1.5, 4, 6, 0.4, 1, 1.5]
+        usual = [40, 5, 0.7, 6, 3, 12, 3, 3, 2, 1.5, 2, 0.7, 0.7, 1, 1, 3, 1.5, 4, 6, 0.4, 1, 2, 0.3]
         self._weights = [weight * self.random.choice((0, 0.5, 1, 1, 2)) for weight in usual]
         self._weights[0] = max(self._weights[0], 10)
         self._weights[2] = max(self._weights[2], 0.3)
@@ -124,7 +125,26 @@ class Hunt:
             self.world.ended(name, self._other(name))
 
     def _snapshot(self, name: str) -> None:
+        """A leader's, more often than not; and a link that is made anew just then, so that it may be sent."""
+        leaders = self.world.leaders()
+        if leaders and self.random.random() < 0.5:
+            name = self.random.choice(leaders)
         self.world.snapshot(name)
+        if self.random.random() < 0.5:
+            self.world.flush(name)
+            if len(self.world.names) > 1:
+                self.world.connected(name, self._other(name))
+
+    def _leave(self, name: str) -> None:
+        """A leader gives its vote away, and leads no more before that is committed, perhaps."""
+        for leader in self.world.leaders()[:1]:
+            for other in self.world.names:
+                if other != leader and self.random.random() < 0.5:
+                    self.world.cut(leader, other)
+            self.world.change(self.random.choice(("demote", "remove")), leader, leader)
+            self.world.flush(leader)
+            if self.random.random() < 0.5:
+                self.world.step_down(leader)
 
     def _other(self, name: str) -> str:
         return self.random.choice([other for other in self.world.names if other != name])

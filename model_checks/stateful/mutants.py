@@ -32,7 +32,7 @@ from impl.raft.progress import Progress
 from impl.raft.quorum import reached_by_quorum
 from impl.raft.ready import Role, SnapshotMeta
 from impl.raft.server import Received, Server
-from impl.raft.settings import Settings
+from impl.raft.settings import Restored, Settings
 from model_checks.stateful.violations import Property
 
 
@@ -165,11 +165,14 @@ def _counted_from_the_answer(original: Callable[..., None]) -> Callable[..., Non
 
 
 def _waits_for_nobody(original: Callable[..., None]) -> Callable[..., None]:
-    def __init__(server: Server, settings: Settings, *arguments: Any, **options: Any) -> None:
-        original(server, settings, *arguments, **options)
-        server.heard_at -= settings.election_ns
+    def start(
+        server: Server, settings: Settings, members: Any, restored: Restored, random: Any, **options: Any
+    ) -> None:
+        original(server, settings, members, restored, random, **options)
+        if restored.term:
+            server.heard_at -= settings.election_ns
 
-    return __init__
+    return start
 
 
 def _lease_goes_on(original: Callable[..., None]) -> Callable[..., None]:
@@ -349,7 +352,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         snapshots,
         "holds_last_entry",
         _always(False),
-        Property.COMMITTED_IS_DURABLE,
+        Property.LEADER_COMPLETENESS,
         "a snapshot replaces a log that holds all of it and more",
     ),
     "old-snapshot-installed": Mutant(
@@ -394,12 +397,12 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         Property.LINEARIZABLE_READS,
         "a leader that hands over answers by its lease",
     ),
-    "transfer-without-end": Mutant(
-        transfer,
-        "give_up_when_late",
-        _nothing,
+    "left-out-never-campaigns": Mutant(
+        membership,
+        "may_campaign",
+        lambda original: lambda server: server.is_voter,
         Property.LIVENESS,
-        "a leader waits for ever for the one that should take over",
+        "who has a configuration that leaves it out never campaigns, though nobody else has it (Ongaro 2014, 4.2.2)",
     ),
     "pre-vote-for-a-stale-log": Mutant(
         pre_vote,

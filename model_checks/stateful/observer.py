@@ -107,6 +107,7 @@ class Observer:
             return
         if core.role is Role.LEADER:
             self._check_leader(name, core)
+        self._check_nothing_goes_back(name, core)
         self._check_log_matching(name, core)
         if core.commit_index:
             self._note_commits(name, core)
@@ -199,7 +200,7 @@ class Observer:
         # The leader may have changed the configuration since it committed, if nobody looked in between.
         self._quorum_voters = (log.configuration_at(core.commit_index).voters, core.configuration.voters)
 
-    def _check_snapshot(self, name: str, core: Core) -> None:
+    def _check_nothing_goes_back(self, name: str, core: Core) -> None:
         server, node = core.server, self._nodes[name]
         snapshot, base = self._covered.get(name, (0, 0))
         if server.snapshot < snapshot or server.log.base < base:
@@ -213,6 +214,9 @@ class Observer:
         if incarnation == node.incarnation and core.last_applied < applied:
             raise Violation(Property.NEVER_GOES_BACK, f"{name} had applied {applied} entries, now {core.last_applied}")
         self._last_applied[name] = (node.incarnation, core.last_applied)
+
+    def _check_snapshot(self, name: str, core: Core) -> None:
+        server = core.server
         if server.snapshot > len(self.committed):
             raise Violation(
                 Property.SNAPSHOT_OF_COMMITTED,

@@ -30,7 +30,7 @@ from spec.raft.messages import (
     RequestVoteResponse,
     TimeoutNow,
 )
-from spec.raft.types import Configuration, Constants, Outcome, Server, Term
+from spec.raft.types import Configuration, Constants, Outcome, Server, Term, Time
 
 FIELDS = (
     "role", "term", "voted_for", "leader_id", "commit_index", "last_applied", "last_index", "last_term", "digest",
@@ -38,7 +38,6 @@ FIELDS = (
     "transferring", "configuration_index",
 )  # fmt: skip
 """The names of the state array's elements (ARCHITECTURE.md, section 5)."""
-HEARD_AT = FIELDS.index("heard_at")
 
 
 class Replay:
@@ -78,12 +77,11 @@ class Replay:
                 case _:
                     assert_never(event)
 
-    def restart(self, name: str, state: list[Any]) -> None:
-        """A server started anew in `state`: the spec must allow a crash that leaves it, and less than it confirmed is
-        none.
+    def restart(self, name: str, state: list[Any], now: Time) -> None:
+        """A server started anew, in `state`, when its clock showed `now`: the spec must allow a crash that leaves it;
+        none leaves less than it confirmed.
         """
         server = self.servers[name]
-        now = state[HEARD_AT]
         candidates = [self.outcome(name, "crash_restart", k, now) for k in range(len(server.issued), -1, -1)]
         for outcome in candidates:
             if outcome is not None and self.state_of(outcome.server) == state:

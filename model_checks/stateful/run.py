@@ -17,7 +17,10 @@ from model_checks.verdicts import CheckResult, Verdict
 
 CHECKER = "stateful"
 HYPOTHESIS_BATCH = 20
-MUST_HAPPEN = ("elected", "acknowledged", "read answered", "crash", "restart", "cut", "lose")
+MUST_HAPPEN = (
+    "elected", "acknowledged", "read answered", "read by lease", "crash", "restart", "cut", "lose",
+    "configuration changed", "snapshot taken", "snapshot restored",
+)  # fmt: skip
 """A run in which one of these never happened checked too little: UNKNOWN."""
 
 

@@ -425,7 +425,7 @@ class World:
         core = self.nodes[name].start(self.real_ns)
         incarnation = self.nodes[name].incarnation
         if self.replay is not None:
-            self.replay.restart(name, core.trace_state())
+            self.replay.restart(name, core.trace_state(), self.nodes[name].clock(self.real_ns))
         if self.traces is not None:
             self.traces.started(name, incarnation, core.trace_state())
         self._carry_out(name)
