@@ -45,7 +45,7 @@ class Core:
         random: Random,
         *,
         trace: bool,
-        now_ns: int = 0,
+        now_ns: int,
     ) -> None:
         self.server = Server(settings, members, restored, random, trace=trace, now_ns=now_ns)
         """The state, for those who look; never to be written from outside."""
