@@ -45,7 +45,7 @@ def test_a_short_run_is_valid_and_can_be_judged_again_from_its_store(tmp_path: P
     code, report, errors = finish(start(tmp_path, *arguments))
     assert (code, report.get("verdict")) == (0, "VALID"), report.get("reason", errors)
     assert report["figures"]["faults"] >= 3
-    assert errors.startswith("seed 1; repeat with: comitia chaos test --nodes 3 --clients 1")
+    assert errors.startswith("seed 1; repeat with: comitia chaos test --servers 3 --clients 1")
     run = Path(report["directory"])
     written = {
         "params.json",

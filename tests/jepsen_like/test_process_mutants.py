@@ -1,9 +1,9 @@
 """Real agents with one mistake in them: the harness must say INVALID and name the broken property and the checker.
 
-Each run starts five mutated servers as processes. The nemesis is the one under which the mistake matters. A mistake
-that shows only if a server dies between two moments may stay hidden in a short run, so the hunt goes on with other
-seeds until its time is up. The mutants that only a loss of unsynced writes can show (vote or acknowledgement before
-fsync) are killed on the virtual disk, by the stateful machine: SIGKILL loses no page cache.
+Each run starts five mutated servers as processes; honest ones stay VALID. The nemesis is the one under which the
+mistake matters. A mistake that shows only if a server dies between two moments may stay hidden in a short run, so the
+hunt goes on with other seeds until its time is up. The mutants that only a loss of unsynced writes can show (vote or
+acknowledgement before fsync) are killed on the virtual disk, by the stateful machine: SIGKILL loses no page cache.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.ma
 HUNT_S = 120
 """How long a mutant may stay hidden."""
 RUN_S = 10
+HONEST_TRIALS = 4
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "tests" / "mutants" / "agent.py"
@@ -89,7 +90,11 @@ def test_what_processes_cannot_show_another_layer_kills(mutant: str) -> None:
 
 
 def test_agents_without_a_mistake_are_valid(tmp_path: Path) -> None:
-    code, report = chaos(tmp_path, "partition,kill,pause", None, seed=7)
+    """A run this short may not come to everything (UNKNOWN); then another seed is tried."""
+    for seed in range(7, 7 + HONEST_TRIALS):
+        code, report = chaos(tmp_path, "membership,snapshot,transfer", None, seed)
+        if code != 2:
+            break
     assert (code, report["verdict"]) == (0, "VALID"), report
 
 
