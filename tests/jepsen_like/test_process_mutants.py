@@ -55,8 +55,8 @@ EXPECTED = {
 # mutant -> (where it is killed, under which name, why real processes can hardly show it)
 KILLED_ELSEWHERE = {
     "snapshot-drops-a-matching-suffix": (
-        "tests/model_checks/test_proofs_whole.py",
-        "snapshot_drops_suffix",
+        "tests/model_checks/test_stateful_mutants.py",  # the same function of the same core, on a simulated network
+        "snapshot-drops-suffix",
         "a leader sends a snapshot only to a follower whose log ends before its own begins, one at a time, and a "
         "follower never replaces what it has applied: its log holds the snapshot's last entry only if entries of the "
         "same leader overtook the snapshot, which a leader's order of sending excludes",
