@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 40.0
 STARTED = re.compile(r"agent started: node=(\S+) http=(\S+):(\d+) .*?(?:rpc=(\S+))?(?: |$)")
 
 
