@@ -82,13 +82,11 @@ VERIFY_FEATURES: Final = (
 
 DEEP_FEATURES: Final = (
     Leg(Bounds(max_term=2, max_log=3, max_issued=1), "leader_leaves"),
-    Leg(Bounds(servers=4, max_term=2, max_log=3, max_issued=1, values=()), "leader_left"),
     Leg(Bounds(genesis=2, max_term=2, max_log=3, max_issued=1, configurations=voters("s1 s2 s3")), "learner"),
-    Leg(Bounds(servers=4, max_term=3, max_log=3, max_issued=1, configurations=voters("s2 s3 s4")), "own_term"),
     Leg(Bounds(max_term=2, max_log=2, max_issued=1, snapshots=True), "diverged"),
     Leg(Bounds(max_term=2, max_log=2, max_issued=1, snapshots=True, max_restarts=1), "conflicting"),
     Leg(replace(LEASED, max_restarts=1), "leased"),
-    Leg(replace(LEASED, max_time=6, max_round=2, transfers=True), "leased"),
+    Leg(replace(LEASED, max_time=6), "leased"),
 )
 
 SMALL: Final = (

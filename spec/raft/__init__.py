@@ -1,1 +1,1 @@
-"""Raft (Ongaro 2014, chapter 3 and section 6.4) as local transitions of one server; ARCHITECTURE.md, section 3."""
+"""Raft (Ongaro 2014, chapters 3 to 5, sections 6.4 and 9.6) as local transitions of one server: ARCHITECTURE.md."""

@@ -19,7 +19,7 @@ def persist(c: Constants, i: ServerId, s: Server, k: int) -> Outcome | None:
     return Outcome(replace(s, durable=s.issued[k - 1].point, issued=s.issued[k:]))
 
 
-def crash_restart(c: Constants, i: ServerId, s: Server, k: int, now: Time = 0) -> Outcome | None:
+def crash_restart(c: Constants, i: ServerId, s: Server, k: int, now: Time) -> Outcome | None:
     """Crash and start again from the disk, which had written `k` of the issued points; raft.tla Restart.
 
     The disk may have written more than it confirmed, but only a prefix of what was asked for, and never less than it

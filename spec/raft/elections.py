@@ -26,7 +26,7 @@ def log_up_to_date(server: Server, m: RequestVoteRequest) -> bool:
     return (m.last_log_term, m.last_log_index) >= (server.log.last_term, server.log.length)
 
 
-def timeout(c: Constants, i: ServerId, s: Server, now: Time = 0) -> Outcome | None:
+def timeout(c: Constants, i: ServerId, s: Server, now: Time) -> Outcome | None:
     """Become candidate of the next term and vote for oneself; the vote counts when it is durable.
 
     Ongaro 2014, section 3.4; raft.tla Timeout. Timers are choices: sound for safety. A server without a vote does not
@@ -128,7 +128,7 @@ def urged_in_new_term(s: Server, m: Message) -> Term:
 
 
 def handle_request_vote_request(
-    c: Constants, i: ServerId, s: Server, m: RequestVoteRequest, now: Time = 0
+    c: Constants, i: ServerId, s: Server, m: RequestVoteRequest, now: Time
 ) -> Outcome | None:
     """Grant the vote, in memory: at most one a term, and only to a log at least as up-to-date as one's own.
 

@@ -30,7 +30,7 @@ def request_pre_vote(c: Constants, i: ServerId, s: Server, to: ServerId) -> Outc
     return Outcome(s, sent=(request,))
 
 
-def handle_pre_vote_request(c: Constants, i: ServerId, s: Server, m: PreVoteRequest, now: Time = 0) -> Outcome | None:
+def handle_pre_vote_request(c: Constants, i: ServerId, s: Server, m: PreVoteRequest, now: Time) -> Outcome | None:
     """Say whether one would vote, as far as the disk goes; nothing changes.
 
     A server that has not heard from a leader for long enough, or knows that its leader's lease has ended, would vote

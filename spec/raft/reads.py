@@ -22,7 +22,7 @@ from spec.raft.types import (
 )
 
 
-def begin_round(c: Constants, i: ServerId, s: Server, now: Time = 0) -> Outcome | None:
+def begin_round(c: Constants, i: ServerId, s: Server, now: Time) -> Outcome | None:
     """The leader begins a round of heartbeats, from whose begin its lease is counted (Ongaro 2014, section 6.4.1)."""
     if s.role is not Role.LEADER:
         return None
@@ -47,7 +47,7 @@ def may_take_reads(s: Server, read: str) -> bool:
     return not any(waiting.id == read for waiting in s.reads + s.confirmed)
 
 
-def read_request(c: Constants, i: ServerId, s: Server, read: str, now: Time = 0) -> Outcome | None:
+def read_request(c: Constants, i: ServerId, s: Server, read: str, now: Time) -> Outcome | None:
     """A linearizable read arrives at the leader: it takes the commit index and begins a round (section 6.4)."""
     if not may_take_reads(s, read):
         return None
@@ -67,7 +67,7 @@ def confirm_read(c: Constants, i: ServerId, s: Server, read: str) -> Outcome | N
     return Outcome(replace(s, reads=waiting, confirmed=(*s.confirmed, found)), facts=(fact,))
 
 
-def lease_read(c: Constants, i: ServerId, s: Server, read: str, now: Time = 0) -> Outcome | None:
+def lease_read(c: Constants, i: ServerId, s: Server, read: str, now: Time) -> Outcome | None:
     """A linearizable read is confirmed as it arrives, by a lease that has not ended (Ongaro 2014, section 6.4.1).
 
     A quorum answered a round, so its servers heard from this leader when that round began or later; until

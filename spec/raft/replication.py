@@ -60,7 +60,7 @@ def append_entries(c: Constants, i: ServerId, s: Server, to: ServerId, prev: Ind
 
 
 def handle_append_entries_request(
-    c: Constants, i: ServerId, s: Server, m: AppendEntriesRequest, now: Time = 0
+    c: Constants, i: ServerId, s: Server, m: AppendEntriesRequest, now: Time
 ) -> Outcome | None:
     """Follow the term's leader; take its entries if the log holds the one before them; truncate only on a conflict.
 

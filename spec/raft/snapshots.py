@@ -49,7 +49,7 @@ def install_snapshot(c: Constants, i: ServerId, s: Server, to: ServerId) -> Outc
 
 
 def handle_install_snapshot_request(
-    c: Constants, i: ServerId, s: Server, m: InstallSnapshotRequest, now: Time = 0
+    c: Constants, i: ServerId, s: Server, m: InstallSnapshotRequest, now: Time
 ) -> Outcome | None:
     """Follow the term's leader; replace log and state by its snapshot, unless it says nothing new (section 5.3).
 

@@ -24,7 +24,7 @@ from model_checks.proofs.algebra import Transition as ModelTransition
 from model_checks.proofs.model import NODE, inside
 from model_checks.proofs.whole import WHOLE
 from model_checks.verdicts import CheckResult, Verdict
-from spec.raft.actions import ACTIONS, initial_server
+from spec.raft.actions import ACTIONS, CLOCKED, initial_server
 from spec.raft.bounds import Bounds
 from spec.raft.log import log_of
 from spec.raft.messages import AppendEntriesRequest
@@ -60,7 +60,7 @@ def test_the_initial_state_claims_nothing() -> None:
 
 
 def take(s: Server, name: str, *arguments: object, i: str = "s1") -> Transition:
-    found = transition(ACTIONS, THREE, i, s, name, *arguments)
+    found = transition(ACTIONS, THREE, i, s, name, *arguments, *((0,) if name in CLOCKED else ()))
     assert found is not None
     return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from spec.raft.actions import ACTIONS, initial_server, restarted
+from spec.raft.actions import ACTIONS, CLOCKED, initial_server, restarted
 from spec.raft.log import EMPTY, Log, log_of
 from spec.raft.messages import (
     AppendEntriesRequest,
@@ -52,7 +52,8 @@ def leader(term: int = 1, log: Log = EMPTY, **fields: object) -> Server:
 
 
 def act(action: str, server: Server, *arguments: object) -> Outcome | None:
-    return ACTIONS[action](C, "a", server, *arguments)
+    """Clocks do not matter here: nobody waits, nobody has a lease."""
+    return ACTIONS[action](C, "a", server, *arguments, *((0,) if action in CLOCKED else ()))
 
 
 def after(action: str, server: Server, *arguments: object) -> Server:
@@ -176,7 +177,7 @@ def test_a_message_for_another_server_is_not_handled() -> None:
     for message in (vote_request(), entries_request(EMPTY, term=1), AppendEntriesResponse(1, "b", "a", True, 0, 0)):
         elsewhere = replace(message, dest="c")
         for action in ("update_term", "handle_request_vote_request", "handle_append_entries_request"):
-            assert ACTIONS[action](C, "a", follower(), elsewhere) is None
+            assert act(action, follower(), elsewhere) is None
 
 
 # ------------------------------------------------------------------------------------------------------- replication
