@@ -115,7 +115,7 @@ class Core:
         process.
         """
         server = self.server
-        if election.is_disturbed_by(server, message):
+        if type(message) is RequestVoteRequest and election.is_disturbed_by(server, message):
             return
         self._dirty = True
         received = Received(source, message_id, frame)
@@ -367,7 +367,7 @@ class Core:
             write=write,
             messages=server.outbox,
             snapshots=server.snapshots,
-            restore=snapshots.due_restore(server),
+            restore=snapshots.due_restore(server) if server.restore is not None else None,
             committed=committed,
             reads=reads.answer_reads(server),
             failed_reads=server.failed_reads,
@@ -376,7 +376,8 @@ class Core:
             transfers_failed=server.transfers_failed,
         )
         server.events, server.outbox, server.failed_reads, server.lost, server.role_changes = [], [], [], [], []
-        server.snapshots, server.transfers_failed = [], []
+        if server.snapshots or server.transfers_failed:
+            server.snapshots, server.transfers_failed = [], []
         self._dirty = server.last_applied < applicable_index(server)
         return result
 

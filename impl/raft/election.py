@@ -100,16 +100,14 @@ def give_up_leadership(server: Server) -> None:
         server.lost.append(LostProposals(server.term, server.commit_index + 1, server.log.last_index))
 
 
-def is_disturbed_by(server: Server, message: Message) -> bool:
-    """Whether a message would only depose a leader that is alive (section 4.2.3): a campaign of a later term, by who
+def is_disturbed_by(server: Server, request: RequestVoteRequest) -> bool:
+    """Whether a request would only depose a leader that is alive (section 4.2.3): a campaign of a later term, by who
     does not know that the lease of this server's leader has ended.
 
     It is not answered. If its sender's term is ahead for good, the leader learns of that by the sender's answer to its
     next message. Safety does not rest on this.
     """
-    if not isinstance(message, RequestVoteRequest) or message.term <= server.term:
-        return False
-    if message.urged_by >= server.term or server.lease_ended:
+    if request.term <= server.term or request.urged_by >= server.term or server.lease_ended:
         return False
     if server.role is Role.LEADER:
         return leading.hears_quorum(server, server.settings.election_ticks_min)

@@ -85,7 +85,8 @@ def take_entries(server: Server, request: AppendEntriesRequest) -> None:
         cut(server, entries[0].index - 1)
     log.extend(entries)
     server.disk.record_entries(entries)
-    membership.adopt(server)
+    if log.configurations[-1] is not server.configuration:
+        membership.adopt(server)
 
 
 def count_known(server: Server, entries: list[Entry]) -> int:

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from impl.raft import leading
-from impl.raft.messages import Entry
+from impl.raft.messages import Entry, InstallSnapshotRequest
+from impl.raft.ready import SnapshotMeta
 from model_checks.stateful.hunt import HUNT_STEPS, Found, shrink, try_seed
 from model_checks.stateful.mutants import MUTANTS, applied
+from model_checks.stateful.node import Content, Node
 from model_checks.stateful.script import run_script
 from model_checks.stateful.violations import Property, Violation
 
@@ -73,7 +75,7 @@ def test_the_hunt_finds_the_mutant_with_the_spec_as_judge(name: str) -> None:
 
 
 def test_every_property_is_broken_by_a_mutant_or_by_a_test_of_its_own() -> None:
-    of_their_own = {Property.ACKNOWLEDGED_IS_KEPT, Property.NO_EXCEPTION}
+    of_their_own = {Property.ACKNOWLEDGED_IS_KEPT, Property.NO_EXCEPTION, Property.SNAPSHOT_OF_COMMITTED}
     assert {mutant.broken for mutant in MUTANTS.values()} | of_their_own == set(Property)
 
 
@@ -85,6 +87,21 @@ def test_a_write_that_a_client_was_told_of_and_no_state_machine_saw_is_found_in_
     with pytest.raises(Violation) as caught:
         world.heal_and_check()
     assert caught.value.property is Property.ACKNOWLEDGED_IS_KEPT
+
+
+def test_a_snapshot_whose_content_is_not_what_was_committed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = Node.receive_snapshot
+
+    def receive_something_else(
+        node: Node, request: InstallSnapshotRequest, file: tuple[Content, SnapshotMeta]
+    ) -> SnapshotMeta:
+        content, meta = file
+        return sound(node, request, (content[:-1] + content[:1], meta))
+
+    monkeypatch.setattr(Node, "receive_snapshot", receive_something_else)
+    with pytest.raises(Violation) as caught:
+        run_script(schedule("restores-before-durable"))
+    assert caught.value.property is Property.SNAPSHOT_OF_COMMITTED
 
 
 def test_an_input_that_makes_a_core_fail_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
