@@ -403,27 +403,24 @@ class Driver:
 
     def _apply(self, committed: Sequence[Entry]) -> list[tuple[Future[Any], Any]]:
         answers: list[tuple[Future[Any], Any]] = []
-        for entry in committed:
-            result = self._apply_entry(entry) if entry.kind == COMMAND else True
-            self.applied = entry.index
-            waiting = self._waiting.applied(entry, self.core.leader_id)
-            if waiting is None:
-                continue
-            if isinstance(waiting, Reconfiguration):
-                answers.append((waiting.answered, entry.index))
-                continue
-            answers.append((waiting.answered, result))
-            if self._tracer is not None:
-                query = describe_write(waiting.command)
-                self._tracer.answer(waiting.request, "write", query, self.applied, result, index=entry.index)
-        return answers
-
-    def _apply_entry(self, entry: Entry) -> Any:
+        apply, leader_id = self.store.apply, self.core.leader_id
         try:
-            return self.store.apply(decode_command(entry.payload), entry.index)
+            for entry in committed:
+                result = apply(decode_command(entry.payload), entry.index) if entry.kind == COMMAND else True
+                self.applied = entry.index
+                waiting = self._waiting.applied(entry, leader_id)
+                if waiting is None:
+                    continue
+                if isinstance(waiting, Reconfiguration):
+                    answers.append((waiting.answered, entry.index))
+                    continue
+                answers.append((waiting.answered, result))
+                if self._tracer is not None:
+                    query = describe_write(waiting.command)
+                    self._tracer.answer(waiting.request, "write", query, self.applied, result, index=entry.index)
         except UnknownCommand as error:
-            self.fail(f"cannot apply entry {entry.index}: {error}")
-            raise
+            self.fail(f"cannot apply entry {self.applied + 1}: {error}")
+        return answers
 
     def _flush(self, tracer: Tracer) -> None:
         try:

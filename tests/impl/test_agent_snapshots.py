@@ -527,8 +527,22 @@ def test_an_offer_of_an_older_term_is_refused() -> None:
     assert offsets(wire) == []
 
 
-@pytest.mark.parametrize("checksum", ["../../../etc/passwd", "ab" * 31, "AB" * 32, ""])
+NO_CHECKSUMS = ["../../../etc/passwd", "ab" * 31, "AB" * 32, ""]
+
+
+@pytest.mark.parametrize("checksum", NO_CHECKSUMS)
 def test_a_checksum_that_is_none_never_becomes_a_file_name(checksum: str) -> None:
+    an_offer_of_no_checksum_is_refused(checksum)
+
+
+def test_a_checksum_that_is_not_looked_at_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_transfer, "_is_checksum", lambda text: True)
+    for checksum in NO_CHECKSUMS:
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            an_offer_of_no_checksum_is_refused(checksum)
+
+
+def an_offer_of_no_checksum_is_refused(checksum: str) -> None:
     wire, meta = two_hosts(keys=300)
     request = InstallSnapshotRequest(7, 3, meta.index, meta.term, meta.size, checksum, b"", 0, 0)
     answer = wire.sender.process.runtime.tasks.future()
