@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from impl.raft.configuration import CONFIGURATION, encode_configuration, first_configuration
 from impl.raft.log import RaftLog
 from impl.raft.messages import Entry
 
@@ -84,3 +85,48 @@ def test_the_digest_is_the_documented_chain() -> None:
 def test_a_log_without_tracing_computes_no_digests() -> None:
     with pytest.raises(ValueError, match="without tracing"):
         RaftLog([Entry(1, 1, b"")], digests=False).digest_at(1)
+
+
+@given(TERMS_AND_SIZES, st.integers(0, 30), st.integers(0, 30), st.integers(1, 8), st.integers(0, 40))
+@settings(derandomize=True, database=None, deadline=None)
+def test_a_log_that_forgot_its_begin_answers_above_it_as_the_whole_log_does(
+    steps: list[tuple[int, int]], base: int, cut: int, entries_max: int, index: int
+) -> None:
+    entries = entries_of(steps)
+    base = min(base, len(entries))
+    whole, short = RaftLog(entries, digests=True), RaftLog(entries, digests=True)
+    short.compact(base)
+    short.free(5)
+    cut = max(base, min(cut, len(entries)))
+    for log in (whole, short):
+        log.cut(cut)
+        log.extend([Entry(cut + 1, log.last_term + 1, b"more")])
+    last = whole.last_index
+    assert (short.base, short.last_index, short.last_term) == (base, last, whole.last_term)
+    for at in range(base, last + 1):
+        assert short.term_at(at) == whole.term_at(at)
+        assert short.digest_at(at) == whole.digest_at(at)
+        assert short.slice(at, last) == whole.slice(at, last)
+        assert short.bytes_between(base, at) == whole.bytes_between(base, at)
+        assert short.last_of_batch(at, entries_max, 60) == whole.last_of_batch(at, entries_max, 60)
+    for term in range(whole.last_term + 1):
+        found, found_term = short.find_conflict(index, term)
+        expected = whole.find_conflict(index, term)
+        assert (found, found_term) == expected if expected[0] >= base else found < base
+
+
+def test_the_configuration_in_force_is_the_latest_of_the_log_and_an_earlier_one_when_it_is_cut() -> None:
+    genesis = first_configuration(["s1", "s2"])
+    log = RaftLog([Entry(1, 1, b"")], digests=False, genesis=genesis)
+    for index, names in ((2, ["s1"]), (4, ["s1", "s3"])):
+        if index > log.last_index + 1:
+            log.extend([Entry(log.last_index + 1, 1, b"")])
+        log.extend([Entry(index, 1, encode_configuration(first_configuration(names)), CONFIGURATION)])
+    assert (log.configuration.voters, log.configuration.index) == (("s1", "s3"), 4)
+    assert log.configuration_at(3).voters == ("s1",) and log.configuration_at(1) == genesis
+    log.compact(3)
+    assert [found.index for found in log.configurations] == [2, 4]
+    log.cut(3)
+    assert log.configuration.index == 2
+    log.replace_by_snapshot(9, 2, genesis, "")
+    assert (log.configuration, log.base, log.last_index, log.last_term) == (genesis, 9, 9, 2)
