@@ -137,8 +137,11 @@ def test_command(
     Examples:
       comitia chaos test
       comitia chaos test --servers 7 --nemesis all --time-limit 180
-      comitia chaos test --servers 3 --nemesis membership,kill --seed 7
+      comitia chaos test --nemesis membership,kill --time-limit 30 --seed 7
     """
+    for name in nemesis:
+        if nodes < PACKAGES[name].servers_min:
+            raise click.UsageError(f"the nemesis {name} needs --servers {PACKAGES[name].servers_min} or more")
     params = ChaosParams(
         nodes=nodes,
         clients=clients,

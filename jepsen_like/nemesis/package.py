@@ -57,6 +57,8 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     short_hold_ns: tuple[int, int] = SHORT_HOLD_NS
     short_in_ten: int = 3
     """How often, of ten times, the short hold is used."""
+    servers_min: int = 1
+    """With fewer servers it could do nothing."""
     pauses: bool = True
     """Whether a pause for each package of the run follows it; else only one of its own."""
 
@@ -92,6 +94,7 @@ PACKAGES = {
         breaks="change",
         mends="restore",
         colour="#a8e0a8",
+        servers_min=membership.VOTERS_MIN + 1,
         pick=membership.pick_plan,
     ),
     "snapshot": Package(
@@ -99,6 +102,7 @@ PACKAGES = {
         breaks="fall-behind",
         mends="return",
         colour="#d9b3ff",
+        servers_min=3,
         pick=lag.pick_way,
         short_hold_ns=HOLD_NS,
     ),
@@ -107,6 +111,7 @@ PACKAGES = {
         breaks="transfer",
         mends="",
         colour="#8fd8d8",
+        servers_min=2,
         pick=handover.pick_heir,
         hold_ns=NO_HOLD_NS,
         short_hold_ns=NO_HOLD_NS,

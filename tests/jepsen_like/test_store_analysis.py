@@ -220,6 +220,12 @@ def test_an_unknown_nemesis_is_a_usage_error() -> None:
     assert f"no nemesis 'meteor'; there are: {', '.join(PACKAGES)}; all, or none" in done.output
 
 
+def test_a_nemesis_that_could_do_nothing_with_so_few_servers_is_a_usage_error() -> None:
+    done = CliRunner().invoke(command, ["test", "--servers", "3", "--nemesis", "kill,membership"])
+    assert done.exit_code == 2
+    assert "the nemesis membership needs --servers 4 or more" in done.output
+
+
 def test_all_is_every_nemesis_and_the_help_says_what_each_does() -> None:
     said = CliRunner().invoke(command, ["test", "--help"]).output
     for name, package in PACKAGES.items():
