@@ -177,7 +177,7 @@ def tried_again(reports: Sequence[Report]) -> dict[str, int]:
 @click.option(
     "--bounded", "only_bounded", is_flag=True, help="Runs from the initial state: mutants' and a correct one."
 )
-@click.option("--needs", is_flag=True, help="Show again that every lemma is needed (a minute).")
+@click.option("--needs", is_flag=True, help="Show again that every lemma is needed (minutes).")
 @click.option(
     "--rewrite-selection", "rewriting", is_flag=True, help="Find anew which lemmas each obligation needs (minutes)."
 )

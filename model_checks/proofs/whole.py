@@ -3,7 +3,7 @@
 Each part refines the actions of the parts before it (`membership`, `snapshots`, `leases`, `prevote`), adds its own, and
 adds the lemmas that it needs. Static Raft is the special case in which the configuration never changes.
 
-The server is the durable point, as in `model`. The readable spec is linked to the static system only.
+The server is the durable point, as in `model`. The readable spec is linked to this system (`linking`).
 """
 
 from __future__ import annotations
