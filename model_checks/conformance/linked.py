@@ -30,6 +30,8 @@ SELDOM_LOG_MAX: Final = 3_000
 """The same for what servers do seldom."""
 STEPS_MAX: Final = 10_000
 """Distinct steps of each kind."""
+WORK_MAX: Final = 600_000
+"""What linking the seldom steps of a run may cost: lengths of logs, as often as `work_of` says."""
 
 SELDOM: Final = frozenset(
     {
@@ -56,15 +58,25 @@ def is_seldom(name: str, s: Server, arguments: tuple[object, ...]) -> bool:
     return found
 
 
+def work_of(step: Transition) -> int:
+    """How often linking goes through the log, in tenths: for each write that reaches the disk, or not quite once."""
+    if step.action in ("persist", "crash_restart"):
+        return 10 * (1 + int(str(step.arguments[0])))
+    return 1 if step.after.log is step.before.log and step.action != "become_leader" else 10
+
+
 class Recorder:
     """The distinct local steps that a replay takes, in order, as far as logs are short enough."""
 
-    def __init__(self, steps_max: int) -> None:
+    def __init__(self, steps_max: int, work_max: int = WORK_MAX) -> None:
         self.steps_max = steps_max
+        self._work_left = work_max
         self._frequent: dict[Transition, None] = {}
         self._seldom: dict[Transition, None] = {}
         self.taken = 0
         """Steps taken, recorded or not."""
+        self.left_out = 0
+        """Seldom steps that were not recorded."""
 
     @property
     def steps(self) -> list[Transition]:
@@ -88,10 +100,16 @@ class Recorder:
         """Keep a step that is worth its time."""
         s, after = step.before, step.after
         longest = max(s.log.length, s.durable.log.length, after.log.length)
-        seldom = is_seldom(step.action, s, step.arguments)
-        kept, log_max = (self._seldom, SELDOM_LOG_MAX) if seldom else (self._frequent, LOG_MAX)
-        if longest <= log_max and len(kept) < self.steps_max:
-            kept[step] = None
+        if not is_seldom(step.action, s, step.arguments):
+            if longest <= LOG_MAX and len(self._frequent) < self.steps_max:
+                self._frequent[step] = None
+        elif step not in self._seldom:
+            work = longest * work_of(step) // 10
+            if longest <= SELDOM_LOG_MAX and len(self._seldom) < self.steps_max and work <= self._work_left:
+                self._seldom[step] = None
+                self._work_left -= work
+            else:
+                self.left_out += 1
 
 
 def link_traces(directory: Path | str, steps_max: int = STEPS_MAX) -> CheckResult:
@@ -104,7 +122,7 @@ def link_traces(directory: Path | str, steps_max: int = STEPS_MAX) -> CheckResul
     record(replayed, recorder)
     replay(replayed)
     result = link_transitions([(replayed.constants, recorder.steps)])
-    figures = {**result.figures, "steps_of_the_run": recorder.taken}
+    figures = {**result.figures, "steps_of_the_run": recorder.taken, "seldom_left_out": recorder.left_out}
     return replace(result, checker=CHECKER, figures=figures)
 
 

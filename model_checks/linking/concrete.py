@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from model_checks.linking.annotated import GENESIS_VALUE, Annotations, Record
+from model_checks.linking.annotated import GENESIS_VALUE, Annotations, Columns, Record
 from model_checks.linking.truths import (
     MAYBE,
     AtMost,
@@ -79,14 +79,9 @@ class ConcreteAlgebra:
             Sort.INDEX: range(index_max + 1),
         }
 
-    def conj(self, *parts: Value) -> Value:
-        return conjunction(*parts)
-
-    def disj(self, *parts: Value) -> Value:
-        return disjunction(*parts)
-
-    def neg(self, part: Value) -> Value:
-        return negation(part)
+    conj = staticmethod(conjunction)
+    disj = staticmethod(disjunction)
+    neg = staticmethod(negation)
 
     def implies(self, premise: Value, conclusion: Value) -> Value:
         return disjunction(negation(premise), conclusion)
@@ -123,14 +118,20 @@ class ConcreteAlgebra:
         return False
 
 
-def term_in(known: Annotations, log: Log, index: Index) -> Value:
-    """The term of a log's entry."""
-    return known.columns(log).terms[index] if index <= log.length else NOTHING
+def readers(known: Annotations, log: Log) -> tuple[Callable[[Index], Value], Callable[[Index], Value]]:
+    """The terms and the annotated values of a log, by index; the log is looked at when the first one is asked for."""
+    columns: list[Columns] = []
 
+    def looked_at() -> Columns:
+        if not columns:
+            columns.append(known.columns(log))
+        return columns[0]
 
-def value_in(known: Annotations, log: Log, index: Index) -> Value:
-    """The annotated value of a log's entry."""
-    return known.columns(log).values[index] if index <= log.length else NOTHING
+    length = log.length
+    return (
+        lambda index: looked_at().terms[index] if index <= length else NOTHING,
+        lambda index: looked_at().values[index] if index <= length else NOTHING,
+    )
 
 
 def field(name: str) -> Callable[[Value], Value]:
@@ -152,8 +153,15 @@ def rigid(
     def ghost(*_: Any) -> Any:
         return Ghost()
 
-    def carried(read: Callable[[Annotations, Log, Index], Value]) -> Callable[[Slice, Index], Value]:
-        return lambda m, index: read(known, m.log, index) if index > 0 else NOTHING
+    looked_at: dict[Log, tuple[Callable[[Index], Value], Callable[[Index], Value]]] = {}
+
+    def carried(which: int) -> Callable[[Slice, Index], Value]:
+        def read(m: Slice, index: Index) -> Value:
+            if m.log not in looked_at:
+                looked_at[m.log] = readers(known, m.log)
+            return looked_at[m.log][which](index) if index > 0 else NOTHING
+
+        return read
 
     return Symbols(
         {
@@ -166,8 +174,8 @@ def rigid(
             "prev_index": lambda m: 0,
             "prev_term": lambda m: 0,
             "last_index": lambda m: m.log.length,
-            "entry_term": carried(term_in),
-            "entry_value": carried(value_in),
+            "entry_term": carried(0),
+            "entry_value": carried(1),
             "commit": lambda m: m.commit,
             "is_snapshot": lambda m: m.snapshot,
             "certificate_term": ghost,

@@ -182,13 +182,10 @@ class Evaluation:
 
 
 def _now(step: Transition) -> Time | None:
-    """What the clock shows, if the step reads it: the argument after the others, 0 if it is left out."""
+    """What the clock shows, if the step reads it: its last argument."""
     if step.action == ADVANCE_CLOCK:
         return int(str(step.arguments[0])) - 1
-    if step.action not in CLOCKED:
-        return None
-    rest = step.arguments[0 if step.action in ("timeout", "begin_round") else 1 :]
-    return int(str(rest[0])) if rest else 0
+    return int(str(step.arguments[-1])) if step.action in CLOCKED else None
 
 
 def _end(step: Transition) -> Index:

@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from model_checks.explore.forwarding_world import Bounds, World, initial_world, steps
 from model_checks.proofs.algebra import Patterns, Sort, Symbols, Value
-from model_checks.proofs.forwarding import ANSWERS, PHASES
 from model_checks.proofs.forwarding_lemmas import FORWARDING
+from model_checks.proofs.forwarding_signature import ANSWERS, PHASES
 from model_checks.verdicts import CheckResult, Verdict
 from spec.forwarding import (
     AgentName,

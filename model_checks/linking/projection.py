@@ -25,11 +25,11 @@ from model_checks.linking.claims import (
     is_leader,
     own_logs,
 )
-from model_checks.linking.concrete import term_in, value_in
+from model_checks.linking.concrete import readers
 from model_checks.linking.truths import MAYBE, AtMost, Ghost, Unknown
 from model_checks.proofs.algebra import Symbols
 from spec.raft.log import Log
-from spec.raft.types import Constants, Index, Point, Server, ServerId, Term, Time
+from spec.raft.types import Constants, Point, Server, ServerId, Term, Time
 
 Row = tuple[Any, ...]
 """A symbol's name and its arguments."""
@@ -101,10 +101,8 @@ GHOSTS: Final = (
 
 def log_symbols(known: Annotations, i: ServerId, log: Log) -> dict[str, Callable[..., Any]]:
     """A server's disk as symbols."""
-    return {
-        "log_term": _mine(i, "a disk", lambda j: term_in(known, log, j)),
-        "log_value": _mine(i, "a disk", lambda j: value_in(known, log, j)),
-    }
+    terms, values = readers(known, log)
+    return {"log_term": _mine(i, "a disk", terms), "log_value": _mine(i, "a disk", values)}
 
 
 def _mine(i: ServerId, what: str, read: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,16 +153,12 @@ def _server(known: Annotations, i: ServerId, s: Server) -> dict[str, Callable[..
 def _own_terms(known: Annotations, i: ServerId, s: Server, network: Network) -> dict[str, Callable[..., Any]]:
     """The logs of the terms that the server leads or led; nobody else led the term of a candidate."""
     logs = {own.term: own.log for own in own_logs(s)}
-
-    def of_own(read: Callable[[Log, Index], Any]) -> Callable[[Term, Index], Any]:
-        return lambda t, j: (
-            read(logs[t], j) if t in logs else Unknown("the log of a term that the server does not lead")
-        )
-
+    read = {term: readers(known, log) for term, log in logs.items()}
+    foreign = Unknown("the log of a term that the server does not lead")
     return {
-        "tlog_length": lambda t: logs[t].length if t in logs else Unknown("the length of another leader's log"),
-        "tlog_term": of_own(lambda log, j: term_in(known, log, j)),
-        "tlog_value": of_own(lambda log, j: value_in(known, log, j)),
+        "tlog_length": lambda t: logs[t].length if t in logs else foreign,
+        "tlog_term": lambda t, j: read[t][0](j) if t in read else foreign,
+        "tlog_value": lambda t, j: read[t][1](j) if t in read else foreign,
         "elected": lambda t: True if t in logs else MAYBE,
         "leader_of": lambda t: i if t in logs else Unknown("who leads another term"),
         "won": lambda n, t: True if n == i and t in logs else MAYBE,
