@@ -27,7 +27,8 @@ from model_checks.proofs.algebra import (
     change_property,
     state_property,
 )
-from model_checks.proofs.forwarding import ACTIONS, ANSWERS, PHASES, RIGID, SIGNATURE, axioms, initial, read
+from model_checks.proofs.forwarding import ACTIONS, read
+from model_checks.proofs.forwarding_signature import ANSWERS, PHASES, RIGID, SIGNATURE, axioms, initial
 
 NODE, REQUEST, CALL, ENTRY = Sort.NODE, Sort.REQUEST, Sort.CALL, Sort.ENTRY
 

@@ -43,7 +43,7 @@ def next_server(counts: Counts, is_in_q: Any, is_in_p: Any) -> Counts:
 
 
 def is_majority(members: Any, everybody: Any) -> Any:
-    """More than half, as `spec.raft.types.Constants.is_quorum` counts."""
+    """More than half, as `spec.raft.types.Configuration.is_quorum` counts."""
     return 2 * members > everybody
 
 

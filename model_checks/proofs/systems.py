@@ -126,7 +126,7 @@ def _whole() -> Examined:
 
 
 def _forwarding() -> Examined:
-    from model_checks.proofs import forwarding, forwarding_lemmas, forwarding_runs
+    from model_checks.proofs import forwarding_lemmas, forwarding_runs, forwarding_signature
 
     system = forwarding_lemmas.FORWARDING
     return Examined(
@@ -134,8 +134,8 @@ def _forwarding() -> Examined:
         title="Forwarding: a request on its way to the leader",
         system=system,
         selection=selection.FOLDER / "selection_forwarding.json",
-        mutants={**forwarding.MUTANTS, **forwarding.HARMLESS},
-        harmless=forwarding.HARMLESS,
+        mutants={**forwarding_signature.MUTANTS, **forwarding_signature.HARMLESS},
+        harmless=forwarding_signature.HARMLESS,
         violations={mutant: (system, scenario) for mutant, scenario in forwarding_runs.VIOLATIONS.items()},
         witness=(forwarding_runs.WITNESS, forwarding_runs.witnessed),
         witnessed="a write is refused, tried again and acknowledged; a `consistent` read then reflects it",
@@ -144,5 +144,5 @@ def _forwarding() -> Examined:
         sanity_sizes=forwarding_runs.SIZES,
         need_sizes=forwarding_runs.SIZES,
         implied={},
-        assumed=forwarding.ASSUMED,
+        assumed=forwarding_signature.ASSUMED,
     )

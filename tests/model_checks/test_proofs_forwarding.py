@@ -7,8 +7,8 @@ import pytest
 from model_checks.proofs import bounded, cti, forwarding_runs, sanity
 from model_checks.proofs import selection as selections
 from model_checks.proofs.finite import FiniteAlgebra
-from model_checks.proofs.forwarding import HARMLESS, MUTANTS
 from model_checks.proofs.forwarding_lemmas import FORWARDING
+from model_checks.proofs.forwarding_signature import HARMLESS, MUTANTS
 from model_checks.proofs.obligations import obligations
 from model_checks.proofs.prover import Portfolio, prove
 from model_checks.proofs.report import status, verdict
