@@ -22,11 +22,16 @@ from model_checks.stateful.violations import Property, Violation
 SCHEDULES = Path(__file__).parent / "schedules"
 SEEDS_MAX = 1000
 FOUND_AT = {
+    "change-without-own-term": 48,
+    "cut-without-conflict": 24,
     "higher-term-is-not-told": 206,
     "left-out-never-campaigns": 334,
+    "no-consistency-check": 230,
+    "one-confirmation-for-all": 30,
     "removed-leader-counts-itself": 102,
     "restores-before-durable": 112,
     "snapshot-drops-suffix": 685,
+    "two-votes": 6,
 }
 """Where the hunt for a mutant that takes more than some seconds begins in this test."""
 TOO_RARE = {"cut-forgets-writes-in-flight", "old-snapshot-installed"}
