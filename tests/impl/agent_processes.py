@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import http.client
 import json
@@ -20,12 +21,24 @@ PATIENCE_SECONDS = 40.0
 STARTED = re.compile(r"agent started: node=(\S+) http=(\S+):(\d+) .*?(?:rpc=(\S+))?(?: |$)")
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@atexit.register
+def _end_everybody() -> None:
+    """A test that failed may have left agents behind."""
+    for process in _started:
+        if process.poll() is None:
+            process.kill()
+
+
 class AgentProcess:
     """One `comitia agent`; its log is read until it has started."""
 
     def __init__(self, *flags: str) -> None:
         command = [sys.executable, str(ROOT / "comitia.py"), "agent", "-http-port", "0", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        _started.append(self.process)
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
