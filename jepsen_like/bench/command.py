@@ -20,7 +20,7 @@ from jepsen_like.bench.heal import measure_heal
 from jepsen_like.bench.kv import Measured, measure, measure_both, ratios, sync_ms
 from jepsen_like.bench.load import PUT
 from jepsen_like.bench.power_off import measure_power_off
-from jepsen_like.bench.servers import ComitiaServers, EtcdServers, running
+from jepsen_like.bench.servers import ComitiaServers, EtcdServers, Servers, running
 from model_checks.verdicts import EXIT_INTERNAL, SetupFailed, Verdict
 
 SATURATED = 0.9
@@ -165,6 +165,12 @@ def failover_command(servers: int, trials: int, fault: str, directory: Path | No
     return 0
 
 
+def _explain(elections: int, servers: Servers) -> None:
+    """Where no election may be: say on stderr what the servers' logs say of it."""
+    for line in servers.lines_about_elections()[-2 * elections - 1 :] if elections else ():
+        print(line, file=sys.stderr, flush=True)
+
+
 @command.command("catchup")
 @click.option("--entries", type=click.IntRange(min=1_000), default=1_000_000, show_default=True, help="To be behind.")
 @click.option("--keys", type=click.IntRange(min=1), default=100_000, show_default=True, help="Different keys put.")
@@ -188,6 +194,7 @@ def catchup_command(
             servers = ComitiaServers(3, Path(name))
             with running(servers):
                 found = measure_catch_up(servers, entries, keys, value_bytes, clients, say)
+            _explain(found.elections, servers)
     except (SetupFailed, OSError) as error:
         click.echo(f"set-up failed: {error}", err=True)
         return EXIT_INTERNAL
@@ -227,6 +234,7 @@ def steady_command(
             started = ComitiaServers(servers, Path(name))
             with running(started):
                 found = measure(started, PUT, clients, seconds, processes, value_bytes)
+            _explain(found.elections, started)
     except (SetupFailed, OSError) as error:
         click.echo(f"set-up failed: {error}", err=True)
         return EXIT_INTERNAL

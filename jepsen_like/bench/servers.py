@@ -24,6 +24,8 @@ from typing import Any
 from model_checks.verdicts import SetupFailed
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
+ELECTIONS = ("starting election", "stepping down")
+"""How a server's log speaks of an election."""
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 5.0
 
@@ -110,6 +112,16 @@ class Servers(ABC):
     def last_words(self, number: int) -> str:
         """The end of a server's log."""
         return (self.directory / f"{number}.log").read_text(errors="replace")[-500:]
+
+    def lines_about_elections(self) -> list[str]:
+        """What the logs say of campaigns and lost leadership, in the order of time, after the server's number."""
+        found: list[tuple[str, str]] = []
+        for number in self.numbers:
+            lines = (self.directory / f"{number}.log").read_text(errors="replace").splitlines()
+            found += [
+                (line, f"server {number + 1}: {line}") for line in lines if any(map(line.__contains__, ELECTIONS))
+            ]
+        return [words for _, words in sorted(found)]  # a line begins with its time
 
     def cpu_seconds(self) -> float:
         """CPU time that the running servers have used."""

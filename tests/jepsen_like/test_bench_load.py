@@ -16,6 +16,7 @@ from jepsen_like.bench.command import steadiness
 from jepsen_like.bench.failover import first_acknowledgement
 from jepsen_like.bench.kv import Measured, quantile, ratios, sync_ms
 from jepsen_like.bench.load import PUT, READ, LoadSpec, generate, requests_of
+from jepsen_like.bench.servers import ComitiaServers
 from jepsen_like.bench.wire import (
     ACK,
     DATA,
@@ -259,3 +260,13 @@ def test_the_first_acknowledgement_counts_and_none_in_time_is_a_failed_set_up(mo
     monkeypatch.setattr(failover, "TRIAL_DEADLINE_S", 0.01)
     with pytest.raises(SetupFailed, match="no put was acknowledged"):
         asyncio.run(first_acknowledgement([never()]))
+
+
+def test_what_the_logs_say_of_elections_is_told_in_the_order_of_time(tmp_path: Path) -> None:
+    servers = ComitiaServers(2, tmp_path)
+    (tmp_path / "0.log").write_text("09:01 [INFO] stepping down: term=3\n09:03 [INFO] configuration: index=0\n")
+    (tmp_path / "1.log").write_text('09:00 [INFO] starting election: term=2 why="nothing from leader s1"\n')
+    assert servers.lines_about_elections() == [
+        'server 2: 09:00 [INFO] starting election: term=2 why="nothing from leader s1"',
+        "server 1: 09:01 [INFO] stepping down: term=3",
+    ]
