@@ -103,6 +103,10 @@ class Agent(Protocol):
         """
         ...
 
+    def cluster_size(self) -> int:
+        """How many nodes are registered, as far as this agent knows; at least 1."""
+        ...
+
     def new_id(self) -> str:
         """A random UUID, for what has none yet."""
         ...

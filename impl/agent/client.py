@@ -7,12 +7,13 @@ call fails. Source: Consul, client agents and `agent/router` (a failed server go
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from impl.agent import forwarding
-from impl.agent.api import NoClusterLeader, NoKnownServers, ReadOptions, ReadReply
+from impl.agent.api import AgentError, NoClusterLeader, NoKnownServers, ReadOptions, ReadReply
 from impl.agent.changes import Changes
 from impl.agent.config import Address, Config
 from impl.agent.describe import describe_config
@@ -23,12 +24,14 @@ from impl.agent.logs import Log
 from impl.agent.operations import AskConfiguration, Operate, Operation, RaftConfiguration
 from impl.agent.pool import Pool
 from impl.agent.protocol import (
+    ANNOUNCE,
     KV_READ,
     KV_WRITE,
     OPERATE,
     RAFT_CONFIGURATION,
     SESSION_RENEW,
     STATUS,
+    Announcement,
     Discovered,
     KvRead,
     KvWrite,
@@ -55,6 +58,12 @@ _int: msgspec.msgpack.Decoder[int] = msgspec.msgpack.Decoder(int)
 _configuration: msgspec.msgpack.Decoder[RaftConfiguration] = msgspec.msgpack.Decoder(RaftConfiguration)
 
 
+ANNOUNCE_NS = 3 * NANOSECONDS
+"""How often a client agent says that it lives; with jitter, a leader that hears nothing for 10 s takes it for dead."""
+FAREWELL_NS = NANOSECONDS
+"""How long it may take to say that one leaves."""
+
+
 class Client:
     """One client agent; the `Agent` of its HTTP API."""
 
@@ -78,7 +87,11 @@ class Client:
         introductions = Introductions(
             runtime, self._pool, self._discovery, config.join, log.named("discovery"), self._learned, self._knows_one
         )
-        self._task: Task = runtime.tasks.spawn(introductions.run(), "introductions")
+        self._cluster_size = 1
+        self._tasks: list[Task] = [
+            runtime.tasks.spawn(introductions.run(), "introductions"),
+            runtime.tasks.spawn(self._announce(), "announcements"),
+        ]
 
     def hello(self) -> Hello:
         """What this agent says of itself when a connection opens."""
@@ -94,9 +107,26 @@ class Client:
         )
 
     async def stop(self, reason: str, orderly: bool) -> None:
-        """Close every connection. What waits fails as its connection closes."""
-        self._task.cancel()
+        """Say good-bye if it is `orderly`, and close every connection. What waits fails as its connection closes."""
+        for task in self._tasks:
+            task.cancel()
+        if orderly and self._servers:
+            body = encode(self._announcement(leaving=True))
+            with suppress(RpcError):
+                await self._pool.call(self._servers[0], ANNOUNCE, body, FAREWELL_NS)
         self._pool.close()
+
+    async def _announce(self) -> None:
+        """Say again and again that this agent lives: the leader keeps it registered."""
+        body = encode(self._announcement(leaving=False))
+        while True:
+            with suppress(AgentError):
+                reply = await self._ask_somebody(ANNOUNCE, lambda: body, is_write=False)
+                self._cluster_size = decode_answer(_int, reply)
+            await self._runtime.clock.sleep(int(ANNOUNCE_NS * (0.5 + self._runtime.random.random())))
+
+    def _announcement(self, *, leaving: bool) -> Announcement:
+        return Announcement(self._config.node_name, self._node_id, self._config.advertise_addr, leaving)
 
     async def write(self, command: Write) -> Result:
         """As `Agent.write`."""
@@ -120,6 +150,10 @@ class Client:
         """As `Agent.renew_session`."""
         body = encode(RenewSession(session_id, forwarded=False))
         return decode_answer(_session, await self._ask_somebody(SESSION_RENEW, lambda: body, is_write=False))
+
+    def cluster_size(self) -> int:
+        """As `Agent.cluster_size`."""
+        return self._cluster_size
 
     def new_id(self) -> str:
         """As `Agent.new_id`."""

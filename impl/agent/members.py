@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from impl.agent.config import Address, parse_address
 from impl.agent.discovery import Discovery, is_same, objection
 from impl.agent.driver import Driver
 from impl.agent.evidence import Evidence
@@ -20,7 +21,7 @@ from impl.agent.operations import RaftConfiguration, RaftServer
 from impl.agent.peers import PeerLinks
 from impl.agent.pool import Pool
 from impl.agent.protocol import ServerInfo
-from impl.raft.configuration import Configuration
+from impl.raft.configuration import Configuration, Member
 from impl.rpc.errors import ConnectFailed
 from impl.rpc.handshake import Hello, Purpose, Refusal
 from impl.rpc.timings import Timings
@@ -108,6 +109,13 @@ class Members:
             return str(info.address)
         member = self._discovery.roster().member(name)
         return member.address if member is not None else ""
+
+    def met(self, member: Member) -> Address | None:
+        """Where a member's RPC is, as `address_of`; None: nobody has told."""
+        info = self._discovery.known.get(member.name)
+        if info is not None and is_same(member, info):
+            return info.address
+        return parse_address(member.address) if member.address else None
 
     def addresses(self) -> tuple[str, ...]:
         """RPC addresses of the members, as far as they are known, sorted."""

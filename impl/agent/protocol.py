@@ -24,6 +24,7 @@ STATUS = "status"
 OPERATE = "operate"
 RAFT_CONFIGURATION = "raft-configuration"
 SESSION_RENEW = "session-renew"
+ANNOUNCE = "announce"
 
 NOT_LEADER = "not leader"
 """Text of the refusal of a forwarded request by a server that is not the leader (any more): definite."""
@@ -120,6 +121,17 @@ class RenewSession(msgspec.Struct, frozen=True, array_like=True):
 
     session_id: str
     forwarded: bool
+
+
+class Announcement(msgspec.Struct, frozen=True, array_like=True):
+    """A client agent lives, or leaves: what the leader registers. Answered with the number of registered nodes."""
+
+    name: str
+    node_id: str
+    address: str
+    leaving: bool = False
+    forwarded: bool = False
+    """As in `KvWrite`."""
 
 
 class Status(msgspec.Struct, frozen=True, array_like=True):

@@ -28,12 +28,14 @@ from impl.agent.members import Members
 from impl.agent.operations import AskConfiguration, Operate, Operation, RaftConfiguration
 from impl.agent.pool import Pool
 from impl.agent.protocol import (
+    ANNOUNCE,
     KV_READ,
     KV_WRITE,
     NOT_READY,
     OPERATE,
     RAFT_CONFIGURATION,
     SESSION_RENEW,
+    Announcement,
     KvRead,
     KvWrite,
     RenewSession,
@@ -41,6 +43,7 @@ from impl.agent.protocol import (
     Status,
     decode_answer,
 )
+from impl.agent.reconcile import Reconciler
 from impl.agent.reconfiguration import Reconfiguration
 from impl.agent.session_keeper import SessionKeeper, new_uuid
 from impl.agent.waiting import SHUTTING_DOWN
@@ -75,6 +78,7 @@ class Requests:
         members: Members,
         reconfiguration: Reconfiguration,
         sessions: SessionKeeper,
+        reconciler: Reconciler,
         incarnation: int,
         *,
         describe: Callable[[], dict[str, Any]],
@@ -98,6 +102,7 @@ class Requests:
         self._members = members
         self._reconfiguration = reconfiguration
         self._sessions = sessions
+        self._reconciler = reconciler
         self._stopped = False
         self._hold_ns = int(config.rpc_hold_timeout * NANOSECONDS)
 
@@ -137,6 +142,10 @@ class Requests:
     async def renew_session(self, session_id: str) -> Session | None:
         """As `Agent.renew_session`."""
         return await self._hold(lambda: self._renew_once(session_id))
+
+    def cluster_size(self) -> int:
+        """As `Agent.cluster_size`."""
+        return max(len(self.driver.store.tables.nodes), 1) if self.driver is not None else 1
 
     def new_id(self) -> str:
         """As `Agent.new_id`."""
@@ -182,6 +191,15 @@ class Requests:
             return await self.renew_session(request.session_id)
         try:
             return self._renew_here(request.session_id)
+        except Retriable as retriable:
+            raise retriable.final from retriable
+
+    async def serve_announcement(self, announcement: Announcement) -> int:
+        """A client agent lives, or leaves; the number of registered nodes."""
+        if not announcement.forwarded:
+            return await self._hold(lambda: self._announce_once(announcement))
+        try:
+            return self._announce_here(announcement)
         except Retriable as retriable:
             raise retriable.final from retriable
 
@@ -247,6 +265,22 @@ class Requests:
         if session is not None:
             self._sessions.renew(session)
         return session
+
+    async def _announce_once(self, announcement: Announcement) -> int:
+        self._refuse_if_out()
+        leader = self._remote_leader()
+        if leader is None:
+            return self._announce_here(announcement)
+        body = encode(msgspec.structs.replace(announcement, forwarded=True))
+        # What was heard twice is no more than heard.
+        return decode_answer(_int_decoder, await self._ask(leader, ANNOUNCE, body, is_write=False))
+
+    def _announce_here(self, announcement: Announcement) -> int:
+        """Hear it as the leader, or raise Retriable."""
+        if self.driver is None or self.driver.core.role is not Role.LEADER:
+            raise Retriable(NoClusterLeader())
+        self._reconciler.heard(announcement)
+        return self.cluster_size()
 
     async def _operate_once(self, operation: Operation) -> int:
         self._refuse_if_out()

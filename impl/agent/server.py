@@ -27,6 +27,7 @@ from impl.agent.members import Members
 from impl.agent.operations import RemovePeer
 from impl.agent.pool import Pool
 from impl.agent.protocol import Discovered, ServerInfo
+from impl.agent.reconcile import Reconciler
 from impl.agent.reconfiguration import Reconfiguration
 from impl.agent.requests import Requests
 from impl.agent.service import Service
@@ -93,6 +94,7 @@ class Server:
         self._reconfiguration = Reconfiguration(
             runtime, self._discovery, self._members, self._pool, self._changes, log.named("raft")
         )
+        self._reconciler = Reconciler(runtime, config.datacenter, self._members, log.named("catalog"))
         self.requests = Requests(
             runtime,
             config,
@@ -103,6 +105,7 @@ class Server:
             self._members,
             self._reconfiguration,
             self._sessions,
+            self._reconciler,
             data.incarnation,
             describe=self.describe,
             leave=self.leave,
@@ -343,6 +346,8 @@ class Server:
         self._met()
         keeping = self._sessions.run(driver, self.requests.write)
         self._tasks.append(self._runtime.tasks.spawn(keeping, "sessions"))
+        reconciling = self._reconciler.run(driver, self.requests.write)
+        self._tasks.append(self._runtime.tasks.spawn(reconciling, "reconcile"))
         self._tasks.append(self._runtime.tasks.spawn(self._reconfiguration.watch(), "reconfiguration"))
         self._tasks.append(self._runtime.tasks.spawn(self._joining(genesis).run(), "joining"))
 

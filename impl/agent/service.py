@@ -13,6 +13,7 @@ from impl.agent.driver import Driver, decode_message
 from impl.agent.members import Members
 from impl.agent.operations import AskConfiguration, Operate
 from impl.agent.protocol import (
+    ANNOUNCE,
     DISCOVER,
     KV_READ,
     KV_WRITE,
@@ -21,6 +22,7 @@ from impl.agent.protocol import (
     RAFT_CONFIGURATION,
     SESSION_RENEW,
     STATUS,
+    Announcement,
     Discover,
     KvRead,
     KvWrite,
@@ -37,6 +39,7 @@ _discover: msgspec.msgpack.Decoder[Discover] = msgspec.msgpack.Decoder(Discover)
 _kv_write: msgspec.msgpack.Decoder[KvWrite] = msgspec.msgpack.Decoder(KvWrite)
 _kv_read: msgspec.msgpack.Decoder[KvRead] = msgspec.msgpack.Decoder(KvRead)
 _renew_session: msgspec.msgpack.Decoder[RenewSession] = msgspec.msgpack.Decoder(RenewSession)
+_announcement: msgspec.msgpack.Decoder[Announcement] = msgspec.msgpack.Decoder(Announcement)
 _operate: msgspec.msgpack.Decoder[Operate] = msgspec.msgpack.Decoder(Operate)
 _ask_configuration: msgspec.msgpack.Decoder[AskConfiguration] = msgspec.msgpack.Decoder(AskConfiguration)
 
@@ -92,6 +95,8 @@ class Service:
                 self._spawn(self._requests.serve_operate(_operate.decode(body)), reply)
             elif method == SESSION_RENEW:
                 self._spawn(self._requests.serve_renewal(_renew_session.decode(body)), reply)
+            elif method == ANNOUNCE:
+                self._spawn(self._requests.serve_announcement(_announcement.decode(body)), reply)
             elif method == RAFT_CONFIGURATION:
                 self._spawn(self._requests.serve_configuration(_ask_configuration.decode(body)), reply)
             elif method == STATUS:

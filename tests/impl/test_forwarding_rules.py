@@ -22,7 +22,9 @@ from impl.agent.changes import Changes, Watches
 from impl.agent.config import Document, Performance, build
 from impl.agent.discovery import Discovery
 from impl.agent.forwarding import Retriable, judge
+from impl.agent.logs import Log
 from impl.agent.protocol import KV_WRITE, NOT_LEADER, NOT_READY, KvRead, KvWrite, ServerInfo
+from impl.agent.reconcile import Reconciler
 from impl.agent.requests import Requests
 from impl.agent.session_keeper import SessionKeeper
 from impl.catalog.commands import KvSet
@@ -129,6 +131,7 @@ async def follower(runtime: Runtime, remote: Any, reconfiguration: Any = None) -
         members,
         reconfiguration,
         SessionKeeper(runtime),
+        Reconciler(runtime, "dc1", members, Log(lambda line: None, lambda: 0.0)),
         1,
         describe=dict,
         leave=_stay,

@@ -1,0 +1,231 @@
+"""The leader keeps the agents of the cluster registered, each with what is known of its life.
+
+Every agent has a node, and on it the check `serfHealth`: passing while the agent lives, critical when it has been
+silent for a while. Servers also have the service `consul`. A server that was removed, or a client agent that left, is
+deregistered; so is a client agent that was gone for three days. The leader itself lives as long as it can say so.
+
+A server lives while the link to it is up, a client agent while it announces itself. Silence is counted in looks, not
+in time: a leader that was paused does not take everybody for dead. Source: Consul, `agent/consul/leader.go`
+(reconcile). *Deviation:* connections and announcements stand for gossip; and a node without an id was never an agent:
+whoever registered it with a `serfHealth` of its own keeps it.
+
+It must not change the state machine: it proposes, and nothing if nothing has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from impl.agent.api import AgentError
+from impl.agent.driver import Driver
+from impl.agent.forwarding import Retriable
+from impl.agent.logs import Log
+from impl.agent.members import Members
+from impl.agent.protocol import Announcement
+from impl.catalog.commands import Deregister, Register, Write
+from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, Check, Node, Service, node_key, row_key
+from impl.catalog.tables import Tables
+from impl.catalog.transitions import Failed
+from impl.raft.configuration import Member
+from impl.raft.ready import Role
+from impl.runtime.interfaces import NANOSECONDS, Runtime
+
+LOOK_NS: Final = NANOSECONDS
+"""How often the leader looks who is there."""
+SILENT_LOOKS_MAX: Final = 10
+"""An agent that was not there for so many looks is dead until it is there again."""
+PASS_LOOKS: Final = 60
+"""A full pass over all agents is made so often, even if nobody came or went."""
+REAPED_LOOKS: Final = 72 * 3600
+"""A client agent that was not there for so many looks is forgotten (Consul: `reconnect_timeout`)."""
+CONSUL: Final = "consul"
+"""Name and id of the service that servers are."""
+_CHECK_NAME = "Serf Health Status"
+_ALIVE = "Agent alive and reachable"
+_LOST = "Agent not live or unreachable"
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """An agent, as the leader knows it."""
+
+    name: str
+    node_id: str
+    address: str
+    alive: bool
+    port: int = 0
+    """Of a server's RPC; 0: a client agent."""
+    voter: bool = True
+
+
+def due(tables: Tables, sightings: Iterable[Sighting], datacenter: str) -> list[Write]:
+    """The commands that make the registry say what was seen; none if it does.
+
+    Args:
+        sightings: the agents of the cluster, all servers of the configuration among them.
+    """
+    seen = list(sightings)
+    servers = {node_key(each.name) for each in seen if each.port}
+    gone = [
+        service.node
+        for service in tables.services.group("service", CONSUL)
+        if service.id == CONSUL and node_key(service.node) not in servers
+    ]
+    found: list[Write] = [Deregister(node) for node in gone]
+    for each in seen:
+        registration = _registration(tables, each, datacenter)
+        if registration is not None and each.name not in gone:
+            found.append(registration)
+    return found
+
+
+def _registration(tables: Tables, seen: Sighting, datacenter: str) -> Register | None:
+    """What registers the agent; None if that would change nothing, or if it died before it was ever registered."""
+    key = node_key(seen.name)
+    node = tables.nodes.get(key)
+    if node is None and not seen.alive:
+        return None
+    status, output = (PASSING, _ALIVE) if seen.alive else (CRITICAL, _LOST)
+    check = Check(seen.name, SERF_HEALTH, _CHECK_NAME, status, output=output)
+    service = _consul(seen) if seen.port else None
+    is_known = node is not None and node.address == seen.address and node.id == seen.node_id
+    if (
+        is_known
+        and _is_stored(tables.checks.get(row_key(key, SERF_HEALTH)), check)
+        and (service is None or _is_stored(tables.services.get(row_key(key, CONSUL)), service))
+    ):
+        return None
+    # What the agent itself says of its node stays, unless that was another agent.
+    mine = node if node is not None and node.id == seen.node_id else Node(seen.name, "")
+    row = replace(mine, address=seen.address, id=seen.node_id, datacenter=datacenter)
+    return Register(row, service, (check,), skip_node_update=is_known)
+
+
+def _consul(seen: Sighting) -> Service:
+    voter = str(not seen.voter).lower()
+    meta = {"non_voter": voter, "raft_version": "3", "read_replica": voter}
+    return Service(seen.name, CONSUL, CONSUL, port=seen.port, meta=meta)
+
+
+def _is_stored(row: Service | Check | None, wanted: Service | Check) -> bool:
+    if row is None:
+        return False
+    return replace(wanted, node=row.node, create_index=row.create_index, modify_index=row.modify_index) == row
+
+
+class Reconciler:
+    """The agents that one server knows of; it acts while that server leads."""
+
+    def __init__(self, runtime: Runtime, datacenter: str, members: Members, log: Log) -> None:
+        self._runtime = runtime
+        self._datacenter = datacenter
+        self._members = members
+        self._log = log
+        self._led_term = 0
+        """The term in which silence is counted; 0: it is not."""
+        self._clients: dict[str, Announcement] = {}
+        """The client agents that live, or did when this server came to lead, by name."""
+        self._left: set[str] = set()
+        """Client agents that said that they leave, and are still registered."""
+        self._silent: dict[str, int] = {}
+        """For each agent, the looks since it was there."""
+        self._before: list[Sighting] = []
+        """What the last pass was about."""
+        self._looks = 0
+        self._told: set[str] = set()
+
+    def heard(self, announcement: Announcement) -> None:
+        """A client agent lives, or leaves."""
+        name = announcement.name
+        if announcement.leaving:
+            self._forget(name)
+            self._left.add(name)
+        else:
+            self._clients[name] = announcement
+            self._silent[name] = 0
+            self._left.discard(name)
+
+    def _forget(self, name: str) -> None:
+        self._clients.pop(name, None)
+        self._silent.pop(name, None)
+
+    async def run(self, driver: Driver, write: Callable[[Write], Awaitable[object]]) -> None:
+        """Keep the registry true while this server leads."""
+        while True:
+            await self._runtime.clock.sleep(LOOK_NS)
+            if driver.core.role is not Role.LEADER:
+                self._led_term = 0
+                continue
+            if driver.core.term != self._led_term:
+                self._lead(driver.core.term, driver.store.tables)
+            for command in self._look(driver):
+                await self._attempt(command, write)
+
+    def _lead(self, term: int, tables: Tables) -> None:
+        """Everybody lives until silence says otherwise; the client agents are those that are registered."""
+        self._led_term, self._looks, self._before, self._silent = term, 0, [], {}
+        self._clients = {name: announcement for name, announcement in self._clients.items() if name not in self._left}
+        for key in tables.nodes.under(""):
+            node = tables.nodes[key]
+            if node.id and tables.checks.get(row_key(key, SERF_HEALTH)) is not None:
+                self._clients.setdefault(node.node, Announcement(node.node, node.id, node.address))
+
+    def _look(self, driver: Driver) -> list[Write]:
+        """Count silence; what there is to write if somebody came, went or changed, or if it is time for a full pass."""
+        tables = driver.store.tables
+        sightings = self._sightings(driver)
+        left = [Deregister(name) for name in sorted(self._left) if tables.nodes.get(node_key(name)) is not None]
+        self._left = {command.node for command in left}
+        self._looks += 1
+        if sightings == self._before and self._looks % PASS_LOOKS:
+            return list(left)
+        self._before = sightings
+        return [*left, *due(tables, sightings, self._datacenter)]
+
+    def _sightings(self, driver: Driver) -> list[Sighting]:
+        members = driver.core.configuration.members
+        servers = [seen for member in members if (seen := self._server(member)) is not None]
+        names = {node_key(member.name) for member in members}
+        for name in [name for name in self._clients if node_key(name) in names]:
+            self._forget(name)
+        clients = []
+        for name in sorted(self._clients):
+            # Its next announcement sets this back.
+            self._silent[name] = self._silent.get(name, 0) + 1
+            if self._silent[name] > REAPED_LOOKS:
+                self._forget(name)
+                self._left.add(name)
+                continue
+            said = self._clients[name]
+            alive = self._silent[name] <= SILENT_LOOKS_MAX
+            clients.append(Sighting(name, said.node_id, said.address, alive))
+        return [*servers, *clients]
+
+    def _server(self, member: Member) -> Sighting | None:
+        """A server of the configuration; None: nobody has told where it is."""
+        mine = self._members.myself
+        if member.name == mine.name:
+            return Sighting(mine.name, mine.node_id, mine.host, True, mine.port, member.voter)
+        if self._members.links.is_connected(member.name):
+            self._silent[member.name] = 0
+        else:
+            self._silent[member.name] = self._silent.get(member.name, 0) + 1
+        met = self._members.met(member)
+        if met is None:
+            return None
+        alive = self._silent[member.name] <= SILENT_LOOKS_MAX
+        return Sighting(member.name, member.node_id, met.host, alive, met.port, member.voter)
+
+    async def _attempt(self, command: Write, write: Callable[[Write], Awaitable[object]]) -> None:
+        """One that fails is tried again at the next look."""
+        try:
+            result = await write(command)
+        except (AgentError, Retriable):
+            self._before = []
+            return
+        if isinstance(result, Failed) and result.why not in self._told:
+            self._told.add(result.why)
+            self._log.warn("an agent cannot be registered", error=result.why)

@@ -1,0 +1,211 @@
+"""The leader keeps the agents of the cluster registered, and writes nothing when nothing has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from impl.agent import reconcile
+from impl.agent.api import NoClusterLeader
+from impl.agent.config import Address
+from impl.agent.logs import Log
+from impl.agent.protocol import Announcement, ServerInfo
+from impl.agent.reconcile import Reconciler
+from impl.catalog.commands import Deregister, Register, Write
+from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, Check, Node, Service, row_key
+from impl.catalog.store import Store
+from impl.raft.configuration import Member
+from impl.raft.ready import Role
+from impl.runtime.interfaces import NANOSECONDS, Runtime
+from impl.runtime.virtual import VirtualWorld
+from impl.runtime.virtual_disk import VirtualDisk
+
+ID = "00000000-0000-4000-8000-00000000000{}"
+SECOND = NANOSECONDS
+
+
+class Cluster:
+    """The leader `s1` of two servers: driver, members and links, as far as the reconciler looks at them."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.store = Store()
+        self.core = self.configuration = self.links = self
+        self.role, self.term = Role.LEADER, 1
+        self.members: tuple[Member, ...] = (Member("s1", ID.format(1)), Member("s2", ID.format(2)))
+        self.myself = ServerInfo("s1", ID.format(1), "10.0.0.1", 8300)
+        self.connected = True
+        self.written: list[Write] = []
+        self.failures = 0
+        anything: Any = self
+        self.reconciler = Reconciler(runtime, "dc1", anything, Log(lambda line: None, lambda: 0.0))
+        runtime.tasks.spawn(self.reconciler.run(anything, self.write), "reconcile")
+
+    def met(self, member: Member) -> Address:
+        return Address("10.0.0.2", 8300)
+
+    def is_connected(self, name: str) -> bool:
+        return self.connected
+
+    async def write(self, command: Write) -> object:
+        if self.failures:
+            self.failures -= 1
+            raise NoClusterLeader()
+        self.written.append(command)
+        return self.store.apply(command, len(self.written))
+
+    def health(self, node: str) -> str:
+        check = self.store.tables.checks.get(row_key(node, SERF_HEALTH))
+        return check.status if check is not None else ""
+
+    def announce(self, leaving: bool = False) -> None:
+        self.reconciler.heard(Announcement("c1", ID.format(9), "10.0.0.9", leaving))
+
+
+def cluster() -> tuple[VirtualWorld, Cluster]:
+    world = VirtualWorld(1)
+    found = Cluster(world.process("s1", VirtualDisk()).runtime)
+    world.run_for(2 * SECOND)
+    return world, found
+
+
+def test_servers_are_registered_with_serf_health_and_the_service_consul() -> None:
+    _, leader = cluster()
+    tables = leader.store.tables
+    assert tables.nodes["s2"].id == ID.format(2) and tables.nodes["s2"].address == "10.0.0.2"
+    assert tables.nodes["s2"].datacenter == "dc1"
+    assert tables.services[row_key("s2", "consul")].port == 8300
+    assert leader.health("s1") == leader.health("s2") == PASSING
+    assert tables.checks[row_key("s1", SERF_HEALTH)].output == "Agent alive and reachable"
+
+
+def test_nothing_is_written_when_nothing_has_changed() -> None:
+    world, leader = cluster()
+    leader.written.clear()
+    world.run_for(300 * SECOND)
+    assert leader.written == []
+
+
+def test_a_server_whose_link_is_down_becomes_critical_after_a_while_and_passing_again_at_once() -> None:
+    world, leader = cluster()
+    leader.connected = False
+    world.run_for(8 * SECOND)
+    assert leader.health("s2") == PASSING, "a link may be redialled"
+    world.run_for(5 * SECOND)
+    assert (leader.health("s1"), leader.health("s2")) == (PASSING, CRITICAL), "never itself"
+    leader.connected = True
+    world.run_for(2 * SECOND)
+    assert leader.health("s2") == PASSING
+
+
+def test_a_removed_server_is_deregistered() -> None:
+    world, leader = cluster()
+    leader.members = leader.members[:1]
+    world.run_for(2 * SECOND)
+    assert leader.store.tables.nodes.get("s2") is None
+
+
+def test_a_client_agent_lives_while_it_announces_itself() -> None:
+    world, leader = cluster()
+    for _ in range(10):
+        leader.announce()
+        world.run_for(4 * SECOND)
+        assert leader.health("c1") == PASSING
+    assert leader.store.tables.services.get(row_key("c1", "consul")) is None
+    world.run_for(12 * SECOND)
+    assert leader.health("c1") == CRITICAL
+    leader.announce()
+    world.run_for(2 * SECOND)
+    assert leader.health("c1") == PASSING
+
+
+def test_a_client_agent_that_leaves_is_deregistered() -> None:
+    world, leader = cluster()
+    leader.announce()
+    world.run_for(2 * SECOND)
+    leader.announce(leaving=True)
+    world.run_for(2 * SECOND)
+    assert leader.store.tables.nodes.get("c1") is None
+
+
+def test_a_new_leader_gives_the_client_agents_that_are_registered_time_to_announce_themselves() -> None:
+    world, leader = cluster()
+    node = Node("c2", "10.0.0.8", id=ID.format(8))
+    leader.store.apply(Register(node, None, (Check("c2", SERF_HEALTH, status=PASSING),)), 50)
+    leader.term = 2
+    world.run_for(8 * SECOND)
+    assert leader.health("c2") == PASSING
+    world.run_for(8 * SECOND)
+    assert leader.health("c2") == CRITICAL
+
+
+def test_what_others_registered_without_an_id_stays_theirs() -> None:
+    world, leader = cluster()
+    leader.store.apply(Register(Node("external", "10.9.9.9"), None, (Check("external", SERF_HEALTH),)), 50)
+    leader.store.apply(Register(Node("external", "10.9.9.9"), Service("external", "web", "web")), 51)
+    leader.term = 2
+    leader.written.clear()
+    world.run_for(100 * SECOND)
+    assert leader.written == []
+
+
+def test_a_follower_writes_nothing_and_a_failed_write_is_tried_again() -> None:
+    world, leader = cluster()
+    leader.role = Role.FOLLOWER
+    leader.store.apply(Deregister("s2"), 50)
+    world.run_for(100 * SECOND)
+    assert leader.health("s2") == ""
+    leader.role, leader.failures = Role.LEADER, 2
+    world.run_for(5 * SECOND)
+    assert leader.health("s2") == PASSING
+
+
+def test_a_full_pass_repairs_what_somebody_else_changed() -> None:
+    world, leader = cluster()
+    leader.store.apply(Deregister("s2", service_id="consul"), 50)
+    world.run_for(61 * SECOND)
+    assert leader.store.tables.services.get(row_key("s2", "consul")) is not None
+
+
+def test_what_the_agent_itself_says_of_its_node_stays_when_its_address_changes() -> None:
+    world, leader = cluster()
+    row = leader.store.tables.nodes["s2"]
+    leader.store.apply(Register(replace(row, address="10.0.0.3", meta={"rack": "1"})), 50)
+    world.run_for(61 * SECOND)
+    assert leader.store.tables.nodes["s2"].address == "10.0.0.2"
+    assert leader.store.tables.nodes["s2"].meta == {"rack": "1"}
+
+
+def _ignores_the_silence(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconcile, "SILENT_LOOKS_MAX", 10**9)
+
+
+def _writes_always(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconcile, "_is_stored", lambda row, wanted: False)
+
+
+def _keeps_the_removed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconcile, "Deregister", lambda node: Deregister("nobody"))
+
+
+def _hastes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconcile, "SILENT_LOOKS_MAX", 1)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "sentence"),
+    [
+        (_ignores_the_silence, test_a_client_agent_lives_while_it_announces_itself),
+        (_writes_always, test_nothing_is_written_when_nothing_has_changed),
+        (_keeps_the_removed, test_a_removed_server_is_deregistered),
+        (_hastes, test_a_server_whose_link_is_down_becomes_critical_after_a_while_and_passing_again_at_once),
+    ],
+)
+def test_mutants_are_killed(
+    mutant: Callable[[pytest.MonkeyPatch], None], sentence: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        sentence()
