@@ -33,10 +33,7 @@ COMPARED = [
     (Bounds(servers=2, max_term=1, max_log=0, max_issued=1, pre_vote=True, election_timeout=1, max_time=1), "initial"),
     (replace(CLOCKED, lease_reads=("r1",), max_round=1), "initial"),
     (replace(CLOCKED, max_log=0, transfers=True, steps_down=True, max_restarts=1), "initial"),
-    (
-        Bounds(max_term=1, max_log=2, max_issued=1, values=(), configurations=(Configuration(("s2", "s3")),)),
-        "committed",
-    ),
+    (Bounds(max_term=1, max_log=3, max_issued=1, values=(), configurations=SMALLER), "leader_leaves"),
     (Bounds(max_term=2, max_log=1, max_issued=1, snapshots=True, max_restarts=1), "conflicting"),
 ]
 
