@@ -134,7 +134,14 @@ def bounds_text(bounds: dict[str, Any]) -> str:
         text += f", {bounds['max_restarts']} restart" + "s" * (bounds["max_restarts"] > 1)
     if bounds["reads"]:
         text += f", {len(bounds['reads'])} read" + "s" * (len(bounds["reads"]) > 1)
-    return text
+    features = {
+        "pre-vote": bounds["pre_vote"],
+        "membership": bounds["configurations"],
+        "snapshots": bounds["snapshots"],
+        f"leases to time {bounds['max_time']}": bounds["lease"] >= 0,
+        "transfer": bounds["transfers"],
+    }
+    return ", ".join([text, *(name for name, on in features.items() if on)])
 
 
 def counts_table(title: str, columns: dict[str, dict[str, int]]) -> Table:
