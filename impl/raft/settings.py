@@ -40,7 +40,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     election_ticks_max: int = 60
     """An election timeout is drawn from [min, max] each time the timer is reset (Ongaro 2014, section 3.4)."""
     leader_lost_ticks_max: int = 10
-    """A follower that knows that its leader's process has ended campaigns after 1 to this many ticks."""
+    """Followers that know that their leader's process has ended campaign by turns, of two fifths of this each: of three
+    servers both that are left within this.
+    """
     pre_vote: bool = True
     """Whether nobody campaigns before a quorum said that it would vote so (Ongaro 2014, section 9.6)."""
     lease_ms: int = 250

@@ -86,8 +86,14 @@ def handle_timeout_now(server: Server, received: Received) -> None:
 
 
 def handle_lease_ended(server: Server, peer: str, incarnation: int) -> None:
-    """There is evidence that the process that leads the current term has ended: campaign soon, but not all at once."""
+    """There is evidence that the process that leads the current term has ended: campaign soon, but not all at once.
+
+    All who are left learn it within a millisecond, so each has a turn of its own, by name; chance keeps apart those who
+    disagree on who is left.
+    """
     server.lease_ended = True
     server.record("handle_lease_ended", peer=peer, incarnation=incarnation)
-    delay = server.random.randrange(1, server.settings.leader_lost_ticks_max + 1)
+    turn = max(1, 2 * server.settings.leader_lost_ticks_max // 5)
+    rank = sum(voter < server.name for voter in server.voters if voter != peer)
+    delay = rank * turn + server.random.randrange(1, turn + 1)
     server.election_deadline = min(server.election_deadline, server.elapsed + delay)
