@@ -33,6 +33,8 @@ from impl.http_client import CommandError, HttpClient, address_option
 @click.option("--advertise", help="Address that others dial. Default: the bind address.")
 @click.option("--client", help="Address for HTTP. Default: 127.0.0.1.")
 @click.option("--http-port", type=int, help="HTTP port. Default: 8500; 0: a free one, which the log reports.")
+@click.option("--dns-port", type=int, help="DNS port. Default: 8600; 0: a free one, which the log reports; -1: no DNS.")
+@click.option("--domain", help="Domain of the names that DNS serves. Default: consul.")
 @click.option("--server-port", type=int, help="Server RPC port. Default: 8300; 0: a free one, which the log reports.")
 @click.option("--config-file", multiple=True, type=click.Path(), help="Configuration file (JSON). Repeatable.")
 @click.option("--config-dir", multiple=True, type=click.Path(), help="Directory of *.json files, read in order.")
@@ -98,9 +100,9 @@ def _document(flags: dict[str, Any]) -> Any:
     multiplier = given("raft_multiplier")
     if multiplier is not UNSET and not 1 <= multiplier <= 10:
         raise ConfigError(f"invalid -raft-multiplier {multiplier}: 1 to 10")
-    for name in ("http_port", "server_port"):
-        if flags[name] is not None and not 0 <= flags[name] <= 65535:
-            raise ConfigError(f"invalid -{name.replace('_', '-')} {flags[name]}: 0 to 65535")
+    for name, least in (("http_port", 0), ("server_port", 0), ("dns_port", -1)):
+        if flags[name] is not None and not least <= flags[name] <= 65535:
+            raise ConfigError(f"invalid -{name.replace('_', '-')} {flags[name]}: {least} to 65535")
     for name, least in (("raft_snapshot_threshold", 1), ("raft_trailing_logs", 0), ("raft_lease_ms", 0)):
         if flags[name] is not None and flags[name] < least:
             raise ConfigError(f"invalid -{name.replace('_', '-')} {flags[name]}: {least} or more")
@@ -116,7 +118,8 @@ def _document(flags: dict[str, Any]) -> Any:
         bind_addr=given("bind"),
         advertise_addr=given("advertise"),
         client_addr=given("client"),
-        ports=Ports(server=given("server_port"), http=given("http_port")),
+        ports=Ports(server=given("server_port"), http=given("http_port"), dns=given("dns_port")),
+        domain=given("domain"),
         performance=Performance(raft_multiplier=multiplier),
         read_replica=given("read_replica"),
         raft_snapshot_threshold=given("raft_snapshot_threshold"),

@@ -20,15 +20,19 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from impl.dns.settings import Settings as DnsSettings
 from impl.raft.settings import Settings
 
 SERVER_PORT = 8300
 HTTP_PORT = 8500
+DNS_PORT = 8600
 LEASE_MS = 250
 """Of a leader, times `raft_multiplier`: how long after a round began it may answer by its lease."""
 CLOCK_DRIFT = 0.05
 _NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NODE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_DOMAIN = re.compile(rf"(?=.{{1,200}}$){_LABEL}(\.{_LABEL})*")
 _DATACENTER = re.compile(r"[A-Za-z0-9_-]{1,128}")
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
@@ -38,10 +42,31 @@ class ConfigError(Exception):
 
 
 class Ports(msgspec.Struct, forbid_unknown_fields=True):
-    """`ports`: 0 asks for a free one, which the log reports."""
+    """`ports`: 0 asks for a free one, which the log reports; -1 for no DNS."""
 
     server: Annotated[int, msgspec.Meta(ge=0, le=65535)] | UnsetType = UNSET
     http: Annotated[int, msgspec.Meta(ge=0, le=65535)] | UnsetType = UNSET
+    dns: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
+
+
+class Soa(msgspec.Struct, forbid_unknown_fields=True):
+    """`dns_config.soa`, in seconds."""
+
+    refresh: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 3600
+    retry: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 600
+    expire: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 86_400
+    min_ttl: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
+
+
+class DnsConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """`dns_config`: durations are of whole seconds; `service_ttl` is by service, "*" and "prefix*" stand for many."""
+
+    only_passing: bool | UnsetType = UNSET
+    node_ttl: str | UnsetType = UNSET
+    service_ttl: dict[str, str] | UnsetType = UNSET
+    udp_answer_limit: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
+    enable_truncate: bool | UnsetType = UNSET
+    soa: Soa | UnsetType = UNSET
 
 
 class Performance(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,6 +97,8 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     advertise_addr: str | UnsetType = UNSET
     client_addr: str | UnsetType = UNSET
     ports: Ports | UnsetType = UNSET
+    domain: str | UnsetType = UNSET
+    dns_config: DnsConfig | UnsetType = UNSET
     performance: Performance | UnsetType = UNSET
     limits: Limits | UnsetType = UNSET
     read_replica: bool | UnsetType = UNSET
@@ -115,6 +142,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     client_addr: str
     server_port: int
     http_port: int
+    dns_port: int
+    """-1: no DNS."""
+    dns: DnsSettings
     raft_multiplier: int
     rpc_hold_timeout: float
     kv_max_value_size: int
@@ -180,6 +210,8 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         client_addr=_or(merged.client_addr, "127.0.0.1"),
         server_port=_or(ports.server, SERVER_PORT),
         http_port=_or(ports.http, HTTP_PORT),
+        dns_port=_or(ports.dns, DNS_PORT),
+        dns=_dns_settings(merged),
         raft_multiplier=multiplier,
         rpc_hold_timeout=parse_duration(_or(performance.rpc_hold_timeout, "7s")),
         kv_max_value_size=_or(_or(merged.limits, Limits()).kv_max_value_size, 512 * 1024),
@@ -246,10 +278,42 @@ def _merge(merged: Document, newer: Document) -> None:
         old = getattr(merged, name)
         if name in ("retry_join", "start_join"):
             value = (old or []) + value
-        elif isinstance(value, (Ports, Performance, Limits)) and old is not UNSET:
+        elif isinstance(value, (Ports, Performance, Limits, DnsConfig)) and old is not UNSET:
             changed = {field: getattr(value, field) for field in value.__struct_fields__}
             value = msgspec.structs.replace(old, **{f: v for f, v in changed.items() if v is not UNSET})
         setattr(merged, name, value)
+
+
+def _dns_settings(merged: Document) -> DnsSettings:
+    given, soa = _or(merged.dns_config, DnsConfig()), Soa()
+    if not isinstance(given.soa, UnsetType):
+        soa = given.soa
+    domain = _or(merged.domain, "consul").rstrip(".").lower()
+    if _DOMAIN.fullmatch(domain) is None or domain.endswith("arpa"):
+        raise ConfigError(f"invalid domain {domain!r}: -domain takes labels of letters, digits and '-', as consul")
+    return DnsSettings(
+        domain=domain,
+        datacenter=_or(merged.datacenter, "dc1"),
+        node_ttl=_whole_seconds("node_ttl", _or(given.node_ttl, "0")),
+        service_ttl=tuple(
+            (service, _whole_seconds(f"service_ttl of {service}", text))
+            for service, text in sorted(_or(given.service_ttl, {}).items())
+        ),
+        only_passing=_or(given.only_passing, False),
+        udp_answer_limit=_or(given.udp_answer_limit, 3),
+        enable_truncate=_or(given.enable_truncate, True),
+        soa_refresh=soa.refresh,
+        soa_retry=soa.retry,
+        soa_expire=soa.expire,
+        soa_min_ttl=soa.min_ttl,
+    )
+
+
+def _whole_seconds(name: str, text: str) -> int:
+    seconds = parse_duration(text)
+    if seconds != int(seconds) or seconds >= 1 << 31:
+        raise ConfigError(f"invalid {name} {text!r}: DNS counts whole seconds, below 2^31, as 30s")
+    return int(seconds)
 
 
 def _validate(config: Config) -> None:

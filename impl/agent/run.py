@@ -14,9 +14,11 @@ from uuid import UUID
 from impl.agent.api import Agent
 from impl.agent.client import Client
 from impl.agent.config import Config
+from impl.agent.dns import serve_dns
 from impl.agent.logs import Log, Value
 from impl.agent.outage_recovery import recover_from_peers
 from impl.agent.server import Server
+from impl.dns.server import DnsServer
 from impl.http.app import Application
 from impl.rpc.bind import InsecureBind, check_bind
 from impl.runtime.http_server import HttpServer
@@ -65,12 +67,15 @@ async def _agent(runtime: Runtime, config: Config) -> int:
         log.named("http").error("request failed", request=what, error=repr(error))
 
     http: HttpServer | None = None
+    names: DnsServer | None = None
     reason, orderly = "a defect", False
     try:
         http = _listen_http(
             config, Application(agent, config.datacenter, config.kv_max_value_size, unexpected, config.node_name)
         )
-        log.info("agent started", node=config.node_name, http=f"{_host(http.address[0])}:{http.address[1]}", **facts)
+        names = await _listen_dns(runtime, config, agent, log)
+        ports: dict[str, Value] = {"http": _shown(http.address), "dns": _shown(names.address) if names else "off"}
+        log.info("agent started", node=config.node_name, **ports, **facts)
         reason, orderly = await stopped, True
         log.info("stopping", reason=reason)
     except StartError:
@@ -78,6 +83,8 @@ async def _agent(runtime: Runtime, config: Config) -> int:
         raise
     finally:
         await stop_agent(reason, orderly)
+        if names is not None:
+            names.close()
         if http is not None:
             await http.close()
     log.info("stopped")
@@ -150,10 +157,20 @@ def _listen_http(config: Config, app: Application) -> HttpServer:
         raise StartError(_explain(error, f"{config.client_addr}:{config.http_port}", "-http-port")) from error
 
 
+async def _listen_dns(runtime: Runtime, config: Config, agent: Agent, log: Log) -> DnsServer | None:
+    if config.dns_port < 0:
+        return None
+    try:
+        return await serve_dns(runtime, config, agent, log.named("dns"))
+    except OSError as error:
+        raise StartError(_explain(error, f"{config.client_addr}:{config.dns_port}", "-dns-port")) from error
+
+
 def _explain(error: OSError, address: str, flag: str) -> str:
     why = "address already in use" if error.errno == EADDRINUSE else error.strerror or str(error)
     return f"cannot listen on {address}: {why}: stop what uses it, or choose another {flag}"
 
 
-def _host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _shown(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

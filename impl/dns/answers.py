@@ -11,7 +11,8 @@ Must not do I/O: `Directory` looks up, the servers of this package carry bytes. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
@@ -41,6 +42,7 @@ from impl.dns.names import (
     reverse,
     spelled,
 )
+from impl.dns.settings import Settings
 
 DATAGRAM_BYTES: Final = 512
 """Of an answer to who does not say that larger ones are welcome (RFC 1035, section 2.3.4)."""
@@ -89,24 +91,6 @@ class Directory(Protocol):
         ...
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Consul's `dns_config`, as far as it is served."""
-
-    domain: str = "consul"
-    datacenter: str = "dc1"
-    node_ttl: int = 0
-    service_ttl: int = 0
-    only_passing: bool = False
-    udp_answer_limit: int = 3
-    """Records in an answer over UDP to who does not use EDNS."""
-    enable_truncate: bool = True
-    """*Deviation:* Consul marks cut answers only if told to."""
-    soa_refresh: int = 3600
-    soa_retry: int = 600
-    soa_expire: int = 86_400
-    soa_min_ttl: int = 0
-
-
 class Counters(msgspec.Struct):
     """What became of questions."""
 
@@ -114,6 +98,8 @@ class Counters(msgspec.Struct):
     malformed: int = 0
     """Answered with FORMERR, or dropped."""
     failed: int = 0
+    unspeakable: int = 0
+    """Rows left out of an answer because DNS has no way to write their names, ports or weights."""
     truncated: int = 0
 
 
@@ -137,7 +123,7 @@ class Responder:
             query = dns.message.from_wire(wire)
         except (dns.exception.DNSException, ValueError):
             self.counters.malformed += 1
-            return _format_error(wire)
+            return refusal(wire, dns.rcode.FORMERR)
         if query.flags & dns.flags.QR:
             self.counters.malformed += 1
             return None
@@ -198,13 +184,15 @@ class Responder:
             case NodeName(node, datacenter):
                 found = await self._directory.node(node, datacenter)
                 if found is not None:
-                    self._node_records(found, name, kind, response)
+                    with self._speakable():
+                        self._node_records(found, name, kind, response)
                 return found is not None
             case ServiceName(service, tag, datacenter):
                 instances = self._healthy(await self._directory.service(service, tag, datacenter))
                 self._shuffle(instances)
                 for instance in instances:
-                    self._instance_records(instance, name, kind, response)
+                    with self._speakable():
+                        self._instance_records(instance, name, kind, response)
                 return bool(instances)
             case ReverseName(address):
                 return await self._reverse_records(address, name, kind, response)
@@ -223,9 +211,10 @@ class Responder:
             servers = list(await self._directory.servers())
             self._shuffle(servers)
             for server in servers[:NAME_SERVERS_MAX]:
-                target = self._node_name(server)
-                self._add(response.answer, name, self._settings.node_ttl, NS, target.to_text())
-                self._add_address(response.additional, target, server.address, ANY, self._settings.node_ttl)
+                with self._speakable():
+                    target = self._node_name(server)
+                    self._add(response.answer, name, self._settings.node_ttl, NS, target.to_text())
+                    self._add_address(response.additional, target, server.address, ANY, self._settings.node_ttl)
 
     def _node_records(self, node: Node, name: Name, kind: int, response: dns.message.Message) -> None:
         ttl = self._settings.node_ttl
@@ -237,8 +226,8 @@ class Responder:
                 self._add(section, name, ttl, TXT, _quoted(text))
 
     def _instance_records(self, instance: Instance, name: Name, kind: int, response: dns.message.Message) -> None:
-        ttl = self._settings.service_ttl
         service, node = instance.service, instance.node
+        ttl = self._settings.ttl_of(service.service)
         address = service.address or node.address
         if kind != SRV:
             self._add_address(response.answer, name, address, kind, ttl)
@@ -259,12 +248,21 @@ class Responder:
         nodes, instances = await self._directory.holders(address)
         if kind in (PTR, ANY):
             for node in nodes:
-                self._add(response.answer, name, 0, PTR, self._node_name(node).to_text())
-            if not nodes:
-                names = {instance.service.service for instance in instances}
-                for service in sorted(names):
+                with self._speakable():
+                    self._add(response.answer, name, 0, PTR, self._node_name(node).to_text())
+            services = {instance.service.service for instance in instances} if not nodes else set()
+            for service in sorted(services):
+                with self._speakable():
                     self._add(response.answer, name, 0, PTR, self._within(f"{service}.service").to_text())
         return bool(nodes or instances)
+
+    @contextmanager
+    def _speakable(self) -> Iterator[None]:
+        """Users register what they like: a row with a label of 64 letters, say, is left out, and the rest answered."""
+        try:
+            yield
+        except (dns.exception.DNSException, ValueError):
+            self.counters.unspeakable += 1
 
     def _add_address(self, section: list[Any], name: Name, address: str, kind: int, ttl: int) -> None:
         """An A or AAAA record if that was asked for; a CNAME if the address is a name."""
@@ -343,11 +341,11 @@ class Responder:
             response.flags |= dns.flags.TC
 
 
-def _format_error(wire: bytes) -> bytes | None:
-    """FORMERR, if so much as the header of a question can be read."""
+def refusal(wire: bytes, rcode: int) -> bytes | None:
+    """An answer that says nothing but the code; None if not even the header of a question can be read."""
     if len(wire) < 12 or wire[2] & 0x80:
         return None
-    return wire[:2] + bytes([0x80 | (wire[2] & 0x79), dns.rcode.FORMERR]) + bytes(8)
+    return wire[:2] + bytes([0x80 | (wire[2] & 0x79), rcode]) + bytes(8)
 
 
 def _is_ip(address: str) -> bool:

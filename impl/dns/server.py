@@ -1,44 +1,61 @@
 """DNS on the wire: one port, UDP and TCP, for one agent. Source: RFC 1035, section 4.2; RFC 7766.
 
+A question whose answer is a defect of this program is a SERVFAIL and is reported: strangers must not end an agent.
 What waits is bounded: beyond that a datagram is dropped, as a full socket buffer would drop it, and a connection's next
 question waits for its last. It must not look into messages: `answers` does.
 """
 
 from __future__ import annotations
 
-from impl.dns.answers import Responder
+from collections.abc import Callable
+from errno import EADDRINUSE
+
+import dns.rcode
+
+from impl.dns.answers import Responder, refusal
 from impl.runtime.interfaces import Address, Connection, Datagrams, Listener, Runtime
 
 WAITING_MAX = 1024
 """Questions that came by UDP and wait for their answers."""
 CONNECTIONS_MAX = 256
 QUESTION_BYTES_MAX = 4096
+FREE_PORT_ATTEMPTS = 8
+"""A port that is free for TCP may be taken for UDP."""
 
 
 class DnsServer:
     """The DNS interface of one agent. Made by `listen`."""
 
-    def __init__(self, runtime: Runtime, responder: Responder) -> None:
+    def __init__(self, runtime: Runtime, responder: Responder, unexpected: Callable[[Exception], None]) -> None:
         """Not for callers: use `listen`."""
         self._runtime = runtime
         self._responder = responder
+        self._unexpected = unexpected
         self._waiting = 0
         self._datagrams: Datagrams | None = None
         self._listener: Listener | None = None
         self.connections: set[_Stream] = set()
 
     @classmethod
-    async def listen(cls, runtime: Runtime, address: Address, responder: Responder) -> DnsServer:
-        """Listen on both protocols; port 0 takes one that is free for TCP. OSError: the address is not available."""
-        server = cls(runtime, responder)
-        server._listener = await runtime.network.listen(address, lambda: _Stream(server))
-        both = server._listener.address
-        try:
-            server._datagrams = await runtime.network.listen_datagrams(both, server._received)
-        except OSError:
-            server._listener.close()
-            raise
-        return server
+    async def listen(
+        cls, runtime: Runtime, address: Address, responder: Responder, unexpected: Callable[[Exception], None]
+    ) -> DnsServer:
+        """Listen on both protocols; port 0 takes one that is free for both. OSError: the address is not available.
+
+        `unexpected` hears of errors that nobody expected.
+        """
+        server = cls(runtime, responder, unexpected)
+        attempts = 1 if address[1] else FREE_PORT_ATTEMPTS
+        while True:
+            server._listener = await runtime.network.listen(address, lambda: _Stream(server))
+            try:
+                server._datagrams = await runtime.network.listen_datagrams(server.address, server._received)
+                return server
+            except OSError as error:
+                server._listener.close()
+                attempts -= 1
+                if error.errno != EADDRINUSE or not attempts:
+                    raise
 
     @property
     def address(self) -> Address:
@@ -62,7 +79,7 @@ class DnsServer:
 
     async def _answer_datagram(self, wire: bytes, sender: Address) -> None:
         try:
-            answer = await self._responder.respond(wire, datagram=True)
+            answer = await self._respond(wire, datagram=True)
         finally:
             self._waiting -= 1
         if answer is not None and self._datagrams is not None:
@@ -73,7 +90,14 @@ class DnsServer:
         self._runtime.tasks.spawn(self._answer_stream(stream, wire), "dns")
 
     async def _answer_stream(self, stream: _Stream, wire: bytes) -> None:
-        stream.answered(await self._responder.respond(wire, datagram=False))
+        stream.answered(await self._respond(wire, datagram=False))
+
+    async def _respond(self, wire: bytes, *, datagram: bool) -> bytes | None:
+        try:
+            return await self._responder.respond(wire, datagram=datagram)
+        except Exception as error:
+            self._unexpected(error)
+            return refusal(wire, dns.rcode.SERVFAIL)
 
 
 class _Stream:

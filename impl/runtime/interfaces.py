@@ -42,7 +42,7 @@ class Clock(Protocol):
         """CLOCK_MONOTONIC in nanoseconds: the time of traces and of every timeout."""
 
     def wall_ns(self) -> int:
-        """Unix time in nanoseconds: for log lines only; it may jump."""
+        """Unix time in nanoseconds: for log lines and what is shown to people; it may jump."""
 
     def call_later(self, delay_ns: int, callback: Callable[[], None]) -> Timer:
         """Run `callback` on the loop once, `delay_ns` from now or later, to the precision of a millisecond."""

@@ -154,6 +154,7 @@ class ComitiaServers(Servers):
         arguments = [sys.executable, "-m", "comitia", "agent", "-server", "-node", f"s{number + 1}"]
         arguments += ["-bootstrap-expect", str(len(self.peer_ports)), "-bind", "127.0.0.1"]
         arguments += ["-server-port", str(self.peer_ports[number]), "-http-port", str(self.client_ports[number])]
+        arguments += ["-dns-port", "-1"]
         for other, port in enumerate(self.peer_ports):
             if other != number:
                 arguments += ["-retry-join", f"127.0.0.1:{port}"]

@@ -33,10 +33,10 @@ def _end_everybody() -> None:
 
 
 class AgentProcess:
-    """One `comitia agent`; its log is read until it has started."""
+    """One `comitia agent`, without DNS unless the flags ask for it; its log is read until it has started."""
 
     def __init__(self, *flags: str) -> None:
-        command = [sys.executable, str(ROOT / "comitia.py"), "agent", "-http-port", "0", *flags]
+        command = [sys.executable, str(ROOT / "comitia.py"), "agent", "-http-port", "0", "-dns-port", "-1", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         _started.append(self.process)
         self.lines: list[str] = []

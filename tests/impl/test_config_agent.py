@@ -9,6 +9,7 @@ from impl.agent.config import (
     Address,
     Config,
     ConfigError,
+    DnsConfig,
     Document,
     Performance,
     Ports,
@@ -17,6 +18,7 @@ from impl.agent.config import (
     read_document,
 )
 from impl.commandline import rewrite
+from impl.dns.settings import Settings as DnsSettings
 
 SERVER = Document(server=True, data_dir="/d", bootstrap_expect=1)
 NAMES = {"server": False, "retry-join": True, "node": True, "log-json": False}
@@ -88,6 +90,20 @@ def test_a_mistake_in_a_file_names_file_and_key(text: bytes, reason: str) -> Non
     assert "agent.json" in str(error.value)
 
 
+def test_dns_is_set_as_in_consul() -> None:
+    assert (built(SERVER).dns_port, built(SERVER).dns) == (8600, DnsSettings())
+    text = b"""{"ports": {"dns": -1}, "domain": "Example.COM.", "datacenter": "dc2",
+        "dns_config": {"only_passing": true,
+        "node_ttl": "30s", "service_ttl": {"web": "1m30s", "*": "5s"}, "udp_answer_limit": 9,
+        "enable_truncate": false, "soa": {"refresh": 1, "min_ttl": 60}}}"""
+    config = built(SERVER, read_document(text, "file"))
+    assert (config.dns_port, config.dns.domain, config.dns.datacenter) == (-1, "example.com", "dc2")
+    assert (config.dns.only_passing, config.dns.node_ttl, config.dns.udp_answer_limit) == (True, 30, 9)
+    assert config.dns.service_ttl == (("*", 5), ("web", 90))
+    assert (config.dns.soa_refresh, config.dns.soa_retry, config.dns.soa_min_ttl) == (1, 600, 60)
+    assert built(SERVER, read_document(text, "file"), Document(ports=Ports(dns=53))).dns_port == 53
+
+
 @pytest.mark.parametrize(
     ("documents", "reason"),
     [
@@ -102,6 +118,10 @@ def test_a_mistake_in_a_file_names_file_and_key(text: bytes, reason: str) -> Non
         ([SERVER, Document(log_level="loud")], "invalid log level"),
         ([SERVER, Document(retry_join=["a:0"])], "ports are 1 to 65535"),
         ([SERVER, Document(retry_join=["a b"])], "give host:port"),
+        ([SERVER, Document(domain="a..b")], "invalid domain 'a..b'"),
+        ([SERVER, Document(domain="arpa")], "invalid domain 'arpa'"),
+        ([SERVER, Document(dns_config=DnsConfig(node_ttl="1500ms"))], "DNS counts whole seconds"),
+        ([SERVER, Document(dns_config=DnsConfig(service_ttl={"web": "x"}))], "invalid duration 'x'"),
         ([Document(dev=True, bootstrap_expect=3, data_dir="/d")], "-dev runs one server alone"),
         ([Document(retry_join=["a"], trace_dir="/t")], "-trace records what a server does"),
         ([Document(retry_join=["a"], read_replica=True)], "'read_replica' requires '-server'"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
@@ -17,7 +19,8 @@ from hypothesis import strategies as st
 from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Check, Node, Service
 from impl.dns import answers, names
-from impl.dns.answers import LookupFailed, NoPath, Responder, Settings
+from impl.dns.answers import LookupFailed, NoPath, Responder
+from impl.dns.settings import Settings
 
 N1 = Node("n1", "10.0.0.1", datacenter="dc1", meta={"os": "linux", "rfc1035-x": "plain"})
 N2 = Node("N2", "10.0.0.2", datacenter="dc1")
@@ -252,7 +255,7 @@ MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
     (answers, "spelled", lambda address: "00000000", srv_records_have_ports_weights_and_targets),
     (names, "_datacenter", lambda rest, own: own, another_datacenter_does_not_exist),
     (answers, "_is_ip", lambda address: True, a_node_may_have_a_name_for_address),
-    (answers, "_format_error", lambda wire: None, malformed_questions_are_refused_or_dropped),
+    (answers, "refusal", lambda wire, rcode: None, malformed_questions_are_refused_or_dropped),
 )
 
 
@@ -277,3 +280,36 @@ QUESTION = bytes.fromhex("000101000001000000000000")
 def test_any_datagram_is_answered_or_dropped(wire: bytes) -> None:
     found = respond(wire, FakeDirectory(), True)
     assert found is None or (len(found) <= answers.DATAGRAM_BYTES and found[:2] == wire[:2])
+
+
+LONG = "x" * 64
+"""No label of a DNS name has more than 63 letters; Consul's catalog takes what it is given."""
+
+
+def rows_that_dns_cannot_write_cost_no_other() -> None:
+    directory = FakeDirectory()
+    strange = [web(Node(LONG, "10.0.0.9", datacenter="dc1")), web(N1, address="a..b"), web(N1, address=f"{LONG}.com")]
+    directory.instances = [*strange, web(N2)]
+    assert [row.split()[-1] for row in records(ask("web.service.consul", "SRV", directory))] == ["N2.node.dc1.consul."]
+    directory.instances = [Instance(N1, Service("n1", LONG, LONG, address="192.0.2.9"), ())]
+    found = ask("9.2.0.192.in-addr.arpa", "PTR", directory)
+    assert (found.rcode(), found.answer) == (dns.rcode.NOERROR, [])
+
+
+def test_rows_that_dns_cannot_write_cost_no_other() -> None:
+    rows_that_dns_cannot_write_cost_no_other()
+
+
+def test_a_row_that_breaks_the_whole_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Responder, "_speakable", lambda self: contextlib.nullcontext())
+    with pytest.raises(dns.exception.DNSException):
+        rows_that_dns_cannot_write_cost_no_other()
+
+
+def test_a_service_has_its_own_ttl_or_that_of_the_longest_prefix() -> None:
+    ttls = (("*", 1), ("we*", 2), ("web-*", 3), ("db", 4))
+    found = Settings(service_ttl=ttls)
+    assert [found.ttl_of(name) for name in ("web", "web-1", "db", "db1")] == [2, 3, 4, 1]
+    assert Settings().ttl_of("web") == 0
+    assert ask("web.service.consul", service_ttl=ttls, node_ttl=9).answer[0].ttl == 2
+    assert ask("n1.node.consul", service_ttl=ttls, node_ttl=9).answer[0].ttl == 9

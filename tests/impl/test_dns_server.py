@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine
+from errno import EADDRINUSE
 from typing import Any
 
 import dns.asyncquery
@@ -19,9 +20,10 @@ from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import Check, Node, Service
 from impl.catalog.store import Store
 from impl.dns import server as server_module
-from impl.dns.answers import Responder, Settings
+from impl.dns.answers import Responder
 from impl.dns.directory import AgentDirectory
 from impl.dns.server import DnsServer
+from impl.dns.settings import Settings
 from impl.runtime.interfaces import NANOSECONDS, Runtime
 from impl.runtime.real import run
 from impl.runtime.virtual import VirtualWorld
@@ -52,10 +54,16 @@ def responder(memory: Memory) -> Responder:
     return Responder(AgentDirectory(agent, "dc1"), Settings(), lambda rows: None, lambda: 1)
 
 
-def served(ask: Callable[[str, int, Memory], Coroutine[Any, Any, None]]) -> None:
+def unexpected(error: Exception) -> None:
+    raise AssertionError from error
+
+
+def served(
+    ask: Callable[[str, int, Memory], Coroutine[Any, Any, None]], hears: Callable[[Exception], None] = unexpected
+) -> None:
     async def main(runtime: Runtime) -> int:
         memory = Memory()
-        server = await DnsServer.listen(runtime, ("127.0.0.1", 0), responder(memory))
+        server = await DnsServer.listen(runtime, ("127.0.0.1", 0), responder(memory), hears)
         try:
             await asyncio.wait_for(ask(*server.address, memory), 20)
         finally:
@@ -120,7 +128,7 @@ def test_a_datagram_that_crosses_a_cut_is_lost() -> None:
     answers: list[bytes] = []
 
     async def main() -> None:
-        server = await DnsServer.listen(runtimes["a"], ("a", 8600), responder(Memory()))
+        server = await DnsServer.listen(runtimes["a"], ("a", 8600), responder(Memory()), unexpected)
         client = await runtimes["b"].network.listen_datagrams(("b", 0), lambda data, sender: answers.append(data))
         world.internet.cut("b", "a")
         client.send(query("n1.node.consul").to_wire(), server.address)
@@ -141,3 +149,42 @@ def test_beyond_a_bound_datagrams_are_dropped(monkeypatch: pytest.MonkeyPatch) -
             await dns.asyncquery.udp(query("n1.node.consul"), host, port=port, timeout=0.3)
 
     served(unanswered)
+
+
+@pytest.mark.parametrize("protocol", [dns.asyncquery.udp, dns.asyncquery.tcp])
+def test_a_defect_costs_one_answer_and_is_reported(protocol: Any) -> None:
+    heard: list[Exception] = []
+
+    async def a_defect_and_a_question(host: str, port: int, memory: Memory) -> None:
+        memory.failure = ZeroDivisionError()
+        found = await protocol(query("n1.node.consul"), host, port=port, timeout=5)
+        assert found.rcode() == dns.rcode.SERVFAIL
+        memory.failure = None
+        assert (await protocol(query("n1.node.consul"), host, port=port, timeout=5)).answer
+
+    served(a_defect_and_a_question, heard.append)
+    assert [type(error) for error in heard] == [ZeroDivisionError]
+
+
+def test_a_port_that_is_taken_for_udp_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(runtime: Runtime) -> int:
+        plain = runtime.network.listen_datagrams
+        taken: list[int] = []
+
+        async def once_taken(self: Any, address: Any, received: Any) -> Any:
+            if not taken:
+                taken.append(address[1])
+                raise OSError(EADDRINUSE, "taken")
+            return await plain(address, received)
+
+        monkeypatch.setattr(type(runtime.network), "listen_datagrams", once_taken)
+        server = await DnsServer.listen(runtime, ("127.0.0.1", 0), responder(Memory()), unexpected)
+        assert taken
+        (await asyncio.to_thread(socket.create_connection, server.address)).close()
+        server.close()
+        with pytest.raises(OSError, match="taken"):
+            taken.clear()
+            await DnsServer.listen(runtime, server.address, responder(Memory()), unexpected)
+        return 0
+
+    assert run(main) == 0

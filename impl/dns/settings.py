@@ -1,0 +1,35 @@
+"""What an operator may set of DNS: Consul's `dns_config`, as far as it is served.
+
+Source: Consul, "Agent configuration", `dns_config`; "DNS caching".
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are in seconds."""
+
+    domain: str = "consul"
+    datacenter: str = "dc1"
+    node_ttl: int = 0
+    service_ttl: tuple[tuple[str, int], ...] = ()
+    """By service; a name that ends with `*` stands for all that begin like it, see `ttl_of`."""
+    only_passing: bool = False
+    udp_answer_limit: int = 3
+    """Records in an answer over UDP to who does not use EDNS."""
+    enable_truncate: bool = True
+    """*Deviation:* Consul marks cut answers only if told to."""
+    soa_refresh: int = 3600
+    soa_retry: int = 600
+    soa_expire: int = 86_400
+    soa_min_ttl: int = 0
+
+    def ttl_of(self, service: str) -> int:
+        """The TTL of a service's records: its own, else that of the longest prefix, else 0."""
+        exact = dict(self.service_ttl)
+        if service in exact:
+            return exact[service]
+        prefixes = [each for each in exact if each.endswith("*") and service.startswith(each[:-1])]
+        return exact[max(prefixes, key=len)] if prefixes else 0
