@@ -32,6 +32,8 @@ from jepsen_like.nemesis.worker import NOTHING, NemesisWorker
 SECOND_NS = 1_000_000_000
 PAUSE_NS = (SECOND_NS, 7 * SECOND_NS // 3)
 """Between two faults of a package, for each package of the run: alone it breaks as often as all together do."""
+TRACKS_MAX = 3
+"""Beyond this many, packages do not slow each other down: each must get its turn in a run of a minute or two."""
 FIRST_NS = (SECOND_NS // 2, 2 * SECOND_NS)
 HOLD_NS = (SECOND_NS, 3 * SECOND_NS)
 SHORT_HOLD_NS = (SECOND_NS // 20, SECOND_NS // 2)
@@ -228,7 +230,7 @@ class BreakingWorker(NemesisWorker):
 
 def generator(packages: tuple[str, ...], draws: Draws) -> tuple[Generator, ...]:
     """The tracks of `packages`, to run side by side; each uses the thread of its own name."""
-    return tuple(track(name, draws.fork(name), len(packages)) for name in packages)
+    return tuple(track(name, draws.fork(name), min(len(packages), TRACKS_MAX)) for name in packages)
 
 
 def final_generator(packages: tuple[str, ...]) -> Generator:
