@@ -68,7 +68,7 @@ class Requirement(msgspec.Struct, frozen=True):
 
 REQUIREMENTS = (
     Requirement("acknowledged", 20_000, "acknowledged operations"),
-    Requirement("acknowledged_while_impaired", 1_000, "of them invoked while their server was cut off or paused"),
+    Requirement("acknowledged_while_impaired", 500, "of them invoked while their server was cut off or paused"),
     Requirement("faults", 15, "faults"),
     Requirement("leader_faults", 3, "faults that hit the leader"),
     Requirement("configuration_changes", 5, "changes of the configuration"),

@@ -15,7 +15,7 @@ from model_checks.verdicts import Verdict, merge
 STAGE = Stage("exploration", "why", ("check", "explore", "--json"), 1)
 ENOUGH = {
     "acknowledged": 20_000,
-    "acknowledged_while_impaired": 1_000,
+    "acknowledged_while_impaired": 500,
     "faults": 15,
     "leader_faults": 3,
     "configuration_changes": 5,
