@@ -102,6 +102,9 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     performance: Performance | UnsetType = UNSET
     limits: Limits | UnsetType = UNSET
     read_replica: bool | UnsetType = UNSET
+    node_meta: dict[str, str] | UnsetType = UNSET
+    enable_script_checks: bool | UnsetType = UNSET
+    enable_local_script_checks: bool | UnsetType = UNSET
     raft_snapshot_threshold: Annotated[int, msgspec.Meta(ge=1)] | UnsetType = UNSET
     raft_snapshot_interval: str | UnsetType = UNSET
     raft_trailing_logs: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
@@ -148,6 +151,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     raft_multiplier: int
     rpc_hold_timeout: float
     kv_max_value_size: int
+    node_meta: dict[str, str]
+    """What the catalog shows of this node beside its address."""
+    enable_script_checks: bool
+    """Checks may run commands, those of HTTP users too: whoever reaches the HTTP port may run anything."""
+    enable_local_script_checks: bool
+    """Checks of configuration files may run commands."""
     read_replica: bool
     """A server that never votes: it joins as a non-voter and nobody promotes it."""
     raft_snapshot_threshold: int
@@ -215,6 +224,9 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         raft_multiplier=multiplier,
         rpc_hold_timeout=parse_duration(_or(performance.rpc_hold_timeout, "7s")),
         kv_max_value_size=_or(_or(merged.limits, Limits()).kv_max_value_size, 512 * 1024),
+        node_meta=_or(merged.node_meta, {}),
+        enable_script_checks=_or(merged.enable_script_checks, False),
+        enable_local_script_checks=_or(merged.enable_local_script_checks, False),
         read_replica=_or(merged.read_replica, False),
         raft_snapshot_threshold=_or(merged.raft_snapshot_threshold, 16384),
         raft_snapshot_interval=parse_duration(_or(merged.raft_snapshot_interval, "30s")),

@@ -18,13 +18,15 @@ VERSION = "1.22.0"
 """The release of Consul whose interfaces are emulated."""
 ALIVE = 1
 """Serf's status of a live member."""
+FAILED = 4
+"""Of one that is not reachable."""
 
 
 def describe_config(config: Config, node_id: str, host: str, port: int) -> dict[str, Any]:
     """`Config` and `Member`: the same for servers and client agents."""
-    tags = {"role": "consul" if config.server else "node", "dc": config.datacenter, "id": node_id, "build": VERSION}
+    member = describe_member(config.node_name, host, port if config.server else 0, config.datacenter, node_id, ALIVE)
     if config.server:
-        tags |= {"port": str(port), "expect": str(config.bootstrap_expect)}
+        member["Tags"] |= {"expect": str(config.bootstrap_expect)}
     return {
         "Config": {
             "Datacenter": config.datacenter,
@@ -35,9 +37,22 @@ def describe_config(config: Config, node_id: str, host: str, port: int) -> dict[
             "Revision": "comitia",
             "Version": VERSION,
         },
-        "Member": {"Name": config.node_name, "Addr": host, "Port": port, "Tags": tags, "Status": ALIVE},
+        "Member": member,
         "Meta": {},
     }
+
+
+def describe_member(name: str, host: str, port: int, datacenter: str, node_id: str, status: int) -> dict[str, Any]:
+    """An element of `/v1/agent/members`. `port`: of a server's RPC; 0: a client agent.
+
+    *Deviation:* without gossip there is no port of it; the server's is shown.
+    """
+    tags = {"role": "consul" if port else "node", "dc": datacenter, "id": node_id, "build": VERSION}
+    if port:
+        tags["port"] = str(port)
+    protocols = {"ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2}
+    delegates = {"DelegateMin": 2, "DelegateMax": 5, "DelegateCur": 4}
+    return {"Name": name, "Addr": host, "Port": port, "Tags": tags, "Status": status} | protocols | delegates
 
 
 def describe_raft(driver: Driver | None, members: Members, last_contact_ms: int) -> dict[str, str]:

@@ -32,10 +32,12 @@ from impl.catalog.tables import Tables
 from impl.catalog.transitions import Failed
 from impl.raft.configuration import Member
 from impl.raft.ready import Role
-from impl.runtime.interfaces import NANOSECONDS, Runtime
+from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime
 
 LOOK_NS: Final = NANOSECONDS
 """How often the leader looks who is there."""
+POLL_NS: Final = 100 * MILLISECONDS
+"""How soon it notices that it leads: sessions need the `serfHealth` of their nodes."""
 SILENT_LOOKS_MAX: Final = 10
 """An agent that was not there for so many looks is dead until it is there again."""
 PASS_LOOKS: Final = 60
@@ -155,7 +157,7 @@ class Reconciler:
     async def run(self, driver: Driver, write: Callable[[Write], Awaitable[object]]) -> None:
         """Keep the registry true while this server leads."""
         while True:
-            await self._runtime.clock.sleep(LOOK_NS)
+            await self._next_look(driver)
             if driver.core.role is not Role.LEADER:
                 self._led_term = 0
                 continue
@@ -163,6 +165,13 @@ class Reconciler:
                 self._lead(driver.core.term, driver.store.tables)
             for command in self._look(driver):
                 await self._attempt(command, write)
+
+    async def _next_look(self, driver: Driver) -> None:
+        """Return after `LOOK_NS`, or soon after this server came to lead."""
+        for _ in range(LOOK_NS // POLL_NS):
+            await self._runtime.clock.sleep(POLL_NS)
+            if driver.core.role is Role.LEADER and driver.core.term != self._led_term:
+                return
 
     def _lead(self, term: int, tables: Tables) -> None:
         """Everybody lives until silence says otherwise; the client agents are those that are registered."""

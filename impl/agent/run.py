@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from errno import EADDRINUSE
 from functools import partial
 from uuid import UUID
@@ -14,15 +15,20 @@ from uuid import UUID
 from impl.agent.api import Agent
 from impl.agent.client import Client
 from impl.agent.config import Config
+from impl.agent.describe import VERSION
 from impl.agent.dns import serve_dns
+from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log, Value
 from impl.agent.outage_recovery import recover_from_peers
+from impl.agent.reconcile import CONSUL
 from impl.agent.server import Server
+from impl.catalog.rows import Node
 from impl.dns.server import DnsServer
 from impl.http.app import Application
 from impl.rpc.bind import InsecureBind, check_bind
 from impl.runtime.http_server import HttpServer
 from impl.runtime.interfaces import NANOSECONDS, Future, Runtime
+from impl.runtime.probes import RealProber
 from impl.runtime.real import run
 from impl.storage.data_directory import DataDirectory, open_data_directory
 from impl.storage.errors import StorageError
@@ -61,7 +67,9 @@ async def _agent(runtime: Runtime, config: Config) -> int:
 
     for name in SIGNALS:
         runtime.host.on_signal(name, partial(stop, name))
-    agent, stop_agent, facts = await _start(runtime, config, log, fail, partial(stop, "leave"))
+    started = await _start(runtime, config, log, fail, partial(stop, "leave"))
+    agent = started.agent
+    local = _own_services(runtime, config, started, log.named("local"))
 
     def unexpected(what: str, error: Exception) -> None:
         log.named("http").error("request failed", request=what, error=repr(error))
@@ -70,19 +78,20 @@ async def _agent(runtime: Runtime, config: Config) -> int:
     names: DnsServer | None = None
     reason, orderly = "a defect", False
     try:
-        http = _listen_http(
-            config, Application(agent, config.datacenter, config.kv_max_value_size, unexpected, config.node_name)
-        )
+        app = Application(agent, config.datacenter, config.kv_max_value_size, unexpected, config.node_name, local)
+        http = _listen_http(config, app)
         names = await _listen_dns(runtime, config, agent, log)
         ports: dict[str, Value] = {"http": _shown(http.address), "dns": _shown(names.address) if names else "off"}
-        log.info("agent started", node=config.node_name, **ports, **facts)
+        log.info("agent started", node=config.node_name, **ports, **started.facts)
+        local.start()
         reason, orderly = await stopped, True
         log.info("stopping", reason=reason)
     except StartError:
         reason, orderly = "it cannot run here, or be part of the cluster", True
         raise
     finally:
-        await stop_agent(reason, orderly)
+        local.stop()
+        await started.stop(reason, orderly)
         if names is not None:
             names.close()
         if http is not None:
@@ -91,14 +100,24 @@ async def _agent(runtime: Runtime, config: Config) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """The agent, what stops it, and what to log of it."""
+
+    agent: Agent
+    node_id: str
+    stop: Callable[[str, bool], Awaitable[None]]
+    facts: dict[str, Value]
+
+
 async def _start(
     runtime: Runtime, config: Config, log: Log, fail: Callable[[str], None], left: Callable[[], None]
-) -> tuple[Agent, Callable[[str, bool], Awaitable[None]], dict[str, Value]]:
-    """The agent, what stops it, and what to log of it."""
+) -> _Started:
     if not config.server:
         node_id = config.node_id or str(UUID(bytes=runtime.random.randbytes(16), version=4))
         client = Client(runtime, config, node_id, log, left)
-        return client, client.stop, {"mode": "client", "servers": [str(address) for address in config.join]}
+        of_client: dict[str, Value] = {"mode": "client", "servers": [str(address) for address in config.join]}
+        return _Started(client, node_id, client.stop, of_client)
     try:
         check_bind(config.bind_addr, runtime.host.environment, config.allow_insecure_rpc)
     except InsecureBind as error:
@@ -117,7 +136,19 @@ async def _start(
         "entries": len(data.recovered.entries),
         "term": data.recovered.hard_state.term,
     }
-    return server.requests, server.stop, facts
+    return _Started(server.requests, data.node_id, server.stop, facts)
+
+
+def _own_services(runtime: Runtime, config: Config, started: _Started, log: Log) -> Registrations:
+    """The services and checks of this agent, none yet."""
+    address = config.advertise_addr
+    family = "ipv6" if ":" in address else "ipv4"
+    tagged = {"lan": address, f"lan_{family}": address, "wan": address, f"wan_{family}": address}
+    meta = {"consul-network-segment": "", "consul-version": VERSION, **config.node_meta}
+    node = Node(config.node_name, address, started.node_id, config.datacenter, tagged, dict(sorted(meta.items())))
+    kept = (CONSUL,) if config.server else ()
+    scripts = Scripts(config.enable_script_checks or config.enable_local_script_checks, config.enable_script_checks)
+    return Registrations(runtime, started.agent, node, kept, RealProber(), scripts, log)
 
 
 def _open_data(runtime: Runtime, config: Config, log: Log) -> DataDirectory:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from impl.agent.api import Agent, AgentError
+from impl.agent.local.registrations import Registrations
 from impl.http import kv, operator, routes
 from impl.http.context import Context, Request
 from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
@@ -33,14 +34,16 @@ class Application:
         kv_max_value_size: int,
         unexpected: Callable[[str, Exception], None],
         node_name: str = "",
+        local: Registrations | None = None,
     ) -> None:
-        """`datacenter` and `node_name`: the agent's own; `unexpected` hears of errors no handler expected: (what was
-        asked, error).
+        """`datacenter`, `node_name` and `local` (services and checks): the agent's own.
+
+        `unexpected` hears of errors that no handler expected: (what was asked, error).
         """
         self._agent = agent
         self._datacenter = datacenter
         self._kv_max_value_size = kv_max_value_size
-        self._context = Context(agent, node_name, datacenter, kv_max_value_size)
+        self._context = Context(agent, node_name, datacenter, kv_max_value_size, local)
         self._unexpected = unexpected
         self._documents: dict[str, Callable[[], Awaitable[Any]]] = {
             "/v1/status/leader": agent.status_leader,

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from impl.agent.api import Agent
+from impl.agent.local.registrations import Registrations
 from impl.http.request import Receive, Scope, parse_repeated, read_body
 from impl.http.response import Response
 
@@ -18,6 +19,8 @@ class Context:
     node_name: str
     datacenter: str
     kv_max_value_size: int
+    local: Registrations | None = None
+    """The agent's own services and checks."""
 
 
 @dataclass(frozen=True, slots=True)

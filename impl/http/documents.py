@@ -87,6 +87,26 @@ def instance_document(instance: Instance) -> Document:
     }
 
 
+def agent_service_document(service: Service, datacenter: str) -> Document:
+    """An element of `/v1/agent/services`."""
+    document: Document = {"Kind": service.kind} if service.kind else {}
+    document |= {
+        "ID": service.id,
+        "Service": service.service,
+        "Tags": list(service.tags),
+        "Meta": service.meta,
+        "Port": service.port,
+        "Address": service.address,
+    }
+    if service.tagged_addresses:
+        document["TaggedAddresses"] = _tagged(service)
+    return document | {
+        "Weights": {"Passing": service.weights[0], "Warning": service.weights[1]},
+        "EnableTagOverride": service.enable_tag_override,
+        "Datacenter": datacenter,
+    }
+
+
 def _tagged(service: Service) -> dict[str, Document]:
     return {name: {"Address": tagged.address, "Port": tagged.port} for name, tagged in service.tagged_addresses.items()}
 

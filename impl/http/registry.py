@@ -94,7 +94,7 @@ async def node_services(context: Context, request: Request) -> Response:
     assert isinstance(reply.answer, NodeAnswer)
     if reply.answer.node is None:
         return _answered(request, reply, {"Node": None, "Services": []})
-    found = _filtered(request, [service_document(each) for each in reply.answer.services])
+    found = filtered(request, [service_document(each) for each in reply.answer.services])
     return _answered(request, reply, {"Node": node_document(reply.answer.node), "Services": found})
 
 
@@ -116,7 +116,7 @@ async def health_state(context: Context, request: Request) -> Response:
 async def health_service(context: Context, request: Request) -> Response:
     """GET /v1/health/service/NAME."""
     name = _named(request, "service name")
-    query = ServiceHealth(name, request.repeated("tag"), _truth(request, "passing"), _meta(request))
+    query = ServiceHealth(name, request.repeated("tag"), truth(request, "passing"), _meta(request))
     reply = await _read(context, request, query)
     assert isinstance(reply.answer, InstancesAnswer)
     return _listed(request, reply, [health_document(each) for each in reply.answer.instances])
@@ -132,7 +132,7 @@ async def _checks(context: Context, request: Request, query: RegistryQuery) -> R
 
 
 async def _read(context: Context, request: Request, query: RegistryQuery) -> ReadReply:
-    _filter(request)  # a bad filter is refused before anybody waits
+    _chosen_by(request)  # a bad filter is refused before anybody waits
     return await context.agent.read(query, read_options(request.parameters))
 
 
@@ -142,18 +142,19 @@ def _answered(request: Request, reply: ReadReply, document: Any) -> Response:
 
 
 def _listed(request: Request, reply: ReadReply, rows: Sequence[filter.Row]) -> Response:
-    return _answered(request, reply, _filtered(request, rows))
+    return _answered(request, reply, filtered(request, rows))
 
 
-def _filtered(request: Request, rows: Sequence[filter.Row]) -> list[filter.Row]:
-    chosen = _filter(request)
+def filtered(request: Request, rows: Sequence[filter.Row]) -> list[filter.Row]:
+    """The rows that the parameter `filter` chooses. Raises HttpError."""
+    chosen = _chosen_by(request)
     try:
         return [row for row in rows if chosen(row)] if chosen is not None else list(rows)
     except filter.BadFilter as bad:
         raise _bad_filter(bad) from None
 
 
-def _filter(request: Request) -> Callable[[filter.Row], bool] | None:
+def _chosen_by(request: Request) -> Callable[[filter.Row], bool] | None:
     text = request.parameters.get("filter", "")
     try:
         return filter.parse(text) if text else None
@@ -175,7 +176,7 @@ def _meta(request: Request) -> dict[str, str]:
     return dict(pair.partition(":")[::2] for pair in request.repeated("node-meta"))
 
 
-def _truth(request: Request, name: str) -> bool:
+def truth(request: Request, name: str) -> bool:
     """A boolean parameter as Go's ParseBool reads it; without a value it is true."""
     text = request.parameters.get(name)
     if text is None:

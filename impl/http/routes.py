@@ -1,4 +1,4 @@
-"""Which handler serves which endpoint and method of the registry, the sessions and transactions.
+"""Which handler serves which endpoint and method of the agent, the registry, the sessions and transactions.
 
 An endpoint whose path ends with a slash takes what follows as its `rest`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from impl.http import registry, sessions, transactions
+from impl.http import agent, registry, sessions, transactions
 from impl.http.context import Handler
 
 Methods = Mapping[str, Handler]
@@ -32,6 +32,24 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/session/info/": {"GET": sessions.info},
     "/v1/session/list": {"GET": sessions.list_all},
     "/v1/session/node/": {"GET": sessions.list_node},
+    "/v1/agent/services": {"GET": agent.services},
+    "/v1/agent/service/": {"GET": agent.service},
+    "/v1/agent/service/register": {"PUT": agent.register_service},
+    "/v1/agent/service/deregister/": {"PUT": agent.deregister_service},
+    "/v1/agent/service/maintenance/": {"PUT": agent.maintain_service},
+    "/v1/agent/checks": {"GET": agent.checks},
+    "/v1/agent/check/register": {"PUT": agent.register_check},
+    "/v1/agent/check/deregister/": {"PUT": agent.deregister_check},
+    "/v1/agent/check/pass/": {"PUT": agent.pass_check},
+    "/v1/agent/check/warn/": {"PUT": agent.warn_check},
+    "/v1/agent/check/fail/": {"PUT": agent.fail_check},
+    "/v1/agent/check/update/": {"PUT": agent.update_check},
+    "/v1/agent/health/service/name/": {"GET": agent.health_by_name},
+    "/v1/agent/health/service/id/": {"GET": agent.health_by_id},
+    "/v1/agent/maintenance": {"PUT": agent.maintain_node},
+    "/v1/agent/members": {"GET": agent.members},
+    "/v1/agent/version": {"GET": agent.version},
+    "/v1/agent/host": {"GET": agent.host},
     "/v1/txn": {"PUT": transactions.run},
 }
 
@@ -41,8 +59,10 @@ def found(path: str) -> tuple[Methods, str] | None:
     exact = ENDPOINTS.get(path)
     if exact is not None:
         return exact, ""
-    parts = path.split("/", 4)
-    if len(parts) < 5:
-        return None
-    methods = ENDPOINTS.get("/".join(parts[:4]) + "/")
-    return None if methods is None else (methods, parts[4])
+    end = len(path)
+    # The longest prefix wins: `/v1/agent/service/deregister/` is more than a service of that name.
+    while (end := path.rfind("/", 0, end)) > 0:
+        methods = ENDPOINTS.get(path[: end + 1])
+        if methods is not None:
+            return methods, path[end + 1 :]
+    return None

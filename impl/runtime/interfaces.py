@@ -296,6 +296,49 @@ class Host(Protocol):
         """End the process at once: nothing is flushed, sent or acknowledged any more (a failed fsync)."""
 
 
+class ProbeFailed(Exception):
+    """What was asked did not answer as it should, or not in time. The text says what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The last bytes of what somebody wrote, and how many there were."""
+
+    kept: bytes
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class HttpProbe:
+    """An HTTP request. `url` begins with http:// or https://."""
+
+    url: str
+    method: str = "GET"
+    header: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    tls_skip_verify: bool = False
+    follow_redirects: bool = True
+
+
+class Prober(Protocol):
+    """Asks others whether they are well, for health checks. Times are in nanoseconds and cover all of it."""
+
+    async def http(self, probe: HttpProbe, timeout_ns: int, output_bytes_max: int) -> tuple[int, str, Output]:
+        """Status, its phrase, and the body. Raises ProbeFailed."""
+        ...
+
+    async def connect(self, host: str, port: int, timeout_ns: int) -> None:
+        """Open a TCP connection and close it. Raises ProbeFailed."""
+        ...
+
+    async def command(self, args: tuple[str, ...], timeout_ns: int, output_bytes_max: int) -> tuple[int | None, Output]:
+        """Run a command in a process group of its own: exit code, and what it wrote (both streams).
+
+        The code is None if it did not end in time: its whole group was killed. Raises ProbeFailed: it cannot be run.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """The outside world, handed in by argument."""

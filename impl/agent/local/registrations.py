@@ -1,0 +1,224 @@
+"""What users of an agent may ask of its own services and checks; it keeps state, checks, disk and catalog in step.
+
+Source: Consul, "Agent HTTP API": services, checks, maintenance mode. Whoever asks is answered when the agent knows;
+the catalog follows (`sync`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from impl.agent.api import Agent
+from impl.agent.changes import Changes
+from impl.agent.local.checks import Checks
+from impl.agent.local.definitions import (
+    DEREGISTER_NS_MIN,
+    NODE_MAINTENANCE,
+    SERVICE_MAINTENANCE,
+    CheckDefinition,
+    ServiceDefinition,
+)
+from impl.agent.local.state import LocalState
+from impl.agent.local.sync import AntiEntropy
+from impl.agent.logs import Log
+from impl.catalog.rows import CRITICAL, Check, Node
+from impl.runtime.interfaces import NANOSECONDS, Prober, Runtime, Task
+
+REAP_NS: Final = 30 * NANOSECONDS
+"""How often services are looked for that have been critical for too long."""
+_NO_REASON = "Maintenance mode is enabled for this {}, but no reason was provided. This is a default message."
+
+
+class Unknown(Exception):
+    """There is no such service or check here. The text is Consul's."""
+
+
+class UnknownServiceId(Unknown):
+    """This agent has no such instance."""
+
+    def __init__(self, service_id: str) -> None:
+        super().__init__(
+            f'Unknown service ID "{service_id}". Ensure that the service ID is passed, not the service name.'
+        )
+
+
+class UnknownCheckId(Unknown):
+    """This agent has no such check."""
+
+    def __init__(self, check_id: str) -> None:
+        super().__init__(f'Unknown check ID "{check_id}". Ensure that the check ID is passed, not the check name.')
+
+
+class NoSuchService(Exception):
+    """A check of an instance that this agent does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """Who may have commands run: configuration files (`local`), users of the HTTP API (`remote`)."""
+
+    local: bool = False
+    remote: bool = False
+
+
+class Registrations:
+    """The services and checks of one agent."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        agent: Agent,
+        node: Node,
+        kept: Iterable[str],
+        prober: Prober,
+        scripts: Scripts,
+        log: Log,
+    ) -> None:
+        """`node`: the row of this agent's node; `kept`: ids of instances that the leader registers for it."""
+        self.scripts = scripts
+        self.changes = Changes(runtime)
+        """Notified whenever services or checks change."""
+        self.state = LocalState(node, kept, runtime.clock.monotonic_ns, self.changes.notify)
+        self.definitions: dict[str, CheckDefinition] = {}
+        self.runtime = runtime
+        self._log = log
+        self._checks = Checks(runtime, prober, self.state)
+        self._sync = AntiEntropy(runtime, agent, self.state, self.changes, log)
+        self._tasks: list[Task] = []
+
+    def start(self) -> None:
+        """Begin to keep the catalog in step."""
+        self._tasks.append(self.runtime.tasks.spawn(self._sync.run(), "anti-entropy"))
+        self._tasks.append(self.runtime.tasks.spawn(self._reap(), "critical services"))
+
+    def stop(self) -> None:
+        """The agent ends: nothing is checked or written any more. The catalog keeps what it has."""
+        self._checks.stop_all()
+        for task in self._tasks:
+            task.cancel()
+
+    # --- services ----------------------------------------------------------------------------------------------------
+
+    def register_service(self, definition: ServiceDefinition, replace_existing_checks: bool = False) -> None:
+        """Register or replace an instance. Checks that it had already go on as they stand."""
+        service_id = definition.service.id
+        before = {check.check_id: check for check in self.state.checks_of(service_id)}
+        self.state.put_service(definition.service)
+        named = {check.check_id for check in definition.checks}
+        for check in definition.checks:
+            self._put_check(check, before.get(check.check_id))
+        for check_id, check_row in before.items():
+            if check_id in named:
+                continue
+            if replace_existing_checks and check_id != SERVICE_MAINTENANCE + service_id:
+                self._drop_check(check_id)
+            else:
+                self.state.put_check(check_row)  # it shows the tags of its instance
+
+    def deregister_service(self, service_id: str) -> None:
+        """Deregister an instance with its checks. Raises UnknownServiceId."""
+        if service_id not in self.state.services:
+            raise UnknownServiceId(service_id)
+        for check_id in self.state.drop_service(service_id):
+            self._checks.stop(check_id)
+            self.definitions.pop(check_id, None)
+
+    # --- checks ------------------------------------------------------------------------------------------------------
+
+    def register_check(self, definition: CheckDefinition) -> None:
+        """Register or replace a check. Raises NoSuchService."""
+        if definition.service_id and definition.service_id not in self.state.services:
+            raise NoSuchService(f'ServiceID "{definition.service_id}" does not exist')
+        self._put_check(definition, None)
+
+    def deregister_check(self, check_id: str) -> None:
+        """Deregister a check. Raises UnknownCheckId."""
+        if check_id not in self.state.checks:
+            raise UnknownCheckId(check_id)
+        self._drop_check(check_id)
+
+    def set_ttl(self, check_id: str, status: str, output: str) -> None:
+        """Somebody says how a TTL check stands. Raises UnknownCheckId, or NoTtl."""
+        if check_id not in self.state.checks:
+            raise UnknownCheckId(check_id)
+        self._checks.set_status(check_id, status, output)
+
+    def _put_check(self, definition: CheckDefinition, before: Check | None) -> None:
+        row = definition.row()
+        if before is not None:
+            row = replace(row, status=before.status, output=before.output)
+        self.definitions[definition.check_id] = definition
+        self.state.put_check(row)
+        if definition.kind != "maintenance":
+            self._checks.start(definition)
+
+    def _drop_check(self, check_id: str) -> None:
+        self._checks.stop(check_id)
+        self.definitions.pop(check_id, None)
+        self.state.drop_check(check_id)
+
+    # --- maintenance -------------------------------------------------------------------------------------------------
+
+    def maintain_service(self, service_id: str, enable: bool, reason: str) -> None:
+        """Put an instance under maintenance, or end that: it is critical meanwhile. Raises UnknownServiceId."""
+        if service_id not in self.state.services:
+            raise UnknownServiceId(service_id)
+        self._maintain(SERVICE_MAINTENANCE + service_id, enable, "service", reason, service_id)
+
+    def maintain_node(self, enable: bool, reason: str) -> None:
+        """Put the node under maintenance, or end that: everything on it is critical meanwhile."""
+        self._maintain(NODE_MAINTENANCE, enable, "node", reason, "")
+
+    def _maintain(self, check_id: str, enable: bool, what: str, reason: str, service_id: str) -> None:
+        if enable == (check_id in self.state.checks):
+            return
+        if not enable:
+            self._drop_check(check_id)
+            return
+        notes = reason or _NO_REASON.format(what)
+        name = f"{what.capitalize()} Maintenance Mode"
+        definition = CheckDefinition(check_id=check_id, name=name, notes=notes, status=CRITICAL, service_id=service_id)
+        self._put_check(definition, None)
+
+    # --- critical for too long ---------------------------------------------------------------------------------------
+
+    async def _reap(self) -> None:
+        while True:
+            await self.runtime.clock.sleep(REAP_NS)
+            for service_id in self.overdue(self.runtime.clock.monotonic_ns()):
+                self._log.info("deregistering a service that has been critical for too long", service=service_id)
+                self.deregister_service(service_id)
+
+    def overdue(self, now_ns: int) -> list[str]:
+        """The instances one of whose checks has been critical for longer than it may."""
+        found = set()
+        for check_id, since in self.state.critical_since.items():
+            definition = self.definitions.get(check_id)
+            if definition is None or not definition.deregister_after_ns:
+                continue
+            limit_ns = max(definition.deregister_after_ns, DEREGISTER_NS_MIN)
+            if definition.service_id in self.state.services and now_ns - since > limit_ns:
+                found.add(definition.service_id)
+        return sorted(found)
+
+    # --- for whoever waits -------------------------------------------------------------------------------------------
+
+    async def until_changed(self, service_id: str, digest: str, wait_seconds: float) -> None:
+        """Return when an instance is defined in another way than `digest` says, is gone, or the time is up."""
+        clock = self.runtime.clock
+        deadline = clock.monotonic_ns() + int(wait_seconds * NANOSECONDS)
+        while service_id in self.state.services and self.content_hash(service_id) == digest:
+            remaining = deadline - clock.monotonic_ns()
+            if remaining <= 0:
+                return
+            await self.changes.wait(remaining)
+
+    def content_hash(self, service_id: str) -> str:
+        """Of an instance as it is defined: it changes when the definition does."""
+        return blake2b(msgspec.json.encode(self.state.services[service_id]), digest_size=8).hexdigest()

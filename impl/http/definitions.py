@@ -1,0 +1,141 @@
+"""Services and checks of an agent as users write them, in JSON, read into definitions.
+
+Names of fields have neither case nor underscores: `ScriptArgs`, `script_args` and `args` say the same. Durations are
+Go's, or nanoseconds. Source: Consul, "Agent HTTP API", "Define services", "Define health checks". *Deviation:* kinds of
+checks that Comitia does not run are refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from impl.agent.config import ConfigError, parse_duration
+from impl.agent.local.definitions import OUTPUT_BYTES_MAX, CheckDefinition, ServiceDefinition, problem
+from impl.catalog.rows import CRITICAL, STATUSES, Service, ServiceAddress
+from impl.http.bodies import Fields
+from impl.http.request import HttpError
+from impl.runtime.interfaces import NANOSECONDS
+
+NOT_RUN: Final = {
+    "grpc": "gRPC",
+    "udp": "UDP",
+    "h2ping": "H2PING",
+    "dockercontainerid": "Docker",
+    "aliasnode": "alias",
+    "aliasservice": "alias",
+    "osservice": "OS service",
+}
+"""Consul's checks that Comitia does not have, by the field that asks for one."""
+_ANY_ADDRESS = ("0.0.0.0", "::", "[::]")
+
+
+def loose(document: Any) -> Any:
+    """An object whose names have no underscores (its values are left alone)."""
+    return (
+        {name.replace("_", ""): value for name, value in document.items()} if isinstance(document, dict) else document
+    )
+
+
+def service_definition(document: Any) -> ServiceDefinition:
+    """The definition of an instance, with its checks. Raises HttpError."""
+    fields = Fields(loose(document))
+    name = fields.text("Name") or fields.text("Service")
+    if not name:
+        raise HttpError(400, "Missing service name")
+    if fields.text("Address") in _ANY_ADDRESS:
+        raise HttpError(400, "Invalid service address")
+    weights = fields.object("Weights")
+    service = Service(
+        "",
+        fields.text("ID") or name,
+        name,
+        fields.text("Kind"),
+        fields.strings("Tags"),
+        fields.text("Address"),
+        fields.number("Port"),
+        {
+            label: ServiceAddress(address.text("Address"), address.number("Port"))
+            for label, address in sorted(fields.named_objects("TaggedAddresses").items())
+        },
+        fields.mapping("Meta"),
+        (1, 1) if weights is None else (weights.number("Passing", 1), weights.number("Warning", 1)),
+        fields.truth("EnableTagOverride"),
+    )
+    if service.weights[0] < 1 or service.weights[1] < 0:
+        raise HttpError(400, "Invalid Weights: Passing must be greater than 0, and Warning not below 0")
+    return ServiceDefinition(service, _checks_of(service, fields))
+
+
+def _checks_of(service: Service, fields: Fields) -> tuple[CheckDefinition, ...]:
+    single = fields.raw("Check")
+    several = fields.raw("Checks") or []
+    if not isinstance(several, list):
+        raise HttpError(400, "Request decode failed: Checks must be a list")
+    documents = [each for each in ([single] if single else []) + several if each]
+    definitions = []
+    for number, document in enumerate(documents, 1):
+        suffix = f":{number}" if len(documents) > 1 else ""
+        check_id, name = f"service:{service.id}{suffix}", f"Service '{service.service}' check"
+        definitions.append(_check(Fields(loose(document), "Check"), check_id, name, service.id))
+    return tuple(definitions)
+
+
+def check_definition(document: Any) -> CheckDefinition:
+    """The definition of a check of its own. Raises HttpError."""
+    fields = Fields(loose(document))
+    if not fields.text("Name"):
+        raise HttpError(400, "Missing check name")
+    return _check(fields, fields.text("Name"), "", fields.text("ServiceID"))
+
+
+def _check(fields: Fields, check_id: str, name: str, service_id: str) -> CheckDefinition:
+    status = fields.text("Status") or CRITICAL
+    if status not in STATUSES:
+        raise HttpError(400, "Bad check status")
+    for field, called in NOT_RUN.items():
+        if fields.raw(field):
+            raise HttpError(400, f"Invalid check: {called} checks are not supported by this agent")
+    definition = CheckDefinition(
+        check_id=fields.text("CheckID") or fields.text("ID") or check_id,
+        name=fields.text("Name") or name,
+        notes=fields.text("Notes"),
+        status=status,
+        service_id=service_id,
+        ttl_ns=_duration(fields, "TTL"),
+        http=fields.text("HTTP"),
+        method=fields.text("Method") or "GET",
+        header=_header(fields),
+        body=fields.text("Body"),
+        tls_skip_verify=fields.truth("TLSSkipVerify"),
+        disable_redirects=fields.truth("DisableRedirects"),
+        tcp=fields.text("TCP"),
+        args=fields.strings("ScriptArgs") or fields.strings("Args"),
+        interval_ns=_duration(fields, "Interval"),
+        timeout_ns=_duration(fields, "Timeout"),
+        success_before_passing=fields.number("SuccessBeforePassing"),
+        failures_before_warning=fields.number("FailuresBeforeWarning"),
+        failures_before_critical=fields.number("FailuresBeforeCritical"),
+        deregister_after_ns=_duration(fields, "DeregisterCriticalServiceAfter"),
+        output_bytes_max=fields.number("OutputMaxSize") or OUTPUT_BYTES_MAX,
+    )
+    if why := problem(definition):
+        raise HttpError(400, f"Invalid check: {why}")
+    return definition
+
+
+def _header(fields: Fields) -> dict[str, tuple[str, ...]]:
+    given = fields.raw("Header") or {}
+    if not isinstance(given, dict):
+        raise HttpError(400, "Request decode failed: Header must be an object")
+    return {name: Fields({name: values}, "Header").strings(name) for name, values in sorted(given.items())}
+
+
+def _duration(fields: Fields, name: str) -> int:
+    """Nanoseconds."""
+    value = fields.raw(name)
+    if not isinstance(value, str):
+        return max(fields.number(name), 0)
+    try:
+        return round(parse_duration(value) * NANOSECONDS) if value else 0
+    except ConfigError as error:
+        raise HttpError(400, f"Request decode failed: {name}: {error}") from None

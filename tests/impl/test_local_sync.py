@@ -1,0 +1,242 @@
+"""Anti-entropy: what an agent has comes into the catalog, and what it has not goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from impl.agent.api import NoClusterLeader, ReadOptions, ReadReply
+from impl.agent.local import state as local_state
+from impl.agent.local import sync
+from impl.agent.local.definitions import CheckDefinition, ServiceDefinition
+from impl.agent.local.registrations import Registrations, Scripts
+from impl.agent.local.state import LocalState
+from impl.agent.logs import Log
+from impl.catalog.commands import Deregister, Register, Write
+from impl.catalog.queries import Query, answer_query
+from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, Check, Node, Service, row_key
+from impl.catalog.store import Store
+from impl.catalog.transitions import Result
+from impl.runtime.interfaces import NANOSECONDS
+from impl.runtime.virtual import VirtualWorld
+from impl.runtime.virtual_disk import VirtualDisk
+
+SECOND = NANOSECONDS
+WEB = Service("", "web", "web", tags=("a",), port=80)
+TTL = CheckDefinition(check_id="ttl", name="alive", service_id="web", ttl_ns=3600 * SECOND)
+
+
+class Local:
+    """An agent's registrations beside a catalog in memory, in a virtual world."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.world = VirtualWorld(1)
+        self.written: list[Write] = []
+        self.failures = 0
+        self.size = 1
+        self.while_writing: Callable[[], None] = lambda: None
+        runtime = self.world.process("n", VirtualDisk()).runtime
+        anything: Any = self
+        log = Log(lambda line: None, lambda: 0.0)
+        node = Node("n", "10.0.0.1", "id", "dc1", {"lan": "10.0.0.1"}, {"rack": "1"})
+        self.own = Registrations(runtime, anything, node, ("consul",), anything, Scripts(), log)
+        self.own.start()
+        self.pass_time(1)
+        self.written.clear()
+
+    def pass_time(self, seconds: int) -> None:
+        self.world.run_for(seconds * SECOND)
+
+    def cluster_size(self) -> int:
+        return self.size
+
+    async def write(self, command: Write) -> Result:
+        if self.failures:
+            self.failures -= 1
+            raise NoClusterLeader()
+        self.written.append(command)
+        self.while_writing()
+        return self.store.apply(command, len(self.written) + 100)
+
+    async def read(self, query: Query, options: ReadOptions) -> ReadReply:
+        return ReadReply(answer_query(self.store, query), True, 0)
+
+    def apply(self, command: Write) -> None:
+        """Somebody else writes."""
+        assert self.store.apply(command, 1000) is True
+
+    def service(self, service_id: str) -> Service | None:
+        return self.store.tables.services.get(row_key("n", service_id))
+
+    def check(self, check_id: str) -> Check | None:
+        return self.store.tables.checks.get(row_key("n", check_id))
+
+
+def test_a_service_and_its_checks_are_in_the_catalog_at_once_and_in_one_write() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    local.pass_time(1)
+    assert local.service("web") is not None and len(local.written) == 1
+    check = local.check("ttl")
+    assert check is not None and (check.status, check.service_name) == (CRITICAL, "web")
+    local.own.set_ttl("ttl", PASSING, "fine")
+    local.pass_time(1)
+    check = local.check("ttl")
+    assert check is not None and (check.status, check.output) == (PASSING, "fine")
+    local.own.deregister_service("web")
+    local.pass_time(1)
+    assert local.service("web") is None and local.check("ttl") is None
+
+
+def test_the_node_is_registered_as_its_agent_describes_it() -> None:
+    node = Local().store.tables.nodes["n"]
+    assert (node.id, node.datacenter, node.meta, node.tagged_addresses) == (
+        "id",
+        "dc1",
+        {"rack": "1"},
+        {"lan": "10.0.0.1"},
+    )
+
+
+def test_nothing_is_written_while_nothing_changes() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    local.own.maintain_node(True, "")
+    local.pass_time(2)
+    local.written.clear()
+    local.pass_time(600)
+    assert local.written == []
+
+
+def test_rows_of_this_node_that_the_agent_does_not_have_are_removed() -> None:
+    local = Local()
+    local.apply(
+        Register(Node("n", ""), Service("n", "old", "old"), (Check("n", "c"), Check("n", "o", service_id="old")), True)
+    )
+    local.pass_time(130)
+    assert local.service("old") is None and local.check("c") is None and local.check("o") is None
+
+
+def test_what_the_leader_registers_stays() -> None:
+    local = Local()
+    local.apply(Register(Node("n", ""), Service("n", "consul", "consul"), (Check("n", SERF_HEALTH),), True))
+    local.pass_time(130)
+    assert local.service("consul") is not None and local.check(SERF_HEALTH) is not None
+
+
+def test_what_others_changed_is_put_right() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    local.pass_time(1)
+    local.apply(Register(Node("n", "10.0.0.1"), replace(WEB, node="n", port=81)))
+    local.apply(Deregister("n", check_id="ttl"))
+    local.pass_time(130)
+    service, node = local.service("web"), local.store.tables.nodes["n"]
+    assert service is not None and service.port == 80
+    assert local.check("ttl") is not None and node.meta == {"rack": "1"}
+
+
+def test_tags_may_be_overridden_where_the_service_allows_it() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(replace(WEB, enable_tag_override=True)))
+    local.pass_time(1)
+    local.apply(Register(Node("n", ""), replace(WEB, node="n", enable_tag_override=True, tags=("b",)), (), True))
+    local.pass_time(130)
+    service = local.service("web")
+    assert service is not None and service.tags == ("b",)
+    assert local.own.state.services["web"].tags == ("b",)
+
+
+def test_a_node_that_was_deregistered_comes_back_with_all_it_has() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    local.pass_time(1)
+    local.apply(Deregister("n"))
+    local.pass_time(130)
+    assert local.service("web") is not None and local.check("ttl") is not None
+
+
+def test_what_cannot_be_written_is_tried_again() -> None:
+    local = Local()
+    local.failures = 3
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(40)
+    assert local.service("web") is not None
+
+
+def test_what_changes_while_it_is_being_written_is_written_again() -> None:
+    local = Local()
+
+    def change_once() -> None:
+        local.while_writing = lambda: None
+        local.own.register_service(ServiceDefinition(replace(WEB, port=82)))
+
+    local.while_writing = change_once
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(2)
+    service = local.service("web")
+    assert service is not None and service.port == 82
+
+
+def test_a_change_of_output_alone_waits_for_minutes() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    local.own.set_ttl("ttl", PASSING, "1")
+    local.pass_time(1)
+    local.written.clear()
+    for second in range(240):
+        local.own.set_ttl("ttl", PASSING, f"output {second}")
+        local.pass_time(1)
+    assert local.written == []
+    local.pass_time(61)
+    check = local.check("ttl")
+    assert check is not None and check.output == "output 239" and len(local.written) == 1
+
+
+def test_big_clusters_compare_more_rarely() -> None:
+    assert [sync.scale(nodes) for nodes in (1, 128, 129, 256, 257, 512, 8192)] == [1, 1, 2, 2, 3, 3, 7]
+
+
+def _keeps_foreign_rows(patch: pytest.MonkeyPatch) -> None:
+    compare = LocalState.compare
+
+    def without_the_foreign(self: LocalState, found: Any, checks: Any) -> None:
+        compare(self, found, checks)
+        self.pending_services &= self.services.keys()
+        self.pending_checks &= self.checks.keys()
+
+    patch.setattr(LocalState, "compare", without_the_foreign)
+
+
+def _removes_consul(patch: pytest.MonkeyPatch) -> None:
+    made = LocalState.__init__
+    patch.setattr(LocalState, "__init__", lambda self, node, kept, now, changed: made(self, node, (), now, changed))
+
+
+def _defers_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(local_state, "OUTPUT_DEFERRED_NS", 0)
+
+
+def _never_compares(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sync, "FULL_NS", 10**18)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "sentence"),
+    [
+        (_keeps_foreign_rows, test_rows_of_this_node_that_the_agent_does_not_have_are_removed),
+        (_removes_consul, test_what_the_leader_registers_stays),
+        (_defers_nothing, test_a_change_of_output_alone_waits_for_minutes),
+        (_never_compares, test_what_others_changed_is_put_right),
+    ],
+)
+def test_mutants_are_killed(
+    mutant: Callable[[pytest.MonkeyPatch], None], sentence: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        sentence()
