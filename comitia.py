@@ -3,7 +3,7 @@
 Exit codes of verify, check, chaos and bench: 0 valid, 1 invalid, 2 unknown (Ctrl-C too), 254 bad arguments, 255
 internal or set-up error. Click by itself would exit with 2 on bad usage and 1 on a traceback, hence
 `standalone_mode=False`.
-Commands that Consul has too (agent, kv, operator, leave) keep Consul's codes: 0, or 1 on any error.
+Commands that Consul has too, and what is like them (`impl`), keep Consul's codes: 0, or 1 on any error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ import click
 # command -> module that defines it as `<command>_command` (a click.Command); a subset of the folders may be installed.
 COMMANDS = {
     "agent": "impl.commands",
-    "kv": "impl.commands",
+    "validate": "impl.commands",
+    "version": "impl.commands",
+    "kv": "impl.kv_commands",
+    "catalog": "impl.registry_commands",
+    "services": "impl.registry_commands",
+    "members": "impl.registry_commands",
+    "info": "impl.registry_commands",
+    "session": "impl.session_commands",
+    "lock": "impl.session_commands",
+    "watch": "impl.watch_command",
     "operator": "impl.operator_commands",
     "leave": "impl.operator_commands",
     "check": "model_checks.commands",
@@ -27,7 +36,7 @@ COMMANDS = {
     "bench": "jepsen_like.commands",
     "verify": "jepsen_like.commands",
 }
-CONSUL_STYLE = frozenset({"agent", "kv", "operator", "leave"})
+CONSUL_STYLE = frozenset(name for name, module in COMMANDS.items() if module.startswith("impl."))
 
 EXIT_UNKNOWN, EXIT_USAGE, EXIT_INTERNAL = 2, 254, 255
 

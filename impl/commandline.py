@@ -6,7 +6,9 @@ declares and no others, so that everything else stays click's. Source: Go's `fla
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
@@ -14,6 +16,26 @@ _TRUE, _FALSE = (
     frozenset({"1", "t", "T", "true", "TRUE", "True"}),
     frozenset({"0", "f", "F", "false", "FALSE", "False"}),
 )
+
+
+HELP = {"help_option_names": ["-h", "-help", "--help"]}
+"""Context settings of every command of Consul's."""
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(["pretty", "json"]), default="pretty", help="pretty or json. Default: pretty."
+)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """A table for people: columns as wide as their widest cell, two spaces apart."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def print_json(document: Any) -> None:
+    """A document for machines, as Consul's commands indent it."""
+    click.echo(json.dumps(document, indent=4))
 
 
 class GoCommand(click.Command):

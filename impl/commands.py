@@ -1,26 +1,24 @@
-"""`comitia agent` and `comitia kv`, with the flags, texts and exit codes of Consul's commands: 0, or 1 on any error."""
+"""`comitia agent`, `validate` and `version`, with the flags, texts and exit codes of Consul's commands: 0, or 1."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import socket
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 
-from impl.commandline import GoCommand
-from impl.http_client import CommandError, HttpClient, address_option
+from impl.commandline import HELP, GoCommand, format_option, print_json
+from impl.http_client import CommandError
+
+COMITIA = "0.1.0"
 
 
-@click.command("agent", cls=GoCommand, context_settings={"help_option_names": ["-h", "-help", "--help"]})
+@click.command("agent", cls=GoCommand, context_settings=HELP)
 @click.option("--server", is_flag=True, help="Run as a server: take part in Raft and hold the data.")
 @click.option("--bootstrap-expect", type=int, help="Form a cluster once this many servers are in sight.")
 @click.option("--retry-join", multiple=True, metavar="ADDRESS", help="Address of a server to find. Repeatable.")
@@ -49,6 +47,8 @@ from impl.http_client import CommandError, HttpClient, address_option
 @click.option("--raft-trailing-logs", type=int, help="Entries kept in the log behind a snapshot. Default: 10240.")
 @click.option("--raft-lease-ms", type=int, help="Length of a leader's lease. Default: 250 x multiplier; 0: no leases.")
 @click.option("--clock-drift", type=float, help="By which part the rates of two clocks may differ. Default: 0.05.")
+@click.option("--enable-script-checks", is_flag=True, help="Let checks run commands, those of HTTP users included.")
+@click.option("--enable-local-script-checks", is_flag=True, help="Let checks of configuration files run commands.")
 @click.option("--read-replica", is_flag=True, help="A server that never votes.")
 @click.option("--pid-file", type=click.Path(), help="Write the process id here.")
 def agent_command(**flags: Any) -> int:
@@ -59,7 +59,11 @@ def agent_command(**flags: Any) -> int:
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="comitia-")) if flags["dev"] else ""
         try:
-            config = build([*_read_files(flags), _document(flags)], socket.gethostname(), temporary)
+            config = build(
+                [*_read_files(flags["config_file"], flags["config_dir"]), _document(flags)],
+                socket.gethostname(),
+                temporary,
+            )
             if config.pid_file:
                 stack.enter_context(_pid_file(Path(config.pid_file)))
             return run_agent(config)
@@ -78,11 +82,11 @@ def _pid_file(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _read_files(flags: dict[str, Any]) -> list[Any]:
+def _read_files(files: Iterable[str], directories: Iterable[str]) -> list[Any]:
     from impl.agent.config import read_document
 
-    paths = [Path(name) for name in flags["config_file"]]
-    for directory in flags["config_dir"]:
+    paths = [Path(name) for name in files]
+    for directory in directories:
         paths.extend(sorted(Path(directory).glob("*.json")))
     return [read_document(path.read_bytes(), str(path)) for path in paths]
 
@@ -122,6 +126,8 @@ def _document(flags: dict[str, Any]) -> Any:
         domain=given("domain"),
         performance=Performance(raft_multiplier=multiplier),
         read_replica=given("read_replica"),
+        enable_script_checks=given("enable_script_checks"),
+        enable_local_script_checks=given("enable_local_script_checks"),
         raft_snapshot_threshold=given("raft_snapshot_threshold"),
         raft_snapshot_interval=given("raft_snapshot_interval"),
         raft_trailing_logs=given("raft_trailing_logs"),
@@ -136,140 +142,35 @@ def _document(flags: dict[str, Any]) -> Any:
     )
 
 
-_VERBS = {"GET": "read", "PUT": "write", "DELETE": "delete"}
+@click.command("validate", cls=GoCommand, context_settings=HELP)
+@click.option("--quiet", is_flag=True, help="Print nothing if the configuration is valid.")
+@click.argument("paths", nargs=-1)
+def validate_command(quiet: bool, paths: tuple[str, ...]) -> int:
+    """Check configuration files, and directories of *.json files, as `agent` would read them."""
+    from impl.agent.config import ConfigError, build
 
-
-class KvClient:
-    """`/v1/kv` of one agent, as the command line needs it."""
-
-    def __init__(self, address: str) -> None:
-        self._http = HttpClient(address)
-
-    def ask(self, method: str, key: str, parameters: dict[str, str], body: bytes | None = None) -> tuple[int, bytes]:
-        """Status and body; the statuses that every command treats as errors are raised."""
-        failure = f"Error! Failed to {_VERBS[method]} key: "
-        return self._http.ask(method, f"/v1/kv/{quote(key)}", parameters, failure, body, accepted=(200, 404))
-
-
-_stale = click.option("--stale", is_flag=True, help="Any server may answer, from what it has applied.")
-_consistent = click.option("--consistent", is_flag=True, help="The leader confirms that it leads before it answers.")
-
-
-@click.group("kv", context_settings={"help_option_names": ["-h", "-help", "--help"]})
-def kv_command() -> None:
-    """Read and write keys."""
-
-
-@kv_command.command("get", cls=GoCommand)
-@address_option
-@_stale
-@_consistent
-@click.option("--base64", "as_base64", is_flag=True, help="Print the value in base64.")
-@click.option("--detailed", is_flag=True, help="Print the indexes and flags too.")
-@click.option("--keys", is_flag=True, help="Print the names of the keys that start with KEY.")
-@click.option("--recurse", is_flag=True, help="Print every key that starts with KEY.")
-@click.option("--separator", default="/", help="With -keys: where to cut names.")
-@click.argument("key", default="")
-def kv_get(http_addr: str, key: str, keys: bool, recurse: bool, separator: str, **how: bool) -> int:
-    """Print the value of KEY."""
-    parameters = {name: "" for name in ("stale", "consistent") if how[name]}
-    client = KvClient(http_addr)
-    if keys:
-        status, answer = client.ask("GET", key, parameters | {"keys": "", "separator": separator})
-        for name in json.loads(answer) if status == 200 else []:
-            click.echo(name)
-        return 0
-    if not key and not recurse:
-        raise CommandError("Error! Missing KEY argument")
-    status, answer = client.ask("GET", key, parameters | ({"recurse": ""} if recurse else {}))
-    if status == 404 and not recurse:
-        raise CommandError(f"Error! No key exists at: {key}")
-    for number, row in enumerate(json.loads(answer) if status == 200 else []):
-        if how["detailed"] and number:
-            click.echo()
-        _print_row(row, recurse, how["as_base64"], how["detailed"])
-    return 0
-
-
-def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bool) -> None:
-    value = (row["Value"] or "").encode() if as_base64 else base64.b64decode(row["Value"] or "")
-    if detailed:
-        for name in ("CreateIndex", "Flags", "Key", "LockIndex", "ModifyIndex"):
-            click.echo(f"{name:<16} {row[name]}")
-        click.echo(f"{'Session':<16} -")
-        value = f"{'Value':<16} ".encode() + value
-    elif recurse:
-        value = f"{row['Key']}:".encode() + value
-    sys.stdout.buffer.write(value + b"\n")
-    sys.stdout.flush()
-
-
-@kv_command.command("put", cls=GoCommand)
-@address_option
-@click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index; 0: only if it is new.")
-@click.option("--modify-index", type=int, default=0)
-@click.option("--flags", type=int, default=0, help="A number stored with the value.")
-@click.option("--base64", "as_base64", is_flag=True, help="DATA is in base64.")
-@click.argument("key")
-@click.argument("data", default="")
-def kv_put(http_addr: str, cas: bool, modify_index: int, flags: int, as_base64: bool, key: str, data: str) -> int:
-    """Set KEY to DATA: text, @FILE, or - for standard input."""
-    value = _read_data(data)
-    if as_base64:
-        try:
-            value = base64.b64decode(value, validate=True)
-        except ValueError as error:
-            raise CommandError(f"Error! Cannot base 64 decode data: {error}") from error
-    parameters = {"flags": str(flags)} if flags else {}
-    if cas:
-        parameters["cas"] = str(modify_index)
-    _, answer = KvClient(http_addr).ask("PUT", key, parameters, value)
-    if answer.strip() != b"true":
-        raise CommandError(f"Error! Did not write to {key}: CAS failed")
-    click.echo(f"Success! Data written to: {key}")
-    return 0
-
-
-def _read_data(data: str) -> bytes:
+    if not paths:
+        raise CommandError("Must specify at least one config file or directory")
+    directories = [path for path in paths if Path(path).is_dir()]
     try:
-        if data == "-":
-            return sys.stdin.buffer.read()
-        return Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
+        build(_read_files([path for path in paths if path not in directories], directories), socket.gethostname())
+    except ConfigError as error:
+        raise CommandError(f"Config validation failed: {error}") from error
     except OSError as error:
-        raise CommandError(f"Error! Failed to read file: {error}") from error
-
-
-@kv_command.command("delete", cls=GoCommand)
-@address_option
-@click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index.")
-@click.option("--modify-index", type=int, default=0)
-@click.option("--recurse", is_flag=True, help="Delete every key that starts with KEY.")
-@click.argument("key", default="")
-def kv_delete(http_addr: str, cas: bool, modify_index: int, recurse: bool, key: str) -> int:
-    """Delete KEY."""
-    if cas and recurse:
-        raise CommandError("Error! Cannot specify both -cas and -recurse")
-    if cas and not modify_index:
-        raise CommandError("Error! Must specify a -modify-index greater than 0 with -cas")
-    if not key and not recurse:
-        raise CommandError("Error! Missing KEY argument")
-    parameters = {"recurse": ""} if recurse else {"cas": str(modify_index)} if cas else {}
-    _, answer = KvClient(http_addr).ask("DELETE", key, parameters)
-    if answer.strip() != b"true":
-        raise CommandError(f"Error! Did not delete key {key}: CAS failed")
-    click.echo(f"Success! Deleted keys with prefix: {key}" if recurse else f"Success! Deleted key: {key}")
+        raise CommandError(f"Config validation failed: {error.filename}: {error.strerror}") from error
+    if not quiet:
+        click.echo("Configuration is valid!")
     return 0
 
 
-@kv_command.command("export", cls=GoCommand)
-@address_option
-@_stale
-@click.argument("prefix", default="")
-def kv_export(http_addr: str, stale: bool, prefix: str) -> int:
-    """Print every key that starts with PREFIX as JSON: key, flags, value in base64."""
-    parameters = {"recurse": ""} | ({"stale": ""} if stale else {})
-    status, answer = KvClient(http_addr).ask("GET", prefix, parameters)
-    rows = json.loads(answer) if status == 200 else []
-    exported = [{"key": row["Key"], "flags": row["Flags"], "value": row["Value"] or ""} for row in rows]
-    click.echo(json.dumps(exported, indent="\t"))
+@click.command("version", cls=GoCommand, context_settings=HELP)
+@format_option
+def version_command(form: str) -> int:
+    """Print the version of Comitia, and the release of Consul whose interfaces it has."""
+    from impl.agent.describe import VERSION as CONSUL
+
+    if form == "json":
+        print_json({"Version": COMITIA, "ConsulVersion": CONSUL})
+    else:
+        click.echo(f"Comitia v{COMITIA}\nHTTP API, DNS and commands of Consul v{CONSUL}")
     return 0

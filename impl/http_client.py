@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -27,8 +29,17 @@ class CommandError(click.ClickException):
         click.echo(self.message, file=file, err=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an agent answered; `index` is X-Consul-Index, 0 if it sent none."""
+
+    status: int
+    body: bytes
+    index: int
+
+
 class HttpClient:
-    """One agent's HTTP API."""
+    """One agent's HTTP API. Threads may share it: each request has a connection of its own."""
 
     def __init__(self, address: str) -> None:
         """`address`: host:port, or a URL. Raises CommandError."""
@@ -51,8 +62,24 @@ class HttpClient:
         accepted: tuple[int, ...] = (200,),
     ) -> tuple[int, bytes]:
         """Status and body. Raises CommandError, which begins with `failure`, unless the status is an accepted one."""
+        answer = self.query(method, path, list(parameters.items()), failure, body, accepted)
+        return answer.status, answer.body
+
+    def query(
+        self,
+        method: str,
+        path: str,
+        parameters: Sequence[tuple[str, str]],
+        failure: str,
+        body: bytes | None = None,
+        accepted: tuple[int, ...] = (200,),
+        wait_seconds: int = 0,
+    ) -> Answer:
+        """As `ask`, with parameters that may repeat and with the index. `wait_seconds`: how long a blocking query asks
+        the agent to wait; the answer has as long again, and the usual time besides."""
         target = path + (f"?{urlencode(parameters)}" if parameters else "")
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        timeout = TIMEOUT_SECONDS + 2 * wait_seconds
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
         try:
             connection.request(method, target, body)
             response = connection.getresponse()
@@ -66,4 +93,4 @@ class HttpClient:
         if response.status not in accepted:
             text = answer.decode(errors="replace")
             raise CommandError(f"{failure}Unexpected response code: {response.status} ({text})")
-        return response.status, answer
+        return Answer(response.status, answer, int(response.headers.get("X-Consul-Index") or 0))

@@ -11,21 +11,20 @@ from typing import Any
 
 import click
 
-from impl.commandline import GoCommand
+from impl.commandline import HELP, GoCommand, columns
 from impl.http_client import CommandError, HttpClient, address_option
 
-_HELP = {"help_option_names": ["-h", "-help", "--help"]}
 _RAFT = "/v1/operator/raft"
 _HEADER = ("Node", "ID", "Address", "State", "Voter", "RaftProtocol", "Commit Index", "Trails Leader By")
 _id = click.option("--id", "id", default="", metavar="ID", help="ID, or name, of a server.")
 
 
-@click.group("operator", context_settings=_HELP)
+@click.group("operator", context_settings=HELP)
 def operator_command() -> None:
     """Tools for whoever operates a cluster."""
 
 
-@operator_command.group("raft", context_settings=_HELP)
+@operator_command.group("raft", context_settings=HELP)
 def raft_group() -> None:
     """Who is a member of the cluster, who votes, who leads."""
 
@@ -39,7 +38,7 @@ def list_peers(http_addr: str, stale: bool, form: str) -> int:
     if form not in ("pretty", "json"):
         raise CommandError(f"Invalid format {form!r}: use pretty or json")
     document = _ask(http_addr, "GET", f"{_RAFT}/configuration", {"stale": ""} if stale else {}, "getting peers")
-    click.echo(json.dumps(document, indent="    ") if form == "json" else _table(_rows(document["Servers"])))
+    click.echo(json.dumps(document, indent="    ") if form == "json" else columns(_rows(document["Servers"])))
     return 0
 
 
@@ -63,13 +62,6 @@ def _rows(servers: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
             )
         )
     return rows
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest cell, two spaces apart."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
 
 
 @raft_group.command("add-peer", cls=GoCommand)
@@ -127,7 +119,7 @@ def transfer_leader(http_addr: str, id: str) -> int:
     return 0
 
 
-@click.command("leave", cls=GoCommand, context_settings=_HELP)
+@click.command("leave", cls=GoCommand, context_settings=HELP)
 @address_option
 def leave_command(http_addr: str) -> int:
     """Let an agent leave the cluster and end. A server that is started again asks to join."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import comitia
-from impl import operator_commands
+from impl import commandline, operator_commands
 
 
 def run(*words: str) -> int:
@@ -31,7 +31,7 @@ def server(name: str, last_index: int, *, leader: bool = False, voter: bool = Tr
 
 def columns_are_consuls() -> None:
     servers = [server("s1", 120, leader=True), server("longer2", 119), server("s3", 100, voter=False)]
-    assert operator_commands._table(operator_commands._rows(servers)).splitlines() == [
+    assert commandline.columns(operator_commands._rows(servers)).splitlines() == [
         "Node     ID          Address         State     Voter  RaftProtocol  Commit Index  Trails Leader By",
         "s1       id-s1       127.0.0.1:8301  leader    true   3             120           -",
         "longer2  id-longer2  127.0.0.1:8302  follower  true   3             119           1 commit",
@@ -44,7 +44,7 @@ def test_columns_are_consuls() -> None:
 
 
 def test_a_table_out_of_line_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operator_commands, "_table", lambda rows: "\n".join("  ".join(row) for row in rows))
+    monkeypatch.setattr(commandline, "columns", lambda rows: "\n".join("  ".join(row) for row in rows))
     with pytest.raises(AssertionError):
         columns_are_consuls()
 

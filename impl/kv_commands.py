@@ -1,0 +1,214 @@
+"""`comitia kv`: keys, with the flags, texts and exit codes of Consul's command: 0, or 1 on any error."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import click
+import msgspec
+
+from impl.commandline import HELP, GoCommand
+from impl.http_client import CommandError, HttpClient, address_option
+
+_VERBS = {"GET": "read", "PUT": "write", "DELETE": "delete"}
+
+
+class ExportedKey(msgspec.Struct):
+    """An element of what `kv export` prints; the value in base64."""
+
+    key: str
+    flags: Annotated[int, msgspec.Meta(ge=0)] = 0
+    value: str = ""
+
+
+class KvClient:
+    """`/v1/kv` of one agent, as the command line needs it."""
+
+    def __init__(self, address: str) -> None:
+        self._http = HttpClient(address)
+
+    def ask(self, method: str, key: str, parameters: dict[str, str], body: bytes | None = None) -> tuple[int, bytes]:
+        """Status and body; the statuses that every command treats as errors are raised."""
+        failure = f"Error! Failed to {_VERBS[method]} key: "
+        return self._http.ask(method, f"/v1/kv/{quote(key)}", parameters, failure, body, accepted=(200, 404))
+
+
+_stale = click.option("--stale", is_flag=True, help="Any server may answer, from what it has applied.")
+_consistent = click.option("--consistent", is_flag=True, help="The leader confirms that it leads before it answers.")
+
+
+@click.group("kv", context_settings=HELP)
+def kv_command() -> None:
+    """Read and write keys."""
+
+
+@kv_command.command("get", cls=GoCommand)
+@address_option
+@_stale
+@_consistent
+@click.option("--base64", "as_base64", is_flag=True, help="Print the value in base64.")
+@click.option("--detailed", is_flag=True, help="Print the indexes and flags too.")
+@click.option("--keys", is_flag=True, help="Print the names of the keys that start with KEY.")
+@click.option("--recurse", is_flag=True, help="Print every key that starts with KEY.")
+@click.option("--separator", default="/", help="With -keys: where to cut names.")
+@click.argument("key", default="")
+def kv_get(http_addr: str, key: str, keys: bool, recurse: bool, separator: str, **how: bool) -> int:
+    """Print the value of KEY."""
+    key = key.removeprefix("/")
+    parameters = {name: "" for name in ("stale", "consistent") if how[name]}
+    client = KvClient(http_addr)
+    if keys:
+        status, answer = client.ask("GET", key, parameters | {"keys": "", "separator": separator})
+        for name in json.loads(answer) if status == 200 else []:
+            click.echo(name)
+        return 0
+    if not key and not recurse:
+        raise CommandError("Error! Missing KEY argument")
+    status, answer = client.ask("GET", key, parameters | ({"recurse": ""} if recurse else {}))
+    if status == 404 and not recurse:
+        raise CommandError(f"Error! No key exists at: {key}")
+    for number, row in enumerate(json.loads(answer) if status == 200 else []):
+        if how["detailed"] and number:
+            click.echo()
+        _print_row(row, recurse, how["as_base64"], how["detailed"])
+    return 0
+
+
+def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bool) -> None:
+    value = (row["Value"] or "").encode() if as_base64 else base64.b64decode(row["Value"] or "")
+    if detailed:
+        for name in ("CreateIndex", "Flags", "Key", "LockIndex", "ModifyIndex"):
+            click.echo(f"{name:<16} {row[name]}")
+        click.echo(f"{'Session':<16} {row.get('Session') or '-'}")
+        value = f"{'Value':<16} ".encode() + value
+    elif recurse:
+        value = f"{row['Key']}:".encode() + value
+    sys.stdout.buffer.write(value + b"\n")
+    sys.stdout.flush()
+
+
+@kv_command.command("put", cls=GoCommand)
+@address_option
+@click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index; 0: only if it is new.")
+@click.option("--modify-index", type=int, default=0)
+@click.option("--acquire", is_flag=True, help="Take the key's lock for -session.")
+@click.option("--release", is_flag=True, help="Give the key's lock back, which -session holds.")
+@click.option("--session", default="", help="ID of a session, for -acquire and -release.")
+@click.option("--flags", type=int, default=0, help="A number stored with the value.")
+@click.option("--base64", "as_base64", is_flag=True, help="DATA is in base64.")
+@click.argument("key")
+@click.argument("data", default="")
+def kv_put(http_addr: str, key: str, data: str, as_base64: bool, flags: int, **how: Any) -> int:
+    """Set KEY to DATA: text, @FILE, or - for standard input."""
+    value = _read_data(data)
+    if as_base64:
+        value = _decode(value, "Error! Cannot base 64 decode data")
+    condition, refused, done = _put_condition(key, **how)
+    parameters = ({"flags": str(flags)} if flags else {}) | condition
+    _, answer = KvClient(http_addr).ask("PUT", key, parameters, value)
+    if answer.strip() != b"true":
+        raise CommandError(f"Error! {refused}")
+    click.echo(f"Success! {done}: {key}")
+    return 0
+
+
+def _put_condition(
+    key: str, cas: bool, modify_index: int, acquire: bool, release: bool, session: str
+) -> tuple[dict[str, str], str, str]:
+    """The parameters, what to say if they are not met, and if they are."""
+    if cas + acquire + release > 1:
+        raise CommandError("Error! Cannot specify more than one of -cas, -acquire and -release")
+    if (acquire or release) and not session:
+        raise CommandError("Error! Missing -session (required with -acquire and -release)")
+    if acquire:
+        return {"acquire": session}, "Did not acquire lock", "Lock acquired on"
+    if release:
+        return {"release": session}, "Did not release lock", "Lock released on"
+    condition = {"cas": str(modify_index)} if cas else {}
+    return condition, f"Did not write to {key}: CAS failed", "Data written to"
+
+
+def _decode(value: bytes | str, failure: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise CommandError(f"{failure}: {error}") from error
+
+
+def _read_data(data: str) -> bytes:
+    try:
+        if data == "-":
+            return sys.stdin.buffer.read()
+        return Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
+    except OSError as error:
+        raise CommandError(f"Error! Failed to read file: {error}") from error
+
+
+@kv_command.command("delete", cls=GoCommand)
+@address_option
+@click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index.")
+@click.option("--modify-index", type=int, default=0)
+@click.option("--recurse", is_flag=True, help="Delete every key that starts with KEY.")
+@click.argument("key", default="")
+def kv_delete(http_addr: str, cas: bool, modify_index: int, recurse: bool, key: str) -> int:
+    """Delete KEY."""
+    if cas and recurse:
+        raise CommandError("Error! Cannot specify both -cas and -recurse")
+    if cas and not modify_index:
+        raise CommandError("Error! Must specify a -modify-index greater than 0 with -cas")
+    if not key and not recurse:
+        raise CommandError("Error! Missing KEY argument")
+    parameters = {"recurse": ""} if recurse else {"cas": str(modify_index)} if cas else {}
+    _, answer = KvClient(http_addr).ask("DELETE", key, parameters)
+    if answer.strip() != b"true":
+        raise CommandError(f"Error! Did not delete key {key}: CAS failed")
+    click.echo(f"Success! Deleted keys with prefix: {key}" if recurse else f"Success! Deleted key: {key}")
+    return 0
+
+
+@kv_command.command("export", cls=GoCommand)
+@address_option
+@_stale
+@click.argument("prefix", default="")
+def kv_export(http_addr: str, stale: bool, prefix: str) -> int:
+    """Print every key that starts with PREFIX as JSON: key, flags, value in base64."""
+    parameters = {"recurse": ""} | ({"stale": ""} if stale else {})
+    status, answer = KvClient(http_addr).ask("GET", prefix, parameters)
+    rows = json.loads(answer) if status == 200 else []
+    exported = [{"key": row["Key"], "flags": row["Flags"], "value": row["Value"] or ""} for row in rows]
+    click.echo(json.dumps(exported, indent="\t"))
+    return 0
+
+
+@kv_command.command("import", cls=GoCommand)
+@address_option
+@click.argument("data", default="")
+def kv_import(http_addr: str, data: str) -> int:
+    """Set the keys of DATA, which `kv export` printed: JSON, @FILE, or - for standard input.
+
+    Nothing is written unless all of it can be read; then one key after the other is.
+    """
+    if not data:
+        raise CommandError("Error! Missing DATA argument")
+    client = KvClient(http_addr)
+    for key, flags, value in _read_export(_read_data(data)):
+        client.ask("PUT", key, {"flags": str(flags)} if flags else {}, value)
+        click.echo(f"Imported: {key}")
+    return 0
+
+
+def _read_export(text: bytes) -> list[tuple[str, int, bytes]]:
+    """Key, flags and value of each entry. Raises CommandError."""
+    try:
+        entries = msgspec.json.decode(text, type=list[ExportedKey])
+    except msgspec.MsgspecError as error:
+        raise CommandError(f"Cannot unmarshal data: {error}") from error
+    return [
+        (each.key, each.flags, _decode(each.value, f"Error base 64 decoding value for key {each.key}"))
+        for each in entries
+    ]

@@ -1,0 +1,293 @@
+"""`comitia catalog | services | members | info`: what is registered, and who is there, for people and for machines.
+
+The flags, texts and exit codes are those of Consul's commands (`members` without any: 2); `-format=json` for what
+Consul prints as tables only is Comitia's own, and prints the documents of the HTTP API.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from impl.commandline import HELP, GoCommand, columns, format_option, print_json
+from impl.http_client import CommandError, HttpClient, address_option
+
+SERF_STATUSES = ("none", "alive", "leaving", "left", "failed")
+"""By the number that `/v1/agent/members` shows."""
+NO_MEMBERS = 2
+
+Parameters = list[tuple[str, str]]
+Document = dict[str, Any]
+
+_node_meta = click.option(
+    "--node-meta", multiple=True, metavar="KEY=VALUE", help="Only nodes with this metadata. Repeatable."
+)
+_stale = click.option("--stale", is_flag=True, help="Any server may answer, from what it has applied.")
+
+
+def _get(http_addr: str, path: str, parameters: Parameters, failure: str) -> Any:
+    return json.loads(HttpClient(http_addr).query("GET", path, parameters, f"{failure}: ").body)
+
+
+def _query(stale: bool, node_meta: Sequence[str] = (), filter: str = "") -> Parameters:
+    parameters = [("node-meta", each.replace("=", ":", 1)) for each in node_meta]
+    return parameters + ([("stale", "")] if stale else []) + ([("filter", filter)] if filter else [])
+
+
+# --- catalog ----------------------------------------------------------------------------------------------------------
+
+
+@click.group("catalog", context_settings=HELP)
+def catalog_command() -> None:
+    """Look at the catalog of a datacenter."""
+
+
+@catalog_command.command("datacenters", cls=GoCommand)
+@address_option
+@format_option
+def datacenters(http_addr: str, form: str) -> int:
+    """Print the names of the datacenters."""
+    names = _get(http_addr, "/v1/catalog/datacenters", [], "Error listing datacenters")
+    print_json(names) if form == "json" else click.echo("\n".join(names))
+    return 0
+
+
+@catalog_command.command("nodes", cls=GoCommand)
+@address_option
+@_stale
+@_node_meta
+@click.option("--service", default="", help="Only nodes with an instance of this service.")
+@click.option("--filter", default="", help="Consul's filter expression.")
+@click.option("--near", default="", help="Name of a node to sort by. Without coordinates the order stays as it is.")
+@click.option("--detailed", is_flag=True, help="Whole ids, tagged addresses and metadata too.")
+@format_option
+def nodes(
+    http_addr: str,
+    stale: bool,
+    node_meta: tuple[str, ...],
+    service: str,
+    filter: str,
+    near: str,
+    detailed: bool,
+    form: str,
+) -> int:
+    """Print the nodes that are registered."""
+    parameters = _query(stale, node_meta, filter) + ([("near", near)] if near else [])
+    if service:
+        path = f"/v1/catalog/service/{quote(service, safe='')}"
+        found = [_node_of(each) for each in _get(http_addr, path, parameters, "Error listing nodes for service")]
+    else:
+        found = _get(http_addr, "/v1/catalog/nodes", parameters, "Error listing nodes")
+    if form == "json":
+        print_json(found)
+    elif not found:
+        click.echo("No nodes match the given query - try expanding your search.", err=True)
+    else:
+        click.echo(columns(node_rows(found, detailed)))
+    return 0
+
+
+def _node_of(instance: Document) -> Document:
+    shown = ("ID", "Node", "Address", "Datacenter", "TaggedAddresses")
+    return {name: instance[name] for name in shown} | {"Meta": instance["NodeMeta"]}
+
+
+def node_rows(found: Sequence[Document], detailed: bool) -> list[tuple[str, ...]]:
+    """The table of `catalog nodes`, its header first."""
+    rows: list[tuple[str, ...]] = [("Node", "ID", "Address", "DC")]
+    if detailed:
+        rows = [("Node", "ID", "Address", "DC", "TaggedAddresses", "Meta")]
+    for node in found:
+        id = node["ID"] if detailed else node["ID"].partition("-")[0]
+        row = (node["Node"], id, node["Address"], node["Datacenter"])
+        more = (_pairs(node["TaggedAddresses"]), _pairs(node["Meta"])) if detailed else ()
+        rows.append((*row, *more))
+    return rows
+
+
+def _pairs(values: dict[str, str] | None) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted((values or {}).items()))
+
+
+@catalog_command.command("services", cls=GoCommand)
+@address_option
+@_stale
+@_node_meta
+@click.option("--node", default="", help="Only services with an instance on this node.")
+@click.option("--tags", is_flag=True, help="Print the tags of each service too.")
+@format_option
+def services(http_addr: str, stale: bool, node_meta: tuple[str, ...], node: str, tags: bool, form: str) -> int:
+    """Print the names of the services that are registered."""
+    parameters = _query(stale, node_meta)
+    found: dict[str, list[str]] = {}
+    if node:
+        path = f"/v1/catalog/node/{quote(node, safe='')}"
+        on_node = _get(http_addr, path, parameters, "Error listing services for node")
+        for instance in (on_node or {"Services": {}})["Services"].values():
+            found.setdefault(instance["Service"], []).extend(instance["Tags"] or [])
+    else:
+        found = _get(http_addr, "/v1/catalog/services", parameters, "Error listing services")
+    if form == "json":
+        print_json({name: sorted(found[name]) for name in sorted(found)})
+    elif not found:
+        click.echo("No services match the given query - try expanding your search.", err=True)
+    elif tags:
+        click.echo(columns([(name, ",".join(sorted(found[name]))) for name in sorted(found)]))
+    else:
+        click.echo("\n".join(sorted(found)))
+    return 0
+
+
+# --- the agent's own --------------------------------------------------------------------------------------------------
+
+
+@click.group("services", context_settings=HELP)
+def services_command() -> None:
+    """Register services with an agent."""
+
+
+@services_command.command("register", cls=GoCommand)
+@address_option
+@click.option("--name", default="", help="Name of the service.")
+@click.option("--id", default="", help="ID of the instance. Default: the name.")
+@click.option("--address", default="", help="Address of the instance. Default: the node's.")
+@click.option("--port", type=int, default=0, help="Port of the instance.")
+@click.option("--kind", default="", help="Kind of the service.")
+@click.option("--tag", multiple=True, help="A tag. Repeatable.")
+@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata. Repeatable.")
+@click.argument("files", nargs=-1)
+def register(
+    http_addr: str,
+    name: str,
+    id: str,
+    address: str,
+    port: int,
+    kind: str,
+    tag: tuple[str, ...],
+    meta: tuple[str, ...],
+    files: tuple[str, ...],
+) -> int:
+    """Register the service that the flags describe, or those that FILES (JSON) define."""
+    if not files and not name:
+        raise CommandError("Service registration requires at least one argument or flags.")
+    if files and name:
+        raise CommandError("Service registration requires arguments or -id, not both.")
+    described: Document = {"ID": id, "Name": name, "Address": address, "Port": port, "Kind": kind, "Tags": list(tag)}
+    described["Meta"] = {key: value for key, _, value in (each.partition("=") for each in meta)}
+    definitions = list(_definitions(files)) if files else [{name: value for name, value in described.items() if value}]
+    client = HttpClient(http_addr)
+    for definition in definitions:
+        shown = _field(definition, "Name")
+        failure = f'Error registering service "{shown}": '
+        client.ask("PUT", "/v1/agent/service/register", {}, failure, json.dumps(definition).encode())
+        click.echo(f"Registered service: {shown}")
+    return 0
+
+
+@services_command.command("deregister", cls=GoCommand)
+@address_option
+@click.option("--id", default="", help="ID of an instance.")
+@click.argument("files", nargs=-1)
+def deregister(http_addr: str, id: str, files: tuple[str, ...]) -> int:
+    """Deregister the instance of -id, or those that FILES (JSON) define."""
+    if not files and not id:
+        raise CommandError("Service deregistration requires at least one argument or -id.")
+    if files and id:
+        raise CommandError("Service deregistration requires arguments or -id, not both.")
+    ids = [_field(each, "ID") or _field(each, "Name") for each in _definitions(files)] if files else [id]
+    client = HttpClient(http_addr)
+    for each in ids:
+        failure = f'Error deregistering service "{each}": '
+        client.ask("PUT", f"/v1/agent/service/deregister/{quote(each, safe='')}", {}, failure)
+        click.echo(f"Deregistered service: {each}")
+    return 0
+
+
+def _definitions(files: Sequence[str]) -> Iterator[Document]:
+    """The definitions in configuration files: `service` is one or several, `services` are several."""
+    for name in files:
+        try:
+            document = json.loads(Path(name).read_bytes())
+        except OSError as error:
+            raise CommandError(f"Error: {name}: {error.strerror}") from error
+        except ValueError as error:
+            raise CommandError(f"Error: {name} is not JSON (HCL is not read here): {error}") from error
+        found: list[Any] = []
+        for key in ("service", "services"):
+            part = document.get(key, []) if isinstance(document, dict) else []
+            found += part if isinstance(part, list) else [part]
+        if not found or not all(isinstance(each, dict) and _field(each, "Name") for each in found):
+            raise CommandError(f"Error: {name} defines no service: give it as 'service' or in 'services', with a name")
+        yield from found
+
+
+def _field(definition: Document, name: str) -> str:
+    """A definition's field, whatever the case of its key."""
+    return next((str(value) for key, value in definition.items() if key.lower() == name.lower()), "")
+
+
+@click.command("members", cls=GoCommand, context_settings=HELP)
+@address_option
+@click.option("--detailed", is_flag=True, help="Print all that is known of each member.")
+@click.option("--status", default=".*", metavar="REGEXP", help="Only members whose status matches.")
+@click.option("--filter", default="", help="Consul's filter expression.")
+@format_option
+def members_command(http_addr: str, detailed: bool, status: str, filter: str, form: str) -> int:
+    """Print the members of the cluster: its servers and client agents."""
+    try:
+        wanted = re.compile(status)
+    except re.error as error:
+        raise CommandError(f"Failed to compile status regexp: {error}") from error
+    parameters = [("segment", "_all")] + ([("filter", filter)] if filter else [])
+    found = _get(http_addr, "/v1/agent/members", parameters, "Error retrieving members")
+    found = [member for member in found if wanted.search(_status(member))]
+    if not found:
+        return NO_MEMBERS
+    found.sort(key=lambda member: (member["Tags"].get("role") != "consul", member["Name"]))
+    print_json(found) if form == "json" else click.echo(columns(member_rows(found, detailed)))
+    return 0
+
+
+def _status(member: Document) -> str:
+    number = member["Status"]
+    return SERF_STATUSES[number] if 0 <= number < len(SERF_STATUSES) else f"unknown status: {number}"
+
+
+def member_rows(members: Sequence[Document], detailed: bool) -> list[tuple[str, ...]]:
+    """The table of `members`, its header first."""
+    header = ("Node", "Address", "Status", "Type", "Build", "Protocol", "DC", "Partition", "Segment")
+    rows: list[tuple[str, ...]] = [("Node", "Address", "Status", "Tags") if detailed else header]
+    for member in members:
+        tags, host = member["Tags"], member["Addr"]
+        address = f"[{host}]:{member['Port']}" if ":" in host else f"{host}:{member['Port']}"
+        first = (member["Name"], address, _status(member))
+        if detailed:
+            rows.append((*first, ",".join(f"{name}={value}" for name, value in sorted(tags.items()))))
+            continue
+        kind, segment = ("server", "<all>") if tags.get("role") == "consul" else ("client", "<default>")
+        build = tags.get("build", "").partition(":")[0]
+        protocol = tags.get("vsn") or str(member.get("ProtocolCur", ""))
+        rows.append((*first, kind, build, protocol, tags.get("dc", ""), "default", segment))
+    return rows
+
+
+@click.command("info", cls=GoCommand, context_settings=HELP)
+@address_option
+@format_option
+def info_command(http_addr: str, form: str) -> int:
+    """Print the statistics of an agent."""
+    statistics = _get(http_addr, "/v1/agent/self", [], "Error querying agent")["Stats"]
+    if form == "json":
+        print_json(statistics)
+        return 0
+    for name, values in sorted(statistics.items()):
+        click.echo(f"{name}:")
+        for key, value in sorted(values.items()):
+            click.echo(f"\t{key} = {value if isinstance(value, str) else json.dumps(value)}")
+    return 0
