@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import ssl
-from typing import Final
+from typing import IO, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import h11
@@ -39,7 +40,7 @@ class RealProber:
         except TimeoutError:
             raise ProbeFailed(f'{probe.method} "{probe.url}": no answer within {_seconds(timeout_ns)}') from None
         except _ERRORS as error:
-            raise ProbeFailed(f'{probe.method} "{url}": {error}') from error
+            raise ProbeFailed(f'{probe.method} "{url}": {_reason(error)}') from error
         raise ProbeFailed(f'{probe.method} "{probe.url}": stopped after {REDIRECTS_MAX} redirects')
 
     async def connect(self, host: str, port: int, timeout_ns: int) -> None:
@@ -50,38 +51,48 @@ class RealProber:
         except TimeoutError:
             raise ProbeFailed(f"dial tcp {host}:{port}: no connection within {_seconds(timeout_ns)}") from None
         except OSError as error:
-            raise ProbeFailed(f"dial tcp {host}:{port}: {error.strerror or error}") from error
+            raise ProbeFailed(f"dial tcp {host}:{port}: {_reason(error)}") from error
         writer.transport.abort()
 
     async def command(self, args: tuple[str, ...], timeout_ns: int, output_bytes_max: int) -> tuple[int | None, Output]:
         """As `Prober.command`."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *args,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            raise ProbeFailed(f"cannot run {args[0]!r}: {error}") from error
-        tail = _Tail(output_bytes_max)
-        assert process.stdout is not None, "a pipe was asked for"
-        code: int | None = None
-        try:
-            async with asyncio.timeout(timeout_ns / NANOSECONDS):
-                while data := await process.stdout.read(READ_BYTES):
-                    tail.add(data)
-                code = await process.wait()
-        except TimeoutError:
-            code = None
-        finally:
-            # Its children live in its group, even after it has ended; they hold its output open.
-            if code is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        return code, tail.output()
+        # A pipe of our own: asyncio's would let whoever left the group and holds it open delay the end of the process.
+        reading, writing = os.pipe()
+        with open(reading, "rb", buffering=0) as pipe:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *args, stdin=asyncio.subprocess.DEVNULL, stdout=writing, stderr=writing, start_new_session=True
+                )
+            except (OSError, ValueError) as error:
+                raise ProbeFailed(f"cannot run {args[0]!r}: {error}") from error
+            finally:
+                os.close(writing)
+            tail = _Tail(output_bytes_max)
+            code: int | None = None
+            try:
+                async with asyncio.timeout(timeout_ns / NANOSECONDS):
+                    await _read_all(pipe, tail)
+                    code = await process.wait()
+            except TimeoutError:
+                code = None
+            finally:
+                if code is None:
+                    # Its children live in its group, even after it has ended.
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    await process.wait()
+            return code, tail.output()
+
+
+async def _read_all(pipe: IO[bytes], tail: _Tail) -> None:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    try:
+        while data := await reader.read(READ_BYTES):
+            tail.add(data)
+    finally:
+        transport.close()
 
 
 class _Tail:
@@ -152,6 +163,13 @@ async def _answer(
                 raise EOFError("the connection was closed before the answer")
             case _:
                 continue  # an interim answer (1xx)
+
+
+def _reason(error: Exception) -> str:
+    """asyncio's texts name the call; what the system says is what people look for."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno).lower()
+    return str(error)
 
 
 def _seconds(duration_ns: int) -> str:

@@ -218,7 +218,7 @@ def test_a_body_that_is_too_large_is_refused(client: Client) -> None:
 
 
 def test_a_filter_that_is_ignored_is_noticed(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
-    monkeypatch.setattr(registry, "_filter", lambda request: None)
+    monkeypatch.setattr(registry, "_chosen_by", lambda request: None)
     with pytest.raises(AssertionError):
         test_instances_are_chosen_by_tags_metadata_and_filters(client)
 

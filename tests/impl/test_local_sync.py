@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -25,8 +25,19 @@ from impl.runtime.virtual import VirtualWorld
 from impl.runtime.virtual_disk import VirtualDisk
 
 SECOND = NANOSECONDS
+OPEN: list[Local] = []
 WEB = Service("", "web", "web", tags=("a",), port=80)
 TTL = CheckDefinition(check_id="ttl", name="alive", service_id="web", ttl_ns=3600 * SECOND)
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    """A task that is left alone would be collected in the middle of its wait."""
+    yield
+    while OPEN:
+        local = OPEN.pop()
+        local.own.stop()
+        local.world.run_for(1)
 
 
 class Local:
@@ -44,6 +55,7 @@ class Local:
         log = Log(lambda line: None, lambda: 0.0)
         node = Node("n", "10.0.0.1", "id", "dc1", {"lan": "10.0.0.1"}, {"rack": "1"})
         self.own = Registrations(runtime, anything, node, ("consul",), anything, Scripts(), log)
+        OPEN.append(self)
         self.own.start()
         self.pass_time(1)
         self.written.clear()
