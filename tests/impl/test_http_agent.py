@@ -1,0 +1,336 @@
+"""`/v1/agent` as a client sees it: services, checks, maintenance, health and members of one agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from impl.agent.api import NoClusterLeader, ReadOptions, ReadReply
+from impl.agent.local.registrations import Registrations, Scripts
+from impl.agent.logs import Log
+from impl.catalog.commands import Register
+from impl.catalog.queries import Query, answer_query
+from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, Check, Node, Service
+from impl.catalog.store import Store
+from impl.http import agent as handlers
+from impl.http.app import Application
+from impl.runtime.interfaces import NANOSECONDS
+from impl.runtime.virtual import VirtualWorld
+from impl.runtime.virtual_disk import VirtualDisk
+
+OPEN: list[Client] = []
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    """A check that is left alone would be collected in the middle of its wait."""
+    yield
+    while OPEN:
+        client = OPEN.pop()
+        client.own.stop()
+        client.world.run_for(1)
+
+
+class Client:
+    """Calls the application as an ASGI server does, in a virtual world. It is the agent, too, as far as it is asked."""
+
+    def __init__(self, scripts: Scripts | None = None) -> None:
+        OPEN.append(self)
+        self.store = Store()
+        self.reachable = True
+        self.world = VirtualWorld(1)
+        self.runtime = self.world.process("n", VirtualDisk()).runtime
+        anything: Any = self
+        log = Log(lambda line: None, lambda: 0.0)
+        node = Node("n", "10.0.0.1", "id", "dc1")
+        self.own = Registrations(self.runtime, anything, node, (), anything, scripts or Scripts(), log)
+        self.app = Application(
+            anything, "dc1", 64, lambda what, error: pytest.fail(f"{what}: {error!r}"), "n", self.own
+        )
+        self.headers: dict[str, str] = {}
+
+    async def status_leader(self) -> str:
+        return ""
+
+    async def status_peers(self) -> list[str]:
+        return []
+
+    def describe(self) -> dict[str, Any]:
+        return {"Member": {"Name": "n"}}
+
+    def cluster_size(self) -> int:
+        return 1
+
+    async def read(self, query: Query, options: ReadOptions) -> ReadReply:
+        if not self.reachable:
+            raise NoClusterLeader()
+        return ReadReply(answer_query(self.store, query), True, 0)
+
+    def begin(self, method: str, target: str, document: Any = None) -> list[dict[str, Any]]:
+        """Ask; what is answered comes into the list as time passes."""
+        path, _, query = target.partition("?")
+        body = b"" if document is None else document if isinstance(document, bytes) else json.dumps(document).encode()
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(event: dict[str, Any]) -> None:
+            sent.append(event)
+
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode()}
+        scope |= {"query_string": query.encode(), "headers": []}
+        self.runtime.tasks.spawn(self.app(scope, receive, send), "request")
+        self.world.run_for(1)
+        return sent
+
+    def __call__(self, method: str, target: str, document: Any = None) -> tuple[int, Any]:
+        head, body = self.begin(method, "/v1/agent/" + target, document)
+        self.headers = {name.decode().lower(): value.decode() for name, value in head["headers"]}
+        text = body["body"].decode()
+        return head["status"], json.loads(text) if "json" in self.headers.get("content-type", "") else text
+
+    def put(self, target: str, document: Any = None) -> None:
+        assert self("PUT", target, document) == (200, "")
+
+    def health(self, service: str = "web") -> tuple[int, str]:
+        status, text = self("GET", f"health/service/name/{service}?format=text")
+        return status, text
+
+
+WEB = {"Name": "web", "Tags": ["a"], "Port": 80, "Meta": {"Team_Name": "x"}, "Check": {"TTL": "10s"}}
+
+
+def test_a_service_is_shown_as_it_was_registered() -> None:
+    client = Client()
+    client.put("service/register", WEB)
+    assert client("GET", "services")[1]["web"] == {
+        "ID": "web",
+        "Service": "web",
+        "Tags": ["a"],
+        "Meta": {"Team_Name": "x"},
+        "Port": 80,
+        "Address": "",
+        "Weights": {"Passing": 1, "Warning": 1},
+        "EnableTagOverride": False,
+        "Datacenter": "dc1",
+    }
+    assert client("GET", "services?filter=Port!=80") == (200, {})
+    status, document = client("GET", "service/web")
+    assert status == 200 and document["ContentHash"] == client.headers["x-consul-contenthash"]
+    client.put("service/deregister/web")
+    assert client("GET", "services") == (200, {}) and client("GET", "checks") == (200, {})
+
+
+def test_names_of_fields_have_neither_case_nor_underscores() -> None:
+    client = Client(Scripts(True, True))
+    check = {"script_args": ["true"], "interval": "10s", "deregister_critical_service_after": "90m"}
+    client.put("service/register", {"name": "w", "enable_tag_override": True, "checks": [check, {"ttl": "1m"}]})
+    assert client("GET", "services")[1]["w"]["EnableTagOverride"] is True
+    checks = client("GET", "checks")[1]
+    assert sorted(checks) == ["service:w:1", "service:w:2"]
+    assert (checks["service:w:1"]["Type"], checks["service:w:1"]["Interval"]) == ("script", "10s")
+    assert client.own.definitions["service:w:1"].deregister_after_ns == 5400 * NANOSECONDS
+
+
+def test_a_service_waits_for_its_definition_to_change() -> None:
+    client = Client()
+    client.put("service/register", WEB)
+    digest = client("GET", "service/web")[1]["ContentHash"]
+    answered = client.begin("GET", f"/v1/agent/service/web?hash={digest}&wait=60s")
+    client.own.set_ttl("service:web", PASSING, "a check is no part of it")
+    client.world.run_for(30 * NANOSECONDS)
+    assert answered == []
+    client.put("service/register", WEB | {"Port": 81})
+    client.world.run_for(1)
+    assert json.loads(answered[1]["body"])["Port"] == 81
+    digest = client("GET", "service/web")[1]["ContentHash"]
+    answered = client.begin("GET", f"/v1/agent/service/web?hash={digest}&wait=60s")
+    client.world.run_for(61 * NANOSECONDS)
+    assert answered[0]["status"] == 200
+
+
+def test_a_ttl_check_is_set_by_its_users() -> None:
+    client = Client()
+    client.put("service/register", WEB)
+    assert client.health() == (503, "critical")
+    client.put("check/pass/service:web?note=fine")
+    assert client.health() == (200, "passing")
+    assert client("GET", "checks")[1]["service:web"]["Output"] == "fine"
+    client.put("check/warn/service:web")
+    assert client.health() == (429, "warning")
+    client.put("check/update/service:web", {"Status": "passing", "Output": "x"})
+    assert client.health() == (200, "passing")
+    client.put("check/fail/service:web")
+    assert client.health() == (503, "critical")
+
+
+def test_a_check_of_the_node_counts_for_every_service() -> None:
+    client = Client()
+    client.put("service/register", {"Name": "web"})
+    client.put("check/register", {"Name": "disk", "TTL": "10s", "Status": "warning"})
+    assert client.health() == (429, "warning")
+    client.put("check/deregister/disk")
+    assert client.health() == (200, "passing")
+
+
+def test_the_health_of_a_name_is_that_of_its_worst_instance() -> None:
+    client = Client()
+    for number, status in enumerate(("passing", "warning")):
+        client.put("service/register", {"ID": f"w{number}", "Name": "web", "Check": {"TTL": "1h", "Status": status}})
+    code, shown = client("GET", "health/service/name/web")
+    assert (code, [each["AggregatedStatus"] for each in shown]) == (429, ["passing", "warning"])
+    assert client("GET", "health/service/id/w0")[0] == 200
+    assert client("GET", "health/service/name/none") == (404, [])
+    assert client("GET", "health/service/id/none")[0] == 404
+
+
+def test_maintenance_is_critical_and_ends() -> None:
+    client = Client()
+    client.put("service/register", {"Name": "web"})
+    client.put("service/maintenance/web?enable=true&reason=new+disk")
+    check = client("GET", "checks")[1]["_service_maintenance:web"]
+    assert (check["Status"], check["Notes"], check["ServiceID"]) == (CRITICAL, "new disk", "web")
+    assert client.health() == (503, "maintenance")
+    client.put("service/maintenance/web?enable=false")
+    assert client.health() == (200, "passing")
+    client.put("maintenance?enable=true")
+    assert "no reason was provided" in client("GET", "checks")[1]["_node_maintenance"]["Notes"]
+    assert client.health() == (503, "maintenance")
+    client.put("maintenance?enable=false")
+    assert client("GET", "checks") == (200, {})
+
+
+def test_checks_that_a_service_had_go_on_as_they_stand_unless_they_are_to_be_replaced() -> None:
+    client = Client()
+    client.put("service/register", WEB)
+    client.put("check/pass/service:web")
+    client.put("check/register", {"Name": "extra", "ServiceID": "web", "TTL": "1h"})
+    client.put("service/register", WEB | {"Tags": ["b"]})
+    checks = client("GET", "checks")[1]
+    assert (checks["service:web"]["Status"], checks["extra"]["ServiceTags"]) == (PASSING, ["b"])
+    client.put("service/register?replace-existing-checks=true", WEB)
+    assert sorted(client("GET", "checks")[1]) == ["service:web"]
+
+
+def test_a_service_that_is_critical_for_too_long_is_deregistered() -> None:
+    client = Client()
+    check = {"TTL": "10s", "Status": "passing", "DeregisterCriticalServiceAfter": "1s"}
+    client.put("service/register", WEB | {"Check": check})
+    client.own.start()
+    client.reachable = False  # nothing of it is written
+    client.world.run_for(65 * NANOSECONDS)
+    assert "web" in client.own.state.services, "a minute is the least"
+    client.world.run_for(40 * NANOSECONDS)
+    assert "web" not in client.own.state.services
+
+
+def test_scripts_are_refused_unless_users_of_http_may_have_them() -> None:
+    check = {"Name": "c", "Args": ["true"], "Interval": "10s"}
+    assert "Scripts are disabled on this agent; to enable" in Client()("PUT", "check/register", check)[1]
+    remote = "disabled on this agent from remote calls"
+    assert remote in Client(Scripts(local=True))("PUT", "check/register", check)[1]
+    assert Client()("PUT", "service/register", {"Name": "s", "Check": check})[0] == 400
+    Client(Scripts(True, True)).put("check/register", check)
+
+
+@pytest.mark.parametrize(
+    ("target", "document", "status", "text"),
+    [
+        ("service/register", {}, 400, "Missing service name"),
+        ("service/register", b"{", 400, "Request decode failed"),
+        ("service/register", [], 400, "must be an object"),
+        ("service/register", {"Name": "x", "Address": "0.0.0.0"}, 400, "Invalid service address"),
+        ("service/register", {"Name": "x", "Port": "80"}, 400, "Port must be a number"),
+        ("service/register", {"Name": "x", "Checks": {}}, 200, ""),
+        ("service/register", {"Name": "x", "Checks": "a"}, 400, "Checks must be a list"),
+        ("service/register", {"Name": "x", "Weights": {"Passing": 0}}, 400, "Invalid Weights"),
+        ("service/register", {"Name": "x", "Check": {"HTTP": "http://x"}}, 400, "Interval must be > 0"),
+        ("service/register", {"Name": "x", "Check": {"TTL": "soon"}}, 400, "TTL: invalid duration"),
+        ("service/register", {"Name": "x", "Check": {"TTL": "1s", "Header": 1}}, 400, "Header must be an object"),
+        ("check/register", {"TTL": "1s"}, 400, "Missing check name"),
+        ("check/register", {"Name": "c"}, 400, "TTL must be > 0"),
+        ("check/register", {"Name": "c", "TTL": "1s", "Status": "fine"}, 400, "Bad check status"),
+        ("check/register", {"Name": "c", "UDP": "h:1", "Interval": "1s"}, 400, "UDP checks are not supported"),
+        ("check/register", {"Name": "c", "TTL": "1s", "ServiceID": "x"}, 500, 'ServiceID "x" does not exist'),
+        ("check/deregister/c", None, 404, 'Unknown check ID "c"'),
+        ("check/pass/c", None, 404, 'Unknown check ID "c"'),
+        ("check/update/c", {"Status": "fine"}, 400, "Invalid check status: 'fine'"),
+        ("service/deregister/x", None, 404, 'Unknown service ID "x"'),
+        ("service/maintenance/x?enable=true", None, 404, 'Unknown service ID "x"'),
+        ("service/maintenance/x", None, 400, "Missing value for enable"),
+        ("maintenance?enable=", None, 400, 'Invalid value for enable: ""'),
+    ],
+)
+def test_what_makes_no_sense_is_refused_as_consul_does(target: str, document: Any, status: int, text: str) -> None:
+    found = Client()("PUT", target, document)
+    assert found[0] == status and text in found[1]
+
+
+def test_unknown_methods_and_services_are_named() -> None:
+    client = Client()
+    assert client("GET", "service/register")[0] == 405
+    status, text = client("GET", "service/none")
+    assert (status, "Unknown service ID" in text) == (404, True)
+
+
+def test_members_are_the_agents_that_the_catalog_shows() -> None:
+    client = Client()
+    version = {"consul-version": "1"}
+
+    def alive(node: str, status: str) -> Check:
+        return Check(node, SERF_HEALTH, status=status)
+
+    client.store.apply(
+        Register(Node("s", "1", "i", "dc1"), Service("s", "consul", "consul", port=8300), (alive("s", PASSING),)), 1
+    )
+    client.store.apply(Register(Node("c", "2", "j", meta=version), None, (alive("c", CRITICAL),)), 2)
+    client.store.apply(Register(Node("external", "3")), 3)
+    members = client("GET", "members")[1]
+    shown = [(each["Name"], each["Port"], each["Tags"]["role"], each["Status"]) for each in members]
+    assert shown == [("c", 0, "node", 4), ("s", 8300, "consul", 1)]
+    assert [each["Name"] for each in client("GET", "members?wan")[1]] == ["s.dc1"]
+    client.reachable = False
+    assert client("GET", "members") == (200, [{"Name": "n"}])
+
+
+def test_version_and_host_are_known() -> None:
+    client = Client()
+    assert client("GET", "version")[1]["HumanVersion"].startswith("1.")
+    assert client("GET", "host")[1]["Host"]["hostname"] == "n"
+
+
+def _ignores_the_node(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(handlers, "_checks", lambda local, service_id: local.state.checks_of(service_id))
+
+
+def _allows_scripts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(handlers, "_refuse_script", lambda local, definition: None)
+
+
+def _takes_the_best(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(handlers, "_WORST_FIRST", tuple(reversed(handlers._WORST_FIRST)))
+
+
+def _hashes_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Registrations, "content_hash", lambda self, service_id: "0")
+
+
+@pytest.mark.parametrize(
+    ("mutant", "sentence"),
+    [
+        (_ignores_the_node, test_a_check_of_the_node_counts_for_every_service),
+        (_allows_scripts, test_scripts_are_refused_unless_users_of_http_may_have_them),
+        (_takes_the_best, test_the_health_of_a_name_is_that_of_its_worst_instance),
+        (_hashes_nothing, test_a_service_waits_for_its_definition_to_change),
+    ],
+)
+def test_mutants_are_killed(
+    mutant: Callable[[pytest.MonkeyPatch], None], sentence: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(monkeypatch)
+    with pytest.raises((AssertionError, IndexError)):
+        sentence()
