@@ -24,7 +24,7 @@ async def serve_dns(runtime: Runtime, config: Config, agent: Agent, log: Log) ->
         log.error("question failed", error=repr(error))
 
     responder = Responder(
-        AgentDirectory(agent, config.datacenter),
+        AgentDirectory(agent, config.datacenter, lambda: runtime.clock.sleep(0)),
         config.dns,
         partial(shuffle, runtime.random),
         lambda: runtime.clock.wall_ns() // NANOSECONDS,

@@ -25,6 +25,9 @@ import dns.rcode
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
+import dns.rdtypes.IN.SRV
 import dns.rrset
 import msgspec
 
@@ -48,6 +51,14 @@ DATAGRAM_BYTES: Final = 512
 """Of an answer to who does not say that larger ones are welcome (RFC 1035, section 2.3.4)."""
 STREAM_BYTES: Final = 65_535
 NAME_SERVERS_MAX: Final = 3
+RECORDS_MAX: Final = 1024
+"""In any answer. Consul's bound of SRV records, beyond which they do not fit; making more would hold up the agent."""
+RECORD_BYTES_MIN: Final = 16
+"""Of an A record whose name is a pointer; none in an answer about a service is shorter."""
+_RECORD_BYTES = 12
+"""Of a record beside its data."""
+_HEADER_BYTES = 12 + 4
+"""Of a message beside its records and the name that was asked for."""
 
 Name = dns.name.Name
 A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT, ANY = (
@@ -61,6 +72,9 @@ A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT, ANY = (
     dns.rdatatype.TXT,
     dns.rdatatype.ANY,
 )
+
+# dnspython has no types for its constructors.
+_srv: Callable[..., dns.rdata.Rdata] = dns.rdtypes.IN.SRV.SRV
 
 
 class NoPath(Exception):
@@ -128,19 +142,20 @@ class Responder:
             self.counters.malformed += 1
             return None
         response = dns.message.make_response(query, recursion_available=False)
+        limit, most = self._room(query, datagram)
         if query.opcode() != dns.opcode.QUERY:
             response.set_rcode(dns.rcode.NOTIMP)
         elif len(query.question) != 1:
             self.counters.malformed += 1
             response.set_rcode(dns.rcode.FORMERR)
         else:
-            await self._answer(query, response)
+            await self._answer(query, response, limit)
         self.counters.answered += 1
-        return self._fitted(query, response, datagram)
+        return self._fitted(response, limit, most)
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
-    async def _answer(self, query: dns.message.Message, response: dns.message.Message) -> None:
+    async def _answer(self, query: dns.message.Message, response: dns.message.Message, limit: int) -> None:
         question = query.question[0]
         try:
             asked = self._asked(question.name)
@@ -152,7 +167,7 @@ class Responder:
             return
         response.flags |= dns.flags.AA
         try:
-            exists = await self._records(asked, question.name, question.rdtype, response)
+            exists = await self._records(asked, question.name, question.rdtype, response, limit)
         except NoPath:
             exists = False
         except LookupFailed:
@@ -172,14 +187,14 @@ class Responder:
         labels = tuple(label.decode("latin-1") for label in name.labels if label)
         return reverse(labels) if labels[-1:] == ("arpa",) else None
 
-    async def _records(self, asked: Asked, name: Name, kind: int, response: dns.message.Message) -> bool:
-        """Add the records; whether the name exists."""
+    async def _records(self, asked: Asked, name: Name, kind: int, response: dns.message.Message, limit: int) -> bool:
+        """Add the records, hardly more than `limit` bytes of them; whether the name exists."""
         match asked:
             case Domain():
                 await self._domain_records(name, kind, response)
                 return True
             case AddressName(address):
-                self._add_address(response.answer, name, address, kind, self._settings.node_ttl)
+                self._add_address(response, response.answer, name, address, kind, self._settings.node_ttl)
                 return True
             case NodeName(node, datacenter):
                 found = await self._directory.node(node, datacenter)
@@ -191,6 +206,8 @@ class Responder:
                 instances = self._healthy(await self._directory.service(service, tag, datacenter))
                 self._shuffle(instances)
                 for instance in instances:
+                    if sum(map(len, response.answer)) > min(limit // RECORD_BYTES_MIN, RECORDS_MAX):
+                        break  # more than fit already: the rest would be made in vain
                     with self._speakable():
                         self._instance_records(instance, name, kind, response)
                 return bool(instances)
@@ -213,24 +230,26 @@ class Responder:
             for server in servers[:NAME_SERVERS_MAX]:
                 with self._speakable():
                     target = self._node_name(server)
-                    self._add(response.answer, name, self._settings.node_ttl, NS, target.to_text())
-                    self._add_address(response.additional, target, server.address, ANY, self._settings.node_ttl)
+                    self._add(response, response.answer, name, self._settings.node_ttl, NS, target.to_text())
+                    self._add_address(
+                        response, response.additional, target, server.address, ANY, self._settings.node_ttl
+                    )
 
     def _node_records(self, node: Node, name: Name, kind: int, response: dns.message.Message) -> None:
         ttl = self._settings.node_ttl
-        self._add_address(response.answer, name, node.address, kind, ttl)
+        self._add_address(response, response.answer, name, node.address, kind, ttl)
         section = response.answer if kind in (TXT, ANY) else response.additional
         if kind in (TXT, ANY):
             for key, value in sorted(node.meta.items()):
                 text = value if key.lower().startswith("rfc1035-") else f"{key}={value}"
-                self._add(section, name, ttl, TXT, _quoted(text))
+                self._add(response, section, name, ttl, TXT, _quoted(text))
 
     def _instance_records(self, instance: Instance, name: Name, kind: int, response: dns.message.Message) -> None:
         service, node = instance.service, instance.node
         ttl = self._settings.ttl_of(service.service)
         address = service.address or node.address
         if kind != SRV:
-            self._add_address(response.answer, name, address, kind, ttl)
+            self._add_address(response, response.answer, name, address, kind, ttl)
             return
         if not service.address:
             target = self._node_name(node)
@@ -240,20 +259,21 @@ class Responder:
             target = dns.name.from_text(service.address)
         passing = all(check.status == PASSING for check in instance.checks)
         weight = service.weights[0] if passing else service.weights[1]
-        self._add(response.answer, name, ttl, SRV, f"1 {weight} {service.port} {target.to_text()}")
+        record: dns.rdata.Rdata = _srv(dns.rdataclass.IN, SRV, 1, weight, service.port, target)
+        self._put(response, response.answer, name, ttl, record)
         if _is_ip(address):
-            self._add_address(response.additional, target, address, ANY, ttl)
+            self._add_address(response, response.additional, target, address, ANY, ttl)
 
     async def _reverse_records(self, address: str, name: Name, kind: int, response: dns.message.Message) -> bool:
         nodes, instances = await self._directory.holders(address)
         if kind in (PTR, ANY):
             for node in nodes:
                 with self._speakable():
-                    self._add(response.answer, name, 0, PTR, self._node_name(node).to_text())
+                    self._add(response, response.answer, name, 0, PTR, self._node_name(node).to_text())
             services = {instance.service.service for instance in instances} if not nodes else set()
             for service in sorted(services):
                 with self._speakable():
-                    self._add(response.answer, name, 0, PTR, self._within(f"{service}.service").to_text())
+                    self._add(response, response.answer, name, 0, PTR, self._within(f"{service}.service").to_text())
         return bool(nodes or instances)
 
     @contextmanager
@@ -264,22 +284,34 @@ class Responder:
         except (dns.exception.DNSException, ValueError):
             self.counters.unspeakable += 1
 
-    def _add_address(self, section: list[Any], name: Name, address: str, kind: int, ttl: int) -> None:
+    def _add_address(
+        self, response: dns.message.Message, section: list[Any], name: Name, address: str, kind: int, ttl: int
+    ) -> None:
         """An A or AAAA record if that was asked for; a CNAME if the address is a name."""
         if _is_ip(address):
             version = A if ip_address(address).version == 4 else AAAA
             if kind in (version, ANY):
-                self._add(section, name, ttl, version, address)
+                made = dns.rdtypes.IN.A.A if version == A else dns.rdtypes.IN.AAAA.AAAA
+                self._put(response, section, name, ttl, made(dns.rdataclass.IN, version, address))
         elif kind in (A, AAAA, CNAME, ANY) and address:
-            self._add(section, name, ttl, CNAME, dns.name.from_text(address).to_text())
+            self._add(response, section, name, ttl, CNAME, dns.name.from_text(address).to_text())
 
-    def _add(self, section: list[Any], name: Name, ttl: int, kind: dns.rdatatype.RdataType, text: str) -> None:
-        rdata = dns.rdata.from_text(dns.rdataclass.IN, kind, text)
-        for rrset in section:
-            if rrset.name == name and rrset.rdtype == kind:
-                rrset.add(rdata, ttl)
-                return
-        section.append(dns.rrset.from_rdata(name, ttl, rdata))
+    def _add(
+        self,
+        response: dns.message.Message,
+        section: list[Any],
+        name: Name,
+        ttl: int,
+        kind: dns.rdatatype.RdataType,
+        text: str,
+    ) -> None:
+        self._put(response, section, name, ttl, dns.rdata.from_text(dns.rdataclass.IN, kind, text))
+
+    def _put(
+        self, response: dns.message.Message, section: list[Any], name: Name, ttl: int, record: dns.rdata.Rdata
+    ) -> None:
+        """Add a record to those of its name and type; the message finds them by an index."""
+        response.find_rrset(section, name, dns.rdataclass.IN, record.rdtype, create=True).add(record, ttl)
 
     def _soa(self) -> dns.rrset.RRset:
         s, domain = self._settings, self._domain.to_text()
@@ -304,22 +336,26 @@ class Responder:
 
     # --- size ---------------------------------------------------------------------------------------------------------
 
-    def _fitted(self, query: dns.message.Message, response: dns.message.Message, datagram: bool) -> bytes:
-        """The answer's bytes, cut to what the client takes."""
-        limit = STREAM_BYTES
-        if datagram:
-            limit = max(DATAGRAM_BYTES, query.payload) if query.edns >= 0 else DATAGRAM_BYTES
-            if query.edns < 0:
-                self._cut_to(response, self._settings.udp_answer_limit)
+    def _room(self, query: dns.message.Message, datagram: bool) -> tuple[int, int]:
+        """Bytes and records that an answer may have."""
+        if not datagram:
+            return STREAM_BYTES, RECORDS_MAX
+        if query.edns >= 0:
+            return max(DATAGRAM_BYTES, query.payload), RECORDS_MAX
+        return DATAGRAM_BYTES, self._settings.udp_answer_limit
+
+    def _fitted(self, response: dns.message.Message, limit: int, most: int) -> bytes:
+        """The answer's bytes, cut to what the client takes: `limit` bytes and `most` records."""
+        self._cut_to(response, most)
         while True:
             try:
                 return response.to_wire(max_size=limit, want_shuffle=False)
             except dns.exception.TooBig:
-                count = sum(len(rrset) for rrset in response.answer)
+                count = sum(map(len, response.answer))
                 if response.additional:
                     response.additional = []
                 elif count:
-                    self._cut_to(response, count - max(1, count // 8))
+                    self._cut_to(response, min(_fitting(response, limit), count - 1))
                 else:
                     response.authority = []
 
@@ -339,6 +375,19 @@ class Responder:
         self.counters.truncated += 1
         if self._settings.enable_truncate:
             response.flags |= dns.flags.TC
+
+
+def _fitting(response: dns.message.Message, limit: int) -> int:
+    """How many records of the answer about fit, the question and EDNS beside them."""
+    left = limit - _HEADER_BYTES - len(response.question[0].name.to_wire() or b"")
+    count = 0
+    for rrset in response.answer:
+        for record in rrset:
+            left -= _RECORD_BYTES + len(record.to_wire() or b"")
+            if left < 0:
+                return count
+            count += 1
+    return count
 
 
 def refusal(wire: bytes, rcode: int) -> bytes | None:

@@ -5,7 +5,7 @@ It must not decide what an answer looks like: `answers` does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from impl.agent.api import Agent, AgentError, Consistency, ReadOptions
 from impl.catalog.queries import Answer, Query
@@ -32,8 +32,9 @@ _STALE = ReadOptions(Consistency.STALE)
 class AgentDirectory:
     """The `Directory` of one agent."""
 
-    def __init__(self, agent: Agent, datacenter: str) -> None:
-        """`datacenter`: the agent's own, the only one that it can ask."""
+    def __init__(self, agent: Agent, datacenter: str, pause: Callable[[], Awaitable[None]]) -> None:
+        """`datacenter`: the agent's own, the only one that it can ask. `pause` lets others run in a long search."""
+        self._pause = pause
         self._agent = agent
         self._datacenter = datacenter
 
@@ -64,6 +65,7 @@ class AgentDirectory:
         assert isinstance(services, ServicesAnswer)
         holders: list[Instance] = []
         for name in services.services:
+            await self._pause()
             answer = await self._ask(ServiceInstances(name), self._datacenter)
             assert isinstance(answer, InstancesAnswer)
             holders.extend(each for each in answer.instances if each.service.address == address)

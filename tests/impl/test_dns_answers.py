@@ -249,7 +249,7 @@ MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
     (
         Responder,
         "_fitted",
-        lambda self, query, response, datagram: response.to_wire(),
+        lambda self, response, limit, most: response.to_wire(),
         answers_over_udp_are_limited_and_marked,
     ),
     (answers, "spelled", lambda address: "00000000", srv_records_have_ports_weights_and_targets),
@@ -313,3 +313,49 @@ def test_a_service_has_its_own_ttl_or_that_of_the_longest_prefix() -> None:
     assert Settings().ttl_of("web") == 0
     assert ask("web.service.consul", service_ttl=ttls, node_ttl=9).answer[0].ttl == 2
     assert ask("n1.node.consul", service_ttl=ttls, node_ttl=9).answer[0].ttl == 9
+
+
+def many(count: int) -> FakeDirectory:
+    directory = FakeDirectory()
+    nodes = [Node(f"n{number}", f"10.0.{number >> 8}.{number & 255}", datacenter="dc1") for number in range(count)]
+    directory.instances = [web(node) for node in nodes]
+    return directory
+
+
+def no_more_is_made_than_can_be_sent(made: list[int]) -> None:
+    directory = many(3 * answers.RECORDS_MAX)
+    found = ask("web.service.consul", "SRV", directory, edns=1232)
+    assert found.flags & dns.flags.TC and 10 < len(records(found)) < len(made) <= 1232 // answers.RECORD_BYTES_MIN + 1
+    made.clear()
+    found = ask("web.service.consul", "SRV", directory, datagram=False)
+    assert found.flags & dns.flags.TC and len(records(found)) <= answers.RECORDS_MAX
+    assert len(made) == answers.RECORDS_MAX + 1
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    made: list[int] = []
+    plain = Responder._instance_records
+
+    def count(self: Responder, *what: Any) -> None:
+        made.append(1)
+        plain(self, *what)
+
+    monkeypatch.setattr(Responder, "_instance_records", count)
+    return made
+
+
+def test_a_large_service_does_not_hold_up_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_more_is_made_than_can_be_sent(counted(monkeypatch))
+
+
+def test_records_that_are_made_in_vain_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Responder, "_room", lambda self, query, datagram: (answers.STREAM_BYTES, answers.RECORDS_MAX))
+    with pytest.raises(AssertionError):
+        no_more_is_made_than_can_be_sent(counted(monkeypatch))
+
+
+def test_what_fits_is_sent() -> None:
+    for count in (20, 300):
+        found = ask("web.service.consul", "SRV", many(count), edns=1232)
+        room = 1232 // (len("n000.node.dc1.consul") + 2 + 18)
+        assert abs(len(records(found)) - min(room, count)) <= 2

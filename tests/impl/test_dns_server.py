@@ -49,9 +49,13 @@ class Memory:
         return ReadReply(answer_query(self.store, query), True, 0)
 
 
+async def pause() -> None:
+    """Nobody else wants to run."""
+
+
 def responder(memory: Memory) -> Responder:
     agent: Any = memory
-    return Responder(AgentDirectory(agent, "dc1"), Settings(), lambda rows: None, lambda: 1)
+    return Responder(AgentDirectory(agent, "dc1", pause), Settings(), lambda rows: None, lambda: 1)
 
 
 def unexpected(error: Exception) -> None:
