@@ -4,7 +4,7 @@
     _<service>._<tag>[.service][.<dc>[.dc]]    (RFC 2782; the tag "tcp" or "udp" means none)
     <hex>.addr[.<dc>[.dc]]             8 digits: IPv4, 32: IPv6
 
-Names have no case. Must not look anything up. Source: Consul, "DNS usage overview", "Static queries".
+Names have no case in DNS. Must not look anything up. Source: Consul, "DNS usage overview", "Static queries".
 """
 
 from __future__ import annotations
@@ -53,17 +53,20 @@ class UnknownName(Exception):
 
 
 def asked_within(labels: tuple[str, ...], datacenter: str) -> Asked:
-    """What the labels before the domain ask for. `datacenter` is the agent's own. Raises UnknownName."""
-    labels = tuple(label.lower() for label in labels)
+    """What the labels before the domain ask for. `datacenter` is the agent's own. Raises UnknownName.
+
+    Services keep the case in which they were asked for: the catalog tells them by it.
+    """
+    lower = tuple(label.lower() for label in labels)
     if not labels:
         return Domain()
     for position in range(len(labels) - 1, -1, -1):
-        kind = labels[position]
+        kind = lower[position]
         if kind in ("node", "service", "addr"):
-            where = _datacenter(labels[position + 1 :], datacenter)
+            where = _datacenter(lower[position + 1 :], datacenter)
             return _of_kind(kind, labels[:position], where)
     if len(labels) >= 2 and labels[0].startswith("_") and labels[1].startswith("_"):
-        return _of_kind("service", labels[:2], _datacenter(labels[2:], datacenter))
+        return _of_kind("service", labels[:2], _datacenter(lower[2:], datacenter))
     raise UnknownName(".".join(labels))
 
 
@@ -82,12 +85,12 @@ def _of_kind(kind: str, labels: tuple[str, ...], datacenter: str) -> Asked:
     if not labels:
         raise UnknownName(kind)
     if kind == "node":
-        return NodeName(".".join(labels), datacenter)
+        return NodeName(".".join(labels).lower(), datacenter)
     if kind == "addr":
         return AddressName(_spelled(labels))
     if len(labels) == 2 and labels[0].startswith("_") and labels[1].startswith("_"):
         tag = labels[1][1:]
-        return ServiceName(labels[0][1:], "" if tag in ("tcp", "udp") else tag, datacenter)
+        return ServiceName(labels[0][1:], "" if tag.lower() in ("tcp", "udp") else tag, datacenter)
     return ServiceName(labels[-1], ".".join(labels[:-1]), datacenter)
 
 

@@ -86,6 +86,15 @@ def test_services_have_those_instances_that_are_not_critical(names: Names) -> No
     assert re.search(r"ADDITIONAL SECTION:(\n.*)*n1\.node\.dc1\.consul\.\s+0\s+IN\s+A\s+10\.0\.0\.1", found)
 
 
+def test_names_have_no_case(names: Names) -> None:
+    names.register(
+        "n1", "10.0.0.1", NodeMeta={"os": "linux"}, Service={"Service": "Mixed", "Tags": ["Blue"], "Port": 1}
+    )
+    assert names.answers("WEB.Service.Consul") == names.answers("web.service.consul")
+    for name in ("Mixed.service.consul", "blue.Mixed.SERVICE.DC1.consul", "_Mixed._TCP.service.consul"):
+        assert names.answers(name) == [["A", "10.0.0.1"]]
+
+
 def test_addresses_have_names(names: Names) -> None:
     assert names.answers("-x", "10.0.0.1") == [["PTR", "n1.node.dc1.consul."]]
     assert names.answers("-x", "192.0.2.1") == [["PTR", "web.service.consul."]]
