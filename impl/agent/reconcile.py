@@ -76,12 +76,18 @@ def due(tables: Tables, sightings: Iterable[Sighting], datacenter: str) -> list[
         for service in tables.services.group("service", CONSUL)
         if service.id == CONSUL and node_key(service.node) not in servers
     ]
-    found: list[Write] = [Deregister(node) for node in gone]
+    # Under the name of a member there may be the one that it replaces: the name is taken while that one passes.
+    replaced = [each.name for each in seen if each.port and _is_another(tables.nodes.get(node_key(each.name)), each)]
+    found: list[Write] = [Deregister(node) for node in (*gone, *replaced)]
     for each in seen:
         registration = _registration(tables, each, datacenter)
         if registration is not None and each.name not in gone:
             found.append(registration)
     return found
+
+
+def _is_another(node: Node | None, seen: Sighting) -> bool:
+    return node is not None and node.id not in ("", seen.node_id)
 
 
 def _registration(tables: Tables, seen: Sighting, datacenter: str) -> Register | None:
@@ -145,10 +151,17 @@ class Reconciler:
         if announcement.leaving:
             self._forget(name)
             self._left.add(name)
-        else:
-            self._clients[name] = announcement
-            self._silent[name] = 0
-            self._left.discard(name)
+            return
+        known = self._clients.get(name)
+        if known is not None and known.node_id != announcement.node_id and self._is_alive(name):
+            self._tell(f"two client agents are named {name!r}: {known.address} and {announcement.address}")
+            return
+        self._clients[name] = announcement
+        self._silent[name] = 0
+        self._left.discard(name)
+
+    def _is_alive(self, name: str) -> bool:
+        return self._silent.get(name, 0) <= SILENT_LOOKS_MAX
 
     def _forget(self, name: str) -> None:
         self._clients.pop(name, None)
@@ -209,8 +222,7 @@ class Reconciler:
                 self._left.add(name)
                 continue
             said = self._clients[name]
-            alive = self._silent[name] <= SILENT_LOOKS_MAX
-            clients.append(Sighting(name, said.node_id, said.address, alive))
+            clients.append(Sighting(name, said.node_id, said.address, self._is_alive(name)))
         return [*servers, *clients]
 
     def _server(self, member: Member) -> Sighting | None:
@@ -225,8 +237,7 @@ class Reconciler:
         met = self._members.met(member)
         if met is None:
             return None
-        alive = self._silent[member.name] <= SILENT_LOOKS_MAX
-        return Sighting(member.name, member.node_id, met.host, alive, met.port, member.voter)
+        return Sighting(member.name, member.node_id, met.host, self._is_alive(member.name), met.port, member.voter)
 
     async def _attempt(self, command: Write, write: Callable[[Write], Awaitable[object]]) -> None:
         """One that fails is tried again at the next look."""
@@ -235,6 +246,11 @@ class Reconciler:
         except (AgentError, Retriable):
             self._before = []
             return
-        if isinstance(result, Failed) and result.why not in self._told:
-            self._told.add(result.why)
-            self._log.warn("an agent cannot be registered", error=result.why)
+        if isinstance(result, Failed):
+            self._tell(result.why)
+
+    def _tell(self, why: str) -> None:
+        """Once for each reason."""
+        if why not in self._told:
+            self._told.add(why)
+            self._log.warn("an agent cannot be registered", error=why)

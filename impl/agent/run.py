@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from errno import EADDRINUSE
 from functools import partial
+from hashlib import blake2b
 from uuid import UUID
 
 from impl.agent.api import Agent
@@ -114,7 +115,9 @@ async def _start(
     runtime: Runtime, config: Config, log: Log, fail: Callable[[str], None], left: Callable[[], None]
 ) -> _Started:
     if not config.server:
-        node_id = config.node_id or str(UUID(bytes=runtime.random.randbytes(16), version=4))
+        # A client agent keeps nothing: after a restart it is the same one because it has the same name.
+        name = blake2b(f"{config.datacenter}/{config.node_name}".encode(), digest_size=16)
+        node_id = config.node_id or str(UUID(bytes=name.digest(), version=4))
         client = Client(runtime, config, node_id, log, left)
         of_client: dict[str, Value] = {"mode": "client", "servers": [str(address) for address in config.join]}
         return _Started(client, node_id, client.stop, of_client)
@@ -140,7 +143,7 @@ async def _start(
 
 
 def _own_services(runtime: Runtime, config: Config, started: _Started, log: Log) -> Registrations:
-    """The services and checks of this agent, none yet."""
+    """The services and checks of this agent: those that it kept."""
     address = config.advertise_addr
     family = "ipv6" if ":" in address else "ipv4"
     tagged = {"lan": address, f"lan_{family}": address, "wan": address, f"wan_{family}": address}
@@ -148,7 +151,9 @@ def _own_services(runtime: Runtime, config: Config, started: _Started, log: Log)
     node = Node(config.node_name, address, started.node_id, config.datacenter, tagged, dict(sorted(meta.items())))
     kept = (CONSUL,) if config.server else ()
     scripts = Scripts(config.enable_script_checks or config.enable_local_script_checks, config.enable_script_checks)
-    return Registrations(runtime, started.agent, node, kept, RealProber(), scripts, log)
+    own = Registrations(runtime, started.agent, node, kept, RealProber(), scripts, log, config.data_dir)
+    own.restore()
+    return own
 
 
 def _open_data(runtime: Runtime, config: Config, log: Log) -> DataDirectory:

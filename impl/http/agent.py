@@ -71,7 +71,7 @@ async def register_service(context: Context, request: Request) -> Response:
     for check in definition.checks:
         _refuse_script(local, check)
     local.register_service(definition, truth(request, "replace-existing-checks"))
-    return _DONE
+    return await _kept(context)
 
 
 async def deregister_service(context: Context, request: Request) -> Response:
@@ -80,7 +80,7 @@ async def deregister_service(context: Context, request: Request) -> Response:
         _local(context).deregister_service(request.rest)
     except Unknown as unknown:
         raise _not_found(unknown) from None
-    return _DONE
+    return await _kept(context)
 
 
 async def maintain_service(context: Context, request: Request) -> Response:
@@ -92,12 +92,18 @@ async def maintain_service(context: Context, request: Request) -> Response:
         _local(context).maintain_service(request.rest, enable, request.parameters.get("reason", ""))
     except Unknown as unknown:
         raise _not_found(unknown) from None
-    return _DONE
+    return await _kept(context)
 
 
 async def maintain_node(context: Context, request: Request) -> Response:
     """PUT /v1/agent/maintenance?enable=."""
     _local(context).maintain_node(_enable(request), request.parameters.get("reason", ""))
+    return await _kept(context)
+
+
+async def _kept(context: Context) -> Response:
+    """Answer when what was registered survives a restart."""
+    await _local(context).shelf.written()
     return _DONE
 
 
@@ -131,7 +137,7 @@ async def register_check(context: Context, request: Request) -> Response:
         local.register_check(definition)
     except NoSuchService as error:
         raise HttpError(500, str(error)) from None
-    return _DONE
+    return await _kept(context)
 
 
 async def deregister_check(context: Context, request: Request) -> Response:
@@ -140,7 +146,7 @@ async def deregister_check(context: Context, request: Request) -> Response:
         _local(context).deregister_check(request.rest)
     except Unknown as unknown:
         raise _not_found(unknown) from None
-    return _DONE
+    return await _kept(context)
 
 
 async def pass_check(context: Context, request: Request) -> Response:

@@ -141,6 +141,31 @@ def test_a_new_leader_gives_the_client_agents_that_are_registered_time_to_announ
     assert leader.health("c2") == CRITICAL
 
 
+def test_a_server_that_replaced_another_one_of_its_name_takes_its_place() -> None:
+    world, leader = cluster()
+    leader.members = (leader.members[0], Member("s2", ID.format(7)))
+    world.run_for(2 * SECOND)
+    assert leader.store.tables.nodes["s2"].id == ID.format(7) and leader.health("s2") == PASSING
+
+
+def test_of_two_client_agents_of_one_name_the_first_stays_until_it_is_silent() -> None:
+    world, leader = cluster()
+    leader.announce()
+    world.run_for(2 * SECOND)
+    other = Announcement("c1", ID.format(7), "10.0.0.7")
+    for _ in range(20):
+        leader.reconciler.heard(other)
+        world.run_for(SECOND)
+        if leader.store.tables.nodes["c1"].id == ID.format(7):
+            break
+        leader.announce()
+    assert leader.store.tables.nodes["c1"].id == ID.format(9)
+    for _ in range(20):
+        leader.reconciler.heard(other)
+        world.run_for(SECOND)
+    assert leader.store.tables.nodes["c1"].id == ID.format(7) and leader.health("c1") == PASSING
+
+
 def test_what_others_registered_without_an_id_stays_theirs() -> None:
     world, leader = cluster()
     leader.store.apply(Register(Node("external", "10.9.9.9"), None, (Check("external", SERF_HEALTH),)), 50)

@@ -9,6 +9,7 @@ It must not write to the catalog: it updates the agent's own state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from impl.agent.local.definitions import INTERVAL_NS_MIN, CheckDefinition
@@ -28,7 +29,15 @@ class NoTtl(Exception):
 class Checks:
     """The running checks, by id."""
 
-    def __init__(self, runtime: Runtime, prober: Prober, state: LocalState) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        prober: Prober,
+        state: LocalState,
+        expired: Callable[[str], None] = lambda check_id: None,
+    ) -> None:
+        """`expired` hears of TTL checks whose time ran out."""
+        self._expired = expired
         self._runtime = runtime
         self._prober = prober
         self._state = state
@@ -38,7 +47,7 @@ class Checks:
         """Run a check; one of the same id ends."""
         self.stop(definition.check_id)
         if definition.kind == "ttl":
-            self._running[definition.check_id] = _Ttl(self._runtime, self._state, definition)
+            self._running[definition.check_id] = _Ttl(self._runtime, self._state, definition, self._expired)
         else:
             self._running[definition.check_id] = _Polled(self._runtime, self._prober, self._state, definition)
 
@@ -64,7 +73,10 @@ class Checks:
 class _Ttl:
     """Critical unless it is set again and again."""
 
-    def __init__(self, runtime: Runtime, state: LocalState, definition: CheckDefinition) -> None:
+    def __init__(
+        self, runtime: Runtime, state: LocalState, definition: CheckDefinition, expired: Callable[[str], None]
+    ) -> None:
+        self._told = expired
         self._runtime = runtime
         self._state = state
         self._definition = definition
@@ -87,6 +99,7 @@ class _Ttl:
         if self._last:
             text = f"{text} (last output before timeout follows): {self._last}"
         self._state.update_check(self._definition.check_id, CRITICAL, text)
+        self._told(self._definition.check_id)
 
 
 class Thresholds:

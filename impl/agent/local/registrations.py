@@ -24,6 +24,7 @@ from impl.agent.local.definitions import (
     CheckDefinition,
     ServiceDefinition,
 )
+from impl.agent.local.persistence import KeptCheck, Shelf
 from impl.agent.local.state import LocalState
 from impl.agent.local.sync import AntiEntropy
 from impl.agent.logs import Log
@@ -79,8 +80,15 @@ class Registrations:
         prober: Prober,
         scripts: Scripts,
         log: Log,
+        directory: str = "",
     ) -> None:
-        """`node`: the row of this agent's node; `kept`: ids of instances that the leader registers for it."""
+        """An agent's own, none yet.
+
+        Args:
+            node: the row of this agent's node.
+            kept: ids of instances that the leader registers for it.
+            directory: where registrations are kept; "": nowhere.
+        """
         self.scripts = scripts
         self.changes = Changes(runtime)
         """Notified whenever services or checks change."""
@@ -88,9 +96,22 @@ class Registrations:
         self.definitions: dict[str, CheckDefinition] = {}
         self.runtime = runtime
         self._log = log
-        self._checks = Checks(runtime, prober, self.state)
+        self._checks = Checks(runtime, prober, self.state, self._keep)
         self._sync = AntiEntropy(runtime, agent, self.state, self.changes, log)
         self._tasks: list[Task] = []
+        self.shelf = Shelf(runtime, directory, log)
+
+    def restore(self) -> None:
+        """Register again what was kept. Raises OSError."""
+        services, checks = self.shelf.load()
+        for service in services:
+            self.state.put_service(service)
+        for check in checks:
+            definition = check.definition
+            if not definition.service_id or definition.service_id in self.state.services:
+                # The others say nothing until they have run.
+                keeps = definition.kind in ("ttl", "maintenance")
+                self._run_check(replace(definition, status=check.status) if keeps else definition, None)
 
     def start(self) -> None:
         """Begin to keep the catalog in step."""
@@ -110,6 +131,7 @@ class Registrations:
         service_id = definition.service.id
         before = {check.check_id: check for check in self.state.checks_of(service_id)}
         self.state.put_service(definition.service)
+        self.shelf.save_service(definition.service)
         named = {check.check_id for check in definition.checks}
         for check in definition.checks:
             self._put_check(check, before.get(check.check_id))
@@ -125,9 +147,9 @@ class Registrations:
         """Deregister an instance with its checks. Raises UnknownServiceId."""
         if service_id not in self.state.services:
             raise UnknownServiceId(service_id)
+        self.shelf.remove_service(service_id)
         for check_id in self.state.drop_service(service_id):
-            self._checks.stop(check_id)
-            self.definitions.pop(check_id, None)
+            self._forget_check(check_id)
 
     # --- checks ------------------------------------------------------------------------------------------------------
 
@@ -147,9 +169,19 @@ class Registrations:
         """Somebody says how a TTL check stands. Raises UnknownCheckId, or NoTtl."""
         if check_id not in self.state.checks:
             raise UnknownCheckId(check_id)
+        before = self.state.checks[check_id].status
         self._checks.set_status(check_id, status, output)
+        if status != before:
+            self._keep(check_id)
 
     def _put_check(self, definition: CheckDefinition, before: Check | None) -> None:
+        self._run_check(definition, before)
+        self._keep(definition.check_id)
+
+    def _keep(self, check_id: str) -> None:
+        self.shelf.save_check(KeptCheck(self.definitions[check_id], self.state.checks[check_id].status))
+
+    def _run_check(self, definition: CheckDefinition, before: Check | None) -> None:
         row = definition.row()
         if before is not None:
             row = replace(row, status=before.status, output=before.output)
@@ -159,9 +191,13 @@ class Registrations:
             self._checks.start(definition)
 
     def _drop_check(self, check_id: str) -> None:
+        self._forget_check(check_id)
+        self.state.drop_check(check_id)
+
+    def _forget_check(self, check_id: str) -> None:
         self._checks.stop(check_id)
         self.definitions.pop(check_id, None)
-        self.state.drop_check(check_id)
+        self.shelf.remove_check(check_id)
 
     # --- maintenance -------------------------------------------------------------------------------------------------
 
