@@ -28,6 +28,7 @@ COMMANDS = {
     "session": "impl.session_commands",
     "lock": "impl.session_commands",
     "watch": "impl.watch_command",
+    "snapshot": "impl.snapshot_commands",
     "operator": "impl.operator_commands",
     "leave": "impl.operator_commands",
     "check": "model_checks.commands",

@@ -153,8 +153,8 @@ class SnapshotReader:
     All calls block, and belong to one thread.
     """
 
-    def __init__(self, disk: Disk, path: str, cluster_id: str) -> None:
-        """Open it and read its header.
+    def __init__(self, disk: Disk, path: str, cluster_id: str | None) -> None:
+        """Open it and read its header; without `cluster_id` it may be any cluster's.
 
         Raises CorruptSnapshot, UnsupportedSnapshot, ForeignSnapshot; FileNotFoundError.
         """
@@ -166,7 +166,7 @@ class SnapshotReader:
         """Set at the end."""
         try:
             self.header = self._read_header()
-            if self.header.cluster_id != cluster_id:
+            if cluster_id is not None and self.header.cluster_id != cluster_id:
                 raise ForeignSnapshot(path, self.header.cluster_id, cluster_id)
         except BaseException:
             self._file.close()
