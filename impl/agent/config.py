@@ -1,7 +1,8 @@
 """An agent's configuration: what files and flags may say (Consul's names), merged and validated into one frozen value.
 
 Both sources are a `Document`: a configuration file is one, and the flags of the command line become one. Later
-documents win, except that addresses to join add up. This module reads no file and no environment: callers pass text in.
+documents win, except that addresses to join, services and checks add up. This module reads no file and no environment:
+callers pass text in.
 
 Source: Consul, "Agent configuration"; keys that Comitia does not have are refused by name, never ignored in silence.
 *Deviation:* `raft_multiplier` scales Comitia's own timings (heartbeat 50, election timeout 300-600, lease 250 ms),
@@ -15,7 +16,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -103,6 +104,10 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     limits: Limits | UnsetType = UNSET
     read_replica: bool | UnsetType = UNSET
     node_meta: dict[str, str] | UnsetType = UNSET
+    service: dict[str, Any] | UnsetType = UNSET
+    services: list[dict[str, Any]] | UnsetType = UNSET
+    check: dict[str, Any] | UnsetType = UNSET
+    checks: list[dict[str, Any]] | UnsetType = UNSET
     enable_script_checks: bool | UnsetType = UNSET
     enable_local_script_checks: bool | UnsetType = UNSET
     raft_snapshot_threshold: Annotated[int, msgspec.Meta(ge=1)] | UnsetType = UNSET
@@ -153,6 +158,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     kv_max_value_size: int
     node_meta: dict[str, str]
     """What the catalog shows of this node beside its address."""
+    services: tuple[dict[str, Any], ...]
+    """Definitions of services and checks as files say them: `impl/http/definitions.py` reads them."""
+    checks: tuple[dict[str, Any], ...]
     enable_script_checks: bool
     """Checks may run commands, those of HTTP users too: whoever reaches the HTTP port may run anything."""
     enable_local_script_checks: bool
@@ -225,6 +233,8 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         rpc_hold_timeout=parse_duration(_or(performance.rpc_hold_timeout, "7s")),
         kv_max_value_size=_or(_or(merged.limits, Limits()).kv_max_value_size, 512 * 1024),
         node_meta=_or(merged.node_meta, {}),
+        services=tuple(_or(merged.services, [])),
+        checks=tuple(_or(merged.checks, [])),
         enable_script_checks=_or(merged.enable_script_checks, False),
         enable_local_script_checks=_or(merged.enable_local_script_checks, False),
         read_replica=_or(merged.read_replica, False),
@@ -282,13 +292,20 @@ def _or(value: T | UnsetType, default: T) -> T:
     return default if isinstance(value, UnsetType) else value
 
 
+_SINGLES = {"service": "services", "check": "checks"}
+_ADD_UP = ("retry_join", "start_join", "services", "checks")
+
+
 def _merge(merged: Document, newer: Document) -> None:
     for name in Document.__struct_fields__:
         value = getattr(newer, name)
         if value is UNSET:
             continue
         old = getattr(merged, name)
-        if name in ("retry_join", "start_join"):
+        if name in _SINGLES:
+            name, value = _SINGLES[name], [value]
+            old = getattr(merged, name)
+        if name in _ADD_UP:
             value = (old or []) + value
         elif isinstance(value, (Ports, Performance, Limits, DnsConfig)) and old is not UNSET:
             changed = {field: getattr(value, field) for field in value.__struct_fields__}

@@ -18,6 +18,7 @@ from impl.agent.client import Client
 from impl.agent.config import Config
 from impl.agent.describe import VERSION
 from impl.agent.dns import serve_dns
+from impl.agent.local.definitions import CheckDefinition, ServiceDefinition
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log, Value
 from impl.agent.outage_recovery import recover_from_peers
@@ -26,6 +27,7 @@ from impl.agent.server import Server
 from impl.catalog.rows import Node
 from impl.dns.server import DnsServer
 from impl.http.app import Application
+from impl.http.definitions import configured
 from impl.rpc.bind import InsecureBind, check_bind
 from impl.runtime.http_server import HttpServer
 from impl.runtime.interfaces import NANOSECONDS, Future, Runtime
@@ -45,6 +47,7 @@ def run_agent(config: Config) -> int:
     """Run until a signal ends it: 0.
 
     Raises:
+        ConfigError: a service or check that the configuration defines makes no sense.
         StartError: it cannot start, or cannot be part of the cluster that it found.
     """
     return run(lambda runtime: _agent(runtime, config))
@@ -68,9 +71,10 @@ async def _agent(runtime: Runtime, config: Config) -> int:
 
     for name in SIGNALS:
         runtime.host.on_signal(name, partial(stop, name))
+    definitions = configured(config.services, config.checks, _may_run_scripts(config))
     started = await _start(runtime, config, log, fail, partial(stop, "leave"))
     agent = started.agent
-    local = _own_services(runtime, config, started, log.named("local"))
+    local = _own_services(runtime, config, started, definitions, log.named("local"))
 
     def unexpected(what: str, error: Exception) -> None:
         log.named("http").error("request failed", request=what, error=repr(error))
@@ -142,17 +146,29 @@ async def _start(
     return _Started(server.requests, data.node_id, server.stop, facts)
 
 
-def _own_services(runtime: Runtime, config: Config, started: _Started, log: Log) -> Registrations:
-    """The services and checks of this agent: those that it kept."""
+def _may_run_scripts(config: Config) -> bool:
+    """Whether checks of configuration files may run commands."""
+    return config.enable_script_checks or config.enable_local_script_checks
+
+
+def _own_services(
+    runtime: Runtime,
+    config: Config,
+    started: _Started,
+    definitions: tuple[list[ServiceDefinition], list[CheckDefinition]],
+    log: Log,
+) -> Registrations:
+    """The services and checks of this agent: those that it kept, and those that its configuration defines."""
     address = config.advertise_addr
     family = "ipv6" if ":" in address else "ipv4"
     tagged = {"lan": address, f"lan_{family}": address, "wan": address, f"wan_{family}": address}
     meta = {"consul-network-segment": "", "consul-version": VERSION, **config.node_meta}
     node = Node(config.node_name, address, started.node_id, config.datacenter, tagged, dict(sorted(meta.items())))
     kept = (CONSUL,) if config.server else ()
-    scripts = Scripts(config.enable_script_checks or config.enable_local_script_checks, config.enable_script_checks)
+    scripts = Scripts(_may_run_scripts(config), config.enable_script_checks)
     own = Registrations(runtime, started.agent, node, kept, RealProber(), scripts, log, config.data_dir)
     own.restore()
+    own.define(*definitions)
     return own
 
 

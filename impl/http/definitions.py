@@ -7,6 +7,7 @@ checks that Comitia does not run are refused by name.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from impl.agent.config import ConfigError, parse_duration
@@ -27,6 +28,33 @@ NOT_RUN: Final = {
 }
 """Consul's checks that Comitia does not have, by the field that asks for one."""
 _ANY_ADDRESS = ("0.0.0.0", "::", "[::]")
+
+
+def configured(
+    services: Iterable[Any], checks: Iterable[Any], scripts: bool
+) -> tuple[list[ServiceDefinition], list[CheckDefinition]]:
+    """The definitions of configuration files. Raises ConfigError.
+
+    Args:
+        scripts: whether their checks may run commands.
+    """
+    try:
+        found = [service_definition(each) for each in services], [check_definition(each) for each in checks]
+    except HttpError as error:
+        raise ConfigError(f"a service or check of the configuration files: {error.text}") from error
+    for check in (*(check for service in found[0] for check in service.checks), *found[1]):
+        if check.args and not scripts:
+            raise ConfigError(
+                f"check {check.check_id!r} is a script: set 'enable_local_script_checks' (or 'enable_script_checks') "
+                "to true, or remove it"
+            )
+    names = {service.service.id for service in found[0]}
+    for check in found[1]:
+        if check.service_id and check.service_id not in names:
+            raise ConfigError(
+                f"check {check.check_id!r}: service {check.service_id!r} is defined by no file: define it"
+            )
+    return found
 
 
 def loose(document: Any) -> Any:

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from impl.agent.config import ConfigError, build, read_document
 from impl.agent.local import persistence
 from impl.agent.local.definitions import CheckDefinition, ServiceDefinition
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log
 from impl.catalog.rows import CRITICAL, PASSING, WARNING, Node, Service, ServiceAddress
+from impl.http.definitions import configured
 from impl.runtime.interfaces import NANOSECONDS
 from impl.runtime.virtual import VirtualProcess, VirtualWorld
 from impl.runtime.virtual_disk import VirtualDisk
@@ -133,6 +135,49 @@ def test_what_cannot_be_read_is_reported_and_the_rest_is_there() -> None:
     machine.restart()
     assert sorted(machine.own.state.services) == ["web"]
     assert any("cannot be read" in line and "damaged.json" in line for line in machine.said)
+
+
+def test_what_configuration_files_define_wins_and_is_not_kept() -> None:
+    machine = Machine()
+    machine.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    machine.restart()
+    services, checks = configured(
+        [{"name": "web", "port": 81, "check": {"check_id": "ttl", "ttl": "1m"}}],
+        [
+            {"name": "of-web", "service_id": "web", "ttl": "1m"},
+            {"id": "s", "name": "s", "args": ["x"], "interval": "1m"},
+        ],
+        scripts=True,
+    )
+    machine.own.define(services, checks)
+    assert machine.own.state.services["web"].port == 81
+    assert sorted(machine.own.state.checks) == ["of-web", "s", "ttl"]
+    machine.own.set_ttl("ttl", PASSING, "")
+    machine.restart()
+    assert machine.own.state.services == {} and machine.own.state.checks == {}, "no file defines them any more"
+
+
+@pytest.mark.parametrize(
+    ("services", "checks", "why"),
+    [
+        ([{}], [], "Missing service name"),
+        ([{"name": "x", "check": {"ttl": "x"}}], [], "invalid duration"),
+        ([], [{"name": "x", "ttl": "1m", "service_id": "y"}], "service 'y' is defined by no file"),
+        ([], [{"name": "x", "args": ["x"], "interval": "1m"}], "enable_local_script_checks"),
+    ],
+)
+def test_a_definition_that_makes_no_sense_is_refused_at_the_start(services: Any, checks: Any, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        configured(services, checks, scripts=False)
+
+
+def test_services_of_several_files_add_up() -> None:
+    files = (
+        b'{"dev": true, "service": {"name": "a"}, "check": {"name": "c"}}',
+        b'{"services": [{"name": "b"}, {"name": "c"}]}',
+    )
+    config = build([read_document(text, "file") for text in files], "n", "/tmp")
+    assert [each["name"] for each in config.services] == ["a", "b", "c"] and len(config.checks) == 1
 
 
 def _keeps_nothing(patch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from impl.agent.local.definitions import (
     CheckDefinition,
     ServiceDefinition,
 )
-from impl.agent.local.persistence import KeptCheck, Shelf
+from impl.agent.local.persistence import CHECKS, SERVICES, KeptCheck, Shelf
 from impl.agent.local.state import LocalState
 from impl.agent.local.sync import AntiEntropy
 from impl.agent.logs import Log
@@ -100,6 +100,8 @@ class Registrations:
         self._sync = AntiEntropy(runtime, agent, self.state, self.changes, log)
         self._tasks: list[Task] = []
         self.shelf = Shelf(runtime, directory, log)
+        self._configured: set[tuple[str, str]] = set()
+        """(kind, id) of what stands in configuration files: it is not kept."""
 
     def restore(self) -> None:
         """Register again what was kept. Raises OSError."""
@@ -112,6 +114,23 @@ class Registrations:
                 # The others say nothing until they have run.
                 keeps = definition.kind in ("ttl", "maintenance")
                 self._run_check(replace(definition, status=check.status) if keeps else definition, None)
+
+    def define(self, services: Iterable[ServiceDefinition], checks: Iterable[CheckDefinition]) -> None:
+        """Register what configuration files say; they win over what was kept, and say it again at the next start.
+
+        Raises NoSuchService.
+        """
+        for service in services:
+            self._configured.add((SERVICES, service.service.id))
+            self._configured.update((CHECKS, check.check_id) for check in service.checks)
+            self.shelf.remove_service(service.service.id)
+            for check in service.checks:
+                self.shelf.remove_check(check.check_id)
+            self.register_service(service)
+        for check in checks:
+            self._configured.add((CHECKS, check.check_id))
+            self.shelf.remove_check(check.check_id)
+            self.register_check(check)
 
     def start(self) -> None:
         """Begin to keep the catalog in step."""
@@ -131,7 +150,8 @@ class Registrations:
         service_id = definition.service.id
         before = {check.check_id: check for check in self.state.checks_of(service_id)}
         self.state.put_service(definition.service)
-        self.shelf.save_service(definition.service)
+        if (SERVICES, service_id) not in self._configured:
+            self.shelf.save_service(definition.service)
         named = {check.check_id for check in definition.checks}
         for check in definition.checks:
             self._put_check(check, before.get(check.check_id))
@@ -179,6 +199,8 @@ class Registrations:
         self._keep(definition.check_id)
 
     def _keep(self, check_id: str) -> None:
+        if (CHECKS, check_id) in self._configured:
+            return
         self.shelf.save_check(KeptCheck(self.definitions[check_id], self.state.checks[check_id].status))
 
     def _run_check(self, definition: CheckDefinition, before: Check | None) -> None:
