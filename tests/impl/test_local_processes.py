@@ -31,11 +31,17 @@ def put(agent: AgentProcess, path: str, document: object = None) -> tuple[int, b
 
 def test_servers_and_client_agents_are_registered_by_themselves(cluster: Cluster) -> None:
     agent = cluster.agents["s1"]
-    eventually(lambda: len(ask(agent, "/v1/agent/members")) == 4, "four members")
-    roles = {each["Name"]: each["Tags"]["role"] for each in ask(agent, "/v1/agent/members")}
-    assert roles == {"s1": "consul", "s2": "consul", "s3": "consul", "c1": "node"}
-    servers = eventually(lambda: ask(agent, "/v1/health/service/consul?passing"), "the service consul")
-    assert [each["Node"]["Node"] for each in servers] == ["s1", "s2", "s3"]
+    roles = {"s1": "consul", "s2": "consul", "s3": "consul", "c1": "node"}
+
+    def members() -> bool:
+        return {each["Name"]: each["Tags"]["role"] for each in ask(agent, "/v1/agent/members")} == roles
+
+    def servers() -> bool:
+        found = ask(agent, "/v1/health/service/consul?passing") or []
+        return [each["Node"]["Node"] for each in found] == ["s1", "s2", "s3"]
+
+    eventually(members, "four members")
+    eventually(servers, "the service consul")
     eventually(lambda: put(cluster.agents["c1"], "/v1/session/create")[0] == 200, "serfHealth of the client agent")
 
 
