@@ -51,7 +51,10 @@ Socket = socket.socket
 
 
 class NotElected(ClusterFailure):
-    """No server said within the deadline that it leads. `ended`: the agent whose end was the reason, if one was."""
+    """The cluster does not serve: no server said within the deadline that it leads, or an agent does not answer.
+
+    `ended`: the agent whose end, or silence, was the reason, if one was.
+    """
 
     def __init__(self, text: str, ended: str | None = None) -> None:
         super().__init__(text)
@@ -214,6 +217,19 @@ class Cluster:
                 raise NotElected(f"{exits[0].node} ended by itself (status {exits[0].status})", exits[0].node)
             if time.monotonic() > end:
                 raise NotElected(f"no leader within {deadline_s:g} s")
+            await asyncio.sleep(LEADER_POLL_S)
+
+    async def wait_for_answers(self, deadline_s: float = 10.0) -> None:
+        """Return when every running agent answers HTTP; raises NotElected after `deadline_s`, naming one that does
+        not."""
+        end = time.monotonic() + deadline_s
+        while True:
+            seen = await self.status()
+            silent = [node.name for node in seen.world.nodes if node.state == "running" and node.name not in seen.views]
+            if not silent:
+                return
+            if time.monotonic() > end:
+                raise NotElected(f"{silent[0]} does not answer HTTP within {deadline_s:g} s", silent[0])
             await asyncio.sleep(LEADER_POLL_S)
 
     # Clients --------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def up(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Start a cluster and wait for a leader. It stays until `down`.
+    """Start a cluster and wait until it serves: there is a leader, every agent answers. It stays until `down`.
 
     Each agent's HTTP port is published on this machine's loopback. Spares are the last servers: `cluster restart`
     starts one, and it joins.
@@ -72,11 +72,12 @@ def up(
 
 
 async def _await_leader(launched: launch.Launched, timeout_s: float) -> tuple[str, list[dict[str, str | None]]]:
-    """The leader and the nodes; a cluster without one, or interrupted, is ended again (its logs stay)."""
+    """The leader and the nodes; a cluster that does not serve, or interrupted, is ended again (its logs stay)."""
     assert launched.spec.name is not None
     cluster = await Cluster.attach(launched.spec.name)
     try:
         leader = await cluster.wait_for_leader(timeout_s)
+        await cluster.wait_for_answers(timeout_s)
         world = await cluster.world()
     except NotElected as error:
         await cluster.shut_down(1.0)
