@@ -89,6 +89,7 @@ def service_definition(document: Any) -> ServiceDefinition:
         (1, 1) if weights is None else (weights.number("Passing", 1), weights.number("Warning", 1)),
         fields.truth("EnableTagOverride"),
     )
+    _refuse_nul(service.id, "service ID")
     if service.weights[0] < 1 or service.weights[1] < 0:
         raise HttpError(400, "Invalid Weights: Passing must be greater than 0, and Warning not below 0")
     return ServiceDefinition(service, _checks_of(service, fields))
@@ -146,9 +147,16 @@ def _check(fields: Fields, check_id: str, name: str, service_id: str) -> CheckDe
         deregister_after_ns=_duration(fields, "DeregisterCriticalServiceAfter"),
         output_bytes_max=fields.number("OutputMaxSize") or OUTPUT_BYTES_MAX,
     )
+    _refuse_nul(definition.check_id, "check ID")
     if why := problem(definition):
         raise HttpError(400, f"Invalid check: {why}")
     return definition
+
+
+def _refuse_nul(identity: str, what: str) -> None:
+    """The catalog's keys are a node and an id with a NUL between them."""
+    if "\0" in identity:
+        raise HttpError(400, f"Invalid {what}: it must not contain NUL")
 
 
 def _header(fields: Fields) -> dict[str, tuple[str, ...]]:

@@ -50,38 +50,44 @@ class RealProber:
                 _, writer = await asyncio.open_connection(host, port)
         except TimeoutError:
             raise ProbeFailed(f"dial tcp {host}:{port}: no connection within {_seconds(timeout_ns)}") from None
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ProbeFailed(f"dial tcp {host}:{port}: {_reason(error)}") from error
         writer.transport.abort()
 
     async def command(self, args: tuple[str, ...], timeout_ns: int, output_bytes_max: int) -> tuple[int | None, Output]:
         """As `Prober.command`."""
-        # A pipe of our own: asyncio's would let whoever left the group and holds it open delay the end of the process.
-        reading, writing = os.pipe()
-        with open(reading, "rb", buffering=0) as pipe:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *args, stdin=asyncio.subprocess.DEVNULL, stdout=writing, stderr=writing, start_new_session=True
-                )
-            except (OSError, ValueError) as error:
-                raise ProbeFailed(f"cannot run {args[0]!r}: {error}") from error
-            finally:
-                os.close(writing)
-            tail = _Tail(output_bytes_max)
-            code: int | None = None
-            try:
-                async with asyncio.timeout(timeout_ns / NANOSECONDS):
-                    await _read_all(pipe, tail)
-                    code = await process.wait()
-            except TimeoutError:
-                code = None
-            finally:
-                if code is None:
-                    # Its children live in its group, even after it has ended.
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                    await process.wait()
-            return code, tail.output()
+        try:
+            return await _run(args, timeout_ns, output_bytes_max)
+        except (OSError, ValueError) as error:
+            raise ProbeFailed(f"cannot run {args[0]!r}: {_reason(error)}") from error
+
+
+async def _run(args: tuple[str, ...], timeout_ns: int, output_bytes_max: int) -> tuple[int | None, Output]:
+    """As `Prober.command`. Raises OSError and ValueError."""
+    # A pipe of our own: asyncio's would let whoever left the group and holds it open delay the end of the process.
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as pipe:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *args, stdin=asyncio.subprocess.DEVNULL, stdout=writing, stderr=writing, start_new_session=True
+            )
+        finally:
+            os.close(writing)
+        tail = _Tail(output_bytes_max)
+        code: int | None = None
+        try:
+            async with asyncio.timeout(timeout_ns / NANOSECONDS):
+                await _read_all(pipe, tail)
+                code = await process.wait()
+        except TimeoutError:
+            code = None
+        finally:
+            if code is None:
+                # Its children live in its group, even after it has ended.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        return code, tail.output()
 
 
 async def _read_all(pipe: IO[bytes], tail: _Tail) -> None:

@@ -251,6 +251,8 @@ def test_scripts_are_refused_unless_users_of_http_may_have_them() -> None:
         ("service/register", {"Name": "x", "Check": {"HTTP": "http://x"}}, 400, "Interval must be > 0"),
         ("service/register", {"Name": "x", "Check": {"TTL": "soon"}}, 400, "TTL: invalid duration"),
         ("service/register", {"Name": "x", "Check": {"TTL": "1s", "Header": 1}}, 400, "Header must be an object"),
+        ("service/register", {"Name": "a\0b"}, 400, "Invalid service ID"),
+        ("check/register", {"Name": "a\0b", "TTL": "1s"}, 400, "Invalid check ID"),
         ("check/register", {"TTL": "1s"}, 400, "Missing check name"),
         ("check/register", {"Name": "c"}, 400, "TTL must be > 0"),
         ("check/register", {"Name": "c", "TTL": "1s", "Status": "fine"}, 400, "Bad check status"),

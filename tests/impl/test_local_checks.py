@@ -268,6 +268,21 @@ def test_a_server_that_is_silent_or_talks_nonsense_fails_the_probe(answer: bytes
         really(ask)
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[", "http://h:x/", "http:///x", "http://" + "a" * 300 + "/", "http://127.0.0.1:1/ x"]
+)
+def test_addresses_that_make_no_sense_fail_the_probe(url: str) -> None:
+    with pytest.raises(ProbeFailed):
+        really(lambda prober: prober.http(HttpProbe(url, header=(("a\n", "b"),)), SECOND, 4))
+
+
+def test_hosts_that_make_no_sense_fail_the_probe() -> None:
+    with pytest.raises(ProbeFailed):
+        really(lambda prober: prober.connect("a" * 300, 1, SECOND))
+    with pytest.raises(ProbeFailed):
+        really(lambda prober: prober.command(("a\0b",), SECOND, 4))
+
+
 def test_a_port_on_which_nobody_listens_refuses() -> None:
     async def ask(prober: RealProber) -> None:
         async def connect(port: int) -> int:
