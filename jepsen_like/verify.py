@@ -96,15 +96,21 @@ def stages(seed: int, jobs: int, time_limit_s: float) -> tuple[Stage, ...]:
             1,
         ),
         Stage(
+            "linking",
+            "every local step of the readable spec is a step of the proved model",
+            ("check", "link", "--profile", "verify", "--json"),
+            1,
+        ),
+        Stage(
             "forwarding",
             "no write is applied twice by forwarding, whatever connection is lost when",
             ("check", "explore", "--spec", "forwarding", "--json"),
             1,
         ),
         Stage(
-            "linking",
-            "every local step of the readable spec is a step of the proved model",
-            ("check", "link", "--profile", "verify", "--json"),
+            "forwarding link",
+            "every local step of the readable forwarding is a step of its proved model",
+            ("check", "link", "--spec", "forwarding", "--json"),
             1,
         ),
         Stage(

@@ -17,6 +17,7 @@ from model_checks.explore.profiles import PROFILES, Leg, run_legs
 from model_checks.explore.results import Exploration, Limits
 from model_checks.explore.search import Progress
 from model_checks.explore.starts import scripted_steps
+from model_checks.linking.forwarding import link_forwarding
 from model_checks.linking.polarity import negative_mentions
 from model_checks.linking.report import link_transitions
 from model_checks.linking.walks import BOUNDS, walked
@@ -147,19 +148,26 @@ def show(checked: CheckResult) -> None:
 
 
 @click.command("link")
+@click.option("--spec", type=click.Choice(["raft", "forwarding"]), default="raft", show_default=True)
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="small", show_default=True)
 @click.option("--walks", default=16, show_default=True, help="Random runs of the whole protocol, besides.")
 @click.option("--seed", default=0, show_default=True, help="Of the first random run; the others follow.")
-@click.option("--mutant", type=click.Choice(sorted(MUTANTS)), help="Link a broken protocol's steps instead.")
+@click.option(
+    "--mutant", type=click.Choice(sorted(MUTANTS)), metavar="NAME", help="Link a broken protocol's steps instead."
+)
 @click.option("--json", "json_wanted", is_flag=True, help="One JSON object.")
-def command(profile: str, walks: int, seed: int, mutant: str | None, json_wanted: bool) -> int:
+def command(spec: str, profile: str, walks: int, seed: int, mutant: str | None, json_wanted: bool) -> int:
     """Link every local step that exploration meets to the relational model that `check prove` proves.
 
     So are the steps of some random runs, in which what exploration's bounds keep apart happens together. Each step must
     be a step of the model, a sequence of them, or a stutter. The proof then covers every step that was linked, and no
-    others.
+    others. `--spec forwarding` links the composition of agents that forward, explored to the end of its own bounds.
     """
     start = time.perf_counter()
+    if spec == "forwarding":
+        if mutant is not None:
+            raise click.UsageError("--mutant is of Raft: its steps are linked with --spec raft.")
+        return report(link_forwarding(), json_wanted)
     if mutant is not None:
         groups = broken(mutant)
     else:
@@ -170,7 +178,11 @@ def command(profile: str, walks: int, seed: int, mutant: str | None, json_wanted
     checked = link_transitions(groups)
     checked.figures["unestablished"] = unestablished(groups)
     checked = judged(checked, whole=mutant is None and walks > 0)
-    checked = msgspec.structs.replace(checked, seconds=round(time.perf_counter() - start, 2))
+    return report(msgspec.structs.replace(checked, seconds=round(time.perf_counter() - start, 2)), json_wanted)
+
+
+def report(checked: CheckResult, json_wanted: bool) -> int:
+    """Print the result; its exit code."""
     if json_wanted:
         fields = {**msgspec.to_builtins(checked), "summary": summary(checked)}
         click.echo(msgspec.json.encode(fields).decode())

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from model_checks.explore.forwarding import CONSISTENT, DEFAULT, STALE, WRITE
 from model_checks.explore.forwarding_world import Bounds, World, initial_world, steps
 from model_checks.proofs.algebra import Patterns, Sort, Symbols, Value
 from model_checks.proofs.forwarding_lemmas import FORWARDING
@@ -44,6 +45,16 @@ from spec.forwarding import (
 )
 
 CHECKER: Final = "link/forwarding"
+
+AT_ONE_SERVER: Final = ("a",)
+WRITES: Final = Bounds(requests=(WRITE,), calls=2, crashes=0, entrances=("c",))
+CRASHES: Final = Bounds(requests=(WRITE,), calls=1, crashes=1, entrances=AT_ONE_SERVER, clients=())
+READS: Final = Bounds(requests=(CONSISTENT,), calls=1, crashes=0, others=1, entrances=AT_ONE_SERVER, clients=())
+STALE_READS: Final = Bounds(requests=(STALE,), calls=0, crashes=0, others=1, entrances=AT_ONE_SERVER, clients=())
+DEFAULT_READS: Final = Bounds(requests=(DEFAULT,), calls=0, crashes=0, others=1, entrances=AT_ONE_SERVER, clients=())
+LEGS: Final = (WRITES, CRASHES, READS, STALE_READS, DEFAULT_READS)
+"""Compositions that together use every action of the model; each is explored to its end."""
+
 ELSEWHERE: Final = "(elsewhere)"
 """Where the writes of other clients come from: an agent that believes that it leads."""
 NOBODY: Final = "(nobody)"
@@ -402,12 +413,13 @@ def compare(algebra: ForwardingAlgebra, state: Symbols, known: Mapping[Row, Any]
 # ---------------------------------------------------------------------------------------------------------- many steps
 
 
-def link_forwarding(legs: Iterable[Bounds]) -> CheckResult:
+def link_forwarding(legs: Iterable[Bounds] = LEGS) -> CheckResult:
     """Explore each composition to its end and link every local step, once: VALID if all are linked, and every action
     of the model is used.
     """
     start = time.perf_counter()
     linked: Counter[str] = Counter()
+    stutters: Counter[str] = Counter()
     used: Counter[str] = Counter()
     rejected: list[str] = []
     steps_met = 0
@@ -423,7 +435,9 @@ def link_forwarding(legs: Iterable[Bounds]) -> CheckResult:
             except Rejected as error:
                 rejected.append(str(error))
                 break
-            linked[label.partition("(")[0]] += 1
+            action = label.partition("(")[0]
+            linked[action] += 1
+            stutters[action] += not done
             used.update(do.action for do in done)
     unused = [act.name for act in FORWARDING.actions if not used[act.name]]
     verdict = Verdict.INVALID if rejected else Verdict.UNKNOWN if unused or not linked else Verdict.VALID
@@ -437,7 +451,11 @@ def link_forwarding(legs: Iterable[Bounds]) -> CheckResult:
         figures={
             "steps": steps_met,
             "linked": sum(linked.values()),
+            "model_steps": sum(used.values()),
+            "stutters": sum(stutters.values()),
+            "per_second": round(sum(linked.values()) / max(time.perf_counter() - start, 0.001)),
             "by_action": dict(sorted(linked.items())),
+            "stutters_by_action": dict(sorted(stutters.items())),
             "by_model_action": {act.name: used[act.name] for act in FORWARDING.actions},
         },
         seconds=round(time.perf_counter() - start, 2),

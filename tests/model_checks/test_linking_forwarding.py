@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from model_checks.explore import forwarding_mutants
-from model_checks.explore.forwarding import CONSISTENT, DEFAULT, STALE, WRITE
+from model_checks.explore.forwarding import WRITE
 from model_checks.explore.forwarding_world import Bounds
 from model_checks.linking import forwarding
-from model_checks.linking.forwarding import Do, link_forwarding
+from model_checks.linking.command import command
+from model_checks.linking.forwarding import (
+    AT_ONE_SERVER,
+    CRASHES,
+    DEFAULT_READS,
+    READS,
+    STALE_READS,
+    WRITES,
+    Do,
+    link_forwarding,
+)
 from model_checks.verdicts import Verdict
 
-AT_ONE_SERVER = ("a",)
-WRITES = Bounds(requests=(WRITE,), calls=2, crashes=0, entrances=("c",))
-CRASHES = Bounds(requests=(WRITE,), calls=1, crashes=1, entrances=AT_ONE_SERVER, clients=())
 FORWARDS = Bounds(requests=(WRITE,), calls=2, crashes=0, entrances=AT_ONE_SERVER, clients=())
-READS = Bounds(requests=(CONSISTENT,), calls=1, crashes=0, others=1, entrances=AT_ONE_SERVER, clients=())
-STALE_READS = Bounds(requests=(STALE,), calls=0, crashes=0, others=1, entrances=AT_ONE_SERVER, clients=())
-DEFAULT_READS = Bounds(requests=(DEFAULT,), calls=0, crashes=0, others=1, entrances=AT_ONE_SERVER, clients=())
-LEGS = (WRITES, CRASHES, READS, STALE_READS, DEFAULT_READS)
 
 
 @pytest.mark.timeout(300)
 def test_every_step_of_forwarding_is_a_step_of_the_proved_model() -> None:
-    checked = link_forwarding(LEGS)
+    checked = link_forwarding()
     assert checked.reason == ""
     assert checked.verdict is Verdict.VALID
     assert checked.figures["linked"] > 1_000
@@ -75,3 +80,13 @@ def test_a_claim_that_is_wrong_is_rejected(monkeypatch: pytest.MonkeyPatch) -> N
     checked = link_forwarding((STALE_READS,))
     assert checked.verdict is Verdict.INVALID
     assert "a stutter:" in checked.reason
+
+
+def test_the_command_reports_counts_and_refuses_what_is_of_raft() -> None:
+    done = CliRunner().invoke(command, ["--spec", "forwarding", "--json"], standalone_mode=False)
+    report = json.loads(done.stdout)
+    assert (done.return_value, report["verdict"]) == (0, "VALID")
+    assert f"{report['figures']['linked']:,} local steps linked" in report["summary"]
+    refused = CliRunner().invoke(command, ["--spec", "forwarding", "--mutant", "ack_before_durable"])
+    assert refused.exit_code == 2
+    assert "--spec raft" in refused.stderr
