@@ -1,4 +1,6 @@
-"""Real agents in trouble that no nemesis makes: a disk that does not sync; and a server that joins late."""
+"""Real agents in trouble that no nemesis makes: a disk that does not sync; links slower than a lease; and a server that
+joins late.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,15 @@ import pytest
 from jepsen_like.cluster import launch, observe
 from jepsen_like.cluster.api import Cluster, ClusterSpec
 from jepsen_like.nemesis.operator_api import Operator
-from model_checks.verdicts import SetupFailed
+from jepsen_like.net.rules import LinkRule
+from model_checks.conformance.check import check_traces
+from model_checks.verdicts import CheckResult, SetupFailed, Verdict
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 DEADLINE_S = 20.0
+SLOWER_THAN_A_LEASE_MS = 160.0
+"""One way: what a leader (lease: 250 ms) hears is older than its lease, and followers (300 ms) hear of it often."""
 STEP_DOWN_S = 2.0
 """Within this, a leader whose disk hangs must have made way for another."""
 AGENT = Path(__file__).resolve().parents[1] / "mutants" / "agent.py"
@@ -104,6 +110,35 @@ def test_a_leader_whose_disk_does_not_sync_makes_way_for_another() -> None:
 
     command = shlex.join([sys.executable, str(AGENT), "disk-that-hangs"])
     run_with(ClusterSpec(servers=3, agent_command=command), act)
+
+
+def judged_over_slow_links(traces: Path, agent_command: str | None) -> dict[str, CheckResult]:
+    """What conformance says of reads by lease where every answer is older than a lease."""
+
+    async def act(cluster: Cluster) -> None:
+        leader = await cluster.wait_for_leader(DEADLINE_S)
+        await until(lambda: put(cluster, leader, "k", b"before"))
+        for follower in cluster.servers:
+            if follower != leader:
+                await cluster.shape(leader, follower, LinkRule(delay_ms=SLOWER_THAN_A_LEASE_MS))
+        assert await put(cluster, leader, "k", b"after", timeout_s=10)
+        for _ in range(20):
+            status, _, body = await cluster.request(leader, "GET", "/v1/kv/k?raw", timeout_s=10)
+            assert (status, body) == (200, b"after")
+
+    run_with(ClusterSpec(servers=3, agent_command=agent_command, trace_dir=traces), act)
+    return {result.checker: result for result in check_traces(traces)}
+
+
+def test_a_lease_counts_from_when_its_round_began(tmp_path: Path) -> None:
+    results = judged_over_slow_links(tmp_path / "traces", None)
+    assert {result.verdict for result in results.values()} == {Verdict.VALID}, results
+
+
+def test_a_lease_that_counts_from_receipt_is_found_out(tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, str(AGENT), "lease-counted-from-receipt"])
+    objection = judged_over_slow_links(tmp_path / "traces", command)["conformance/raft"]
+    assert (objection.verdict, objection.property) == (Verdict.INVALID, "lease_read is enabled")
 
 
 def test_a_spare_server_joins_and_becomes_a_voter() -> None:
