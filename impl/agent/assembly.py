@@ -112,7 +112,7 @@ def _trace(
 ) -> Tracer:
     settings = core.server.settings
     try:
-        tracer = Tracer(runtime.disk, runtime.clock, config.trace_dir, config.node_name, data.incarnation)
+        tracer = Tracer(runtime.disk, runtime.clock.monotonic_ns, config.trace_dir, config.node_name, data.incarnation)
         tracer.header(
             genesis.cluster_id,
             voters,

@@ -7,13 +7,13 @@ trace with a hole would accuse an innocent server.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from impl.raft.ready import Event, IssueEvent, SendEvent, StepEvent
-from impl.runtime.interfaces import Clock, Disk, File
+from impl.runtime.interfaces import Disk, File
 
 FORMAT = 2
 
@@ -21,7 +21,9 @@ FORMAT = 2
 class Tracer:
     """Writes `NODE-INCARNATION.ndjson`. Sequence numbers start at 1; times are CLOCK_MONOTONIC in nanoseconds."""
 
-    def __init__(self, disk: Disk, clock: Clock, directory: str, node: str, incarnation: int) -> None:
+    def __init__(
+        self, disk: Disk, monotonic_ns: Callable[[], int], directory: str, node: str, incarnation: int
+    ) -> None:
         """Create the file.
 
         Raises:
@@ -29,7 +31,7 @@ class Tracer:
         """
         disk.make_directories(directory)
         self._file: File = disk.open(f"{directory}/{node}-{incarnation:06d}.ndjson", create=True)
-        self._clock = clock
+        self._monotonic_ns = monotonic_ns
         self._node = node
         self._incarnation = incarnation
         self._prefix = f"{node}/{incarnation}/"
@@ -68,7 +70,7 @@ class Tracer:
                     "election_ns": election_ns,
                     "lease_ns": lease_ns,
                     "pre_vote": pre_vote,
-                    "ns": self._clock.monotonic_ns(),
+                    "ns": self._monotonic_ns(),
                     "state": state,
                     **({"recovered": True} if recovered else {}),
                 }
@@ -78,7 +80,7 @@ class Tracer:
 
     def events(self, events: Sequence[Event], checksums: Sequence[int]) -> None:
         """What the core did; `checksums` are those of the frames of its sends, in order."""
-        ns = self._clock.monotonic_ns()
+        ns = self._monotonic_ns()
         sent = iter(checksums)
         for event in events:
             self._sequence += 1
@@ -104,7 +106,7 @@ class Tracer:
 
     def proposals(self, proposed: Sequence[tuple[str, int, int]]) -> None:
         """Which entry carries which client's request: (request, index, term)."""
-        ns = self._clock.monotonic_ns()
+        ns = self._monotonic_ns()
         for request, index, term in proposed:
             self._sequence += 1
             line = {
@@ -129,7 +131,7 @@ class Tracer:
                 {
                     "kind": "answer",
                     "seq": self._sequence,
-                    "ns": self._clock.monotonic_ns(),
+                    "ns": self._monotonic_ns(),
                     "request": request,
                     "mode": mode,
                     **more,
@@ -153,7 +155,7 @@ class Tracer:
     def end(self, reason: str) -> None:
         """The last line: this incarnation ended gracefully."""
         self._sequence += 1
-        line = {"kind": "end", "seq": self._sequence, "ns": self._clock.monotonic_ns(), "reason": reason}
+        line = {"kind": "end", "seq": self._sequence, "ns": self._monotonic_ns(), "reason": reason}
         self._lines.append(self._encode(line))
         self.flush()
         self._file.close()

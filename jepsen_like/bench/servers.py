@@ -119,7 +119,7 @@ class Servers(ABC):
         for number in self.numbers:
             lines = (self.directory / f"{number}.log").read_text(errors="replace").splitlines()
             found += [
-                (line, f"server {number + 1}: {line}") for line in lines if any(map(line.__contains__, ELECTIONS))
+                (line, f"server {number + 1}: {line}") for line in lines if any(words in line for words in ELECTIONS)
             ]
         return [words for _, words in sorted(found)]  # a line begins with its time
 

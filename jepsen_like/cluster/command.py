@@ -216,12 +216,10 @@ def logs(node: str, follow: bool, name: str | None) -> None:
     """Print an agent's log. The supervisor has one too: `logs supervisor`."""
     directory = state.cluster_directory(chosen(name))
     path = (state.load(directory).spec.log_dir or directory / "logs") / f"{node}.log"
-    try:
-        log = open(path, "rb")  # noqa: SIM115  closed below
-    except FileNotFoundError as error:
+    if not path.exists():
         there = ", ".join(sorted(each.stem for each in path.parent.glob("*.log")))
-        raise UnknownNode(f"{node} has no log; these do: {there}") from error
-    with log, contextlib.suppress(KeyboardInterrupt):
+        raise UnknownNode(f"{node} has no log; these do: {there}")
+    with path.open("rb") as log, contextlib.suppress(KeyboardInterrupt):
         while True:
             data = log.read(1 << 16)
             if data:

@@ -1,7 +1,7 @@
 """A follower misses so much that the leader's log no longer holds what it needs: it must be sent a snapshot.
 
 The follower is cut off or killed, and comes back when the leader's log begins behind what the follower had (with the
-small thresholds of `SETTINGS` that takes a second or two), or after LAG_MAX_S.
+small thresholds of `runner` that takes a second or two), or after LAG_MAX_S.
 """
 
 from __future__ import annotations

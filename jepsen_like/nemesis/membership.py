@@ -51,10 +51,10 @@ def targets(
 ) -> tuple[str, ...]:
     """Whom `plan` takes away: voters, as many as may go; empty if none may."""
     order, _ = shuffled(configuration.voters, draws)
-    if plan.endswith(" leader") and plan != "fresh leader":
-        order = [leader] if leader in order else []
-    elif plan == "fresh leader":
+    if plan == "fresh leader":
         order = [node for node in order if node != leader]
+    elif plan.endswith(" leader"):
+        order = [leader] if leader in order else []
     chosen: list[str] = []
     for node in order:
         wanted = 2 if plan == "two at once" else 1

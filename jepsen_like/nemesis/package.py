@@ -1,4 +1,4 @@
-"""Nemesis packages: {a worker, a generator of faults, a final generator, a colour for the plot}
+"""Nemesis packages: {what breaks and what mends, a generator of faults, a final generator, a colour for the plot}
 (jepsen.nemesis.combined).
 
 Each package has a thread of its own, so faults of different packages overlap. A fault holds for a random time, mostly
@@ -26,8 +26,7 @@ from jepsen_like.generator.values import (
     Invocation,
 )
 from jepsen_like.nemesis import handover, lag, membership, partition, processes, rolling
-from jepsen_like.nemesis.book import Fault, FaultBook
-from jepsen_like.nemesis.worker import NOTHING, NemesisWorker
+from jepsen_like.nemesis.worker import NOTHING
 
 SECOND_NS = 1_000_000_000
 PAUSE_NS = (SECOND_NS, 7 * SECOND_NS // 3)
@@ -194,38 +193,6 @@ def track(package: str, draws: Draws, tracks: int) -> Track:
 def _within(bounds: tuple[int, int], draws: Draws) -> tuple[int, Draws]:
     number, draws = draws.below(bounds[1] - bounds[0])
     return bounds[0] + number, draws
-
-
-class BreakingWorker(NemesisWorker):
-    """Links and processes: the packages partition, kill and pause."""
-
-    def __init__(self, package: str, book: FaultBook, test_clients: int) -> None:
-        super().__init__(package, book)
-        self._test_clients = test_clients
-
-    async def do(self, invocation: Invocation) -> Fault:
-        book, package = self.book, self.package
-        cluster = book.cluster
-        match invocation.f:
-            case "heal":
-                return await book.heal(package)
-            case "restart":
-                return await book.restart(package)
-            case "resume":
-                return await book.resume(package)
-        leader = await book.leader()
-        draws = Draws(invocation.note)
-        if invocation.f == "cut":
-            shape = partition.cut(invocation.value, cluster.servers, cluster.clients, leader, draws, self._test_clients)
-            return await book.cut(package, shape.links, shape.nodes, f"{invocation.value}: {shape.what}", leader)
-        down = book.down
-        servers = [name for name in cluster.servers if name not in down] or cluster.servers
-        clients = [name for name in cluster.clients if name not in down]
-        nodes = processes.nodes_of(invocation.value, servers, clients, None if leader in down else leader, draws)
-        if invocation.f == "kill":
-            return await book.kill(package, nodes, leader)
-        assert invocation.f == "pause"
-        return await book.pause(package, nodes, leader)
 
 
 def generator(packages: tuple[str, ...], draws: Draws) -> tuple[Generator, ...]:

@@ -8,11 +8,11 @@ from jepsen_like.cluster.api import Cluster, ClusterFailure
 from jepsen_like.cluster.observe import HttpFailure
 from jepsen_like.generator.interpreter import Worker
 from jepsen_like.nemesis.book import Fault, FaultBook
+from jepsen_like.nemesis.breaking import BreakingWorker
 from jepsen_like.nemesis.handover import TransferWorker
 from jepsen_like.nemesis.lag import Extent, SnapshotWorker
 from jepsen_like.nemesis.membership import MembershipWorker
 from jepsen_like.nemesis.operator_api import Operator
-from jepsen_like.nemesis.package import BreakingWorker
 from jepsen_like.nemesis.rolling import RollingWorker
 
 ANSWER_S = 0.5

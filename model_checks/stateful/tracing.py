@@ -20,7 +20,6 @@ from impl.raft.configuration import COMMAND
 from impl.raft.messages import Entry
 from impl.raft.ready import Event
 from impl.raft.settings import Settings
-from impl.runtime.interfaces import Timer
 from impl.runtime.virtual_disk import VirtualDisk
 
 DIRECTORY = "traces"
@@ -29,28 +28,6 @@ DIRECTORY = "traces"
 def command(text: str) -> bytes:
     """The payload that sets key `text`."""
     return msgspec.msgpack.encode(["kv-set", text, b"", 0])
-
-
-class _WorldClock:
-    """The clock of the world. Implements `Clock`; nothing here waits."""
-
-    def __init__(self, now: Callable[[], int]) -> None:
-        self._now = now
-
-    def monotonic_ns(self) -> int:
-        return self._now()
-
-    def wall_ns(self) -> int:
-        return self.monotonic_ns()
-
-    def call_later(self, delay_ns: int, callback: Callable[[], None]) -> Timer:
-        raise NotImplementedError("a tracer waits for nothing")
-
-    def call_soon(self, callback: Callable[[], None]) -> Timer:
-        raise NotImplementedError("a tracer waits for nothing")
-
-    async def sleep(self, delay_ns: int) -> None:
-        raise NotImplementedError("a tracer waits for nothing")
 
 
 def state_digest(content: Sequence[Entry]) -> str:
@@ -70,12 +47,12 @@ class Traces:
         self._voters = voters
         self._settings = settings
         self._disk = VirtualDisk()
-        self._clock = _WorldClock(now)
+        self._now = now
         self._tracers: dict[str, Tracer] = {}
 
     def started(self, name: str, incarnation: int, state: list[Any]) -> None:
         """A server begins an incarnation."""
-        tracer = Tracer(self._disk, self._clock, DIRECTORY, name, incarnation)
+        tracer = Tracer(self._disk, self._now, DIRECTORY, name, incarnation)
         settings = self._settings
         tracer.header(
             "world",

@@ -13,7 +13,7 @@ from impl.agent import driver as module
 from impl.agent.api import Consistency, IndefiniteError
 from impl.agent.changes import Changes
 from impl.agent.disk_writes import DISK_FULL_RETRY_NS, DiskWrites
-from impl.agent.driver import TICK_NS, Driver, decode_message
+from impl.agent.driver import TICK_NS, Driver
 from impl.agent.logs import Log
 from impl.agent.tracer import Tracer
 from impl.catalog.commands import KvSet
@@ -29,6 +29,7 @@ from impl.raft.messages import (
     PreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
+    decode,
 )
 from impl.raft.ready import Role
 from impl.raft.settings import Restored, Settings
@@ -191,7 +192,7 @@ class Bench:
         self.core = Core(Settings(name="s1"), names, Restored(), self.world.random, trace=trace, now_ns=self.world.now)
         self.sent: list[tuple[str, Message]] = []
         self.lines: list[str] = []
-        self.tracer = Tracer(self.world.disk, runtime.clock, "trace", "s1", 1) if trace else None
+        self.tracer = Tracer(self.world.disk, runtime.clock.monotonic_ns, "trace", "s1", 1) if trace else None
         log = Log(self.lines.append, lambda: 0.0)
         self.changes = Changes(runtime)
         self.driver = Driver(runtime, self.core, self.disk_log, Store(), self, log, self.tracer, self.changes, len)
@@ -201,7 +202,7 @@ class Bench:
 
     def send(self, to: str, frame: bytes) -> None:
         self.on_send()
-        self.sent.append((to, decode_message(frame)))
+        self.sent.append((to, decode(frame)))
 
     def trace(self) -> list[dict[str, Any]]:
         file = self.world.disk.open("trace/s1-000001.ndjson")

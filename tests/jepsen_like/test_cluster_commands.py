@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from jepsen_like.cluster import launch, state
-from jepsen_like.cluster.spec import ClusterSpec
-from model_checks.verdicts import SetupFailed
+from jepsen_like.cluster import state
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("a_machine_that_can")]
 
 ROOT = Path(__file__).parents[2]
 STUB = f"{sys.executable} {Path(__file__).parent / 'stub_agent.py'}"
@@ -36,17 +34,6 @@ def cluster(*words: str, code: int = 0) -> str:
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout if code == 0 else done.stderr
-
-
-@pytest.fixture(scope="module", autouse=True)
-def a_machine_that_can(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COMITIA_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.delenv("SUDO_UID", raising=False)
-        try:
-            launch.launch(ClusterSpec(servers=0), attached=True).end()
-        except SetupFailed as error:
-            pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)

@@ -26,22 +26,11 @@ from jepsen_like.cluster.api import Cluster, ClusterFailure, ClusterSpec, LinkRu
 from jepsen_like.net.addresses import address_of
 from model_checks.verdicts import SetupFailed
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("a_machine_that_can")]
 
 STUB = f"{sys.executable} {Path(__file__).parent / 'stub_agent.py'}"
 ROOT = Path(__file__).parents[2]
 PORT = 5000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def a_machine_that_can(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COMITIA_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.delenv("SUDO_UID", raising=False)
-        try:
-            launch.launch(ClusterSpec(servers=0), attached=True).end()
-        except SetupFailed as error:
-            pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)

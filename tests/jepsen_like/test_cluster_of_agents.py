@@ -3,61 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from jepsen_like.cluster import launch, observe
 from jepsen_like.cluster.api import Cluster, ClusterSpec
-from model_checks.verdicts import SetupFailed
+from tests.jepsen_like.real_agents import DEADLINE_S, get, put, run_with, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
-
-DEADLINE_S = 20.0
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("a_machine_that_can")]
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMITIA_HOME", str(tmp_path))
     monkeypatch.delenv("SUDO_UID", raising=False)
-    try:
-        launch.launch(ClusterSpec(servers=0), attached=True).end()
-    except SetupFailed as error:
-        pytest.skip(str(error))
-
-
-def run_with(spec: ClusterSpec, act: Callable[[Cluster], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with Cluster.start(spec) as cluster:
-            await cluster.wait_for_leader(DEADLINE_S)
-            await act(cluster)
-
-    asyncio.run(asyncio.wait_for(main(), 90))
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not await condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
-
-
-async def put(cluster: Cluster, node: str, key: str, value: bytes) -> bool:
-    """Whether the write was acknowledged."""
-    try:
-        status, _, body = await cluster.request(node, "PUT", f"/v1/kv/{key}", value, timeout_s=10)
-    except observe.HttpFailure:
-        return False
-    return (status, body.strip()) == (200, b"true")
-
-
-async def get(cluster: Cluster, node: str, key: str) -> bytes:
-    try:
-        return (await cluster.request(node, "GET", f"/v1/kv/{key}?raw&consistent", timeout_s=10))[2]
-    except observe.HttpFailure:
-        return b""
 
 
 def test_a_leader_cut_off_is_replaced_and_follows_when_the_link_is_mended() -> None:

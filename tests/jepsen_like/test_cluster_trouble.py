@@ -4,25 +4,23 @@ joins late.
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from jepsen_like.cluster import launch, observe
+from jepsen_like.cluster import observe
 from jepsen_like.cluster.api import Cluster, ClusterSpec
 from jepsen_like.nemesis.operator_api import Operator
 from jepsen_like.net.rules import LinkRule
 from model_checks.conformance.check import check_traces
-from model_checks.verdicts import CheckResult, SetupFailed, Verdict
+from model_checks.verdicts import CheckResult, Verdict
+from tests.jepsen_like.real_agents import DEADLINE_S, get, put, run_with, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("a_machine_that_can")]
 
-DEADLINE_S = 20.0
 SLOWER_THAN_A_LEASE_MS = 160.0
 """One way: what a leader (lease: 250 ms) hears is older than its lease, and followers (300 ms) hear of it often."""
 STEP_DOWN_S = 2.0
@@ -34,42 +32,6 @@ AGENT = Path(__file__).resolve().parents[1] / "mutants" / "agent.py"
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMITIA_HOME", str(tmp_path))
     monkeypatch.delenv("SUDO_UID", raising=False)
-    try:
-        launch.launch(ClusterSpec(servers=0), attached=True).end()
-    except SetupFailed as error:
-        pytest.skip(str(error))
-
-
-def run_with(spec: ClusterSpec, act: Callable[[Cluster], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with Cluster.start(spec) as cluster:
-            await cluster.wait_for_leader(DEADLINE_S)
-            await act(cluster)
-
-    asyncio.run(asyncio.wait_for(main(), 100))
-
-
-async def until(condition: Callable[[], Awaitable[bool]], deadline_s: float = DEADLINE_S) -> None:
-    end = time.monotonic() + deadline_s
-    while not await condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
-
-
-async def put(cluster: Cluster, node: str, key: str, value: bytes, timeout_s: float = 1.0) -> bool:
-    """Whether the write was acknowledged."""
-    try:
-        status, _, body = await cluster.request(node, "PUT", f"/v1/kv/{key}", value, timeout_s=timeout_s)
-    except observe.HttpFailure:
-        return False
-    return (status, body.strip()) == (200, b"true")
-
-
-async def get(cluster: Cluster, node: str, key: str) -> bytes:
-    try:
-        return (await cluster.request(node, "GET", f"/v1/kv/{key}?raw&consistent", timeout_s=10))[2]
-    except observe.HttpFailure:
-        return b""
 
 
 async def voters(cluster: Cluster) -> set[str]:
@@ -121,7 +83,7 @@ def judged_over_slow_links(traces: Path, agent_command: str | None) -> dict[str,
         for follower in cluster.servers:
             if follower != leader:
                 await cluster.shape(leader, follower, LinkRule(delay_ms=SLOWER_THAN_A_LEASE_MS))
-        assert await put(cluster, leader, "k", b"after", timeout_s=10)
+        assert await put(cluster, leader, "k", b"after")
         for _ in range(20):
             status, _, body = await cluster.request(leader, "GET", "/v1/kv/k?raw", timeout_s=10)
             assert (status, body) == (200, b"after")

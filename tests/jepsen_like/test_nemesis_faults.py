@@ -10,7 +10,7 @@ import pytest
 from jepsen_like.generator.values import Completed, Completion, Context, Draws, Emit, Ending, Generator
 from jepsen_like.nemesis import impairment, package, partition, processes
 from jepsen_like.nemesis.book import Fault, FaultBook, Link
-from jepsen_like.nemesis.package import BreakingWorker
+from jepsen_like.nemesis.breaking import BreakingWorker
 from jepsen_like.net.rules import LinkRule
 
 SERVERS = ("s1", "s2", "s3", "s4", "s5")
