@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from impl.commandline import HELP, GoCommand, columns
+from impl.commandline import HELP, GoCommand, columns, print_json
 from impl.http_client import CommandError, HttpClient, address_option
 
 _RAFT = "/v1/operator/raft"
@@ -38,7 +38,7 @@ def list_peers(http_addr: str, stale: bool, form: str) -> int:
     if form not in ("pretty", "json"):
         raise CommandError(f"Invalid format {form!r}: use pretty or json")
     document = _ask(http_addr, "GET", f"{_RAFT}/configuration", {"stale": ""} if stale else {}, "getting peers")
-    click.echo(json.dumps(document, indent="    ") if form == "json" else columns(_rows(document["Servers"])))
+    print_json(document) if form == "json" else click.echo(columns(_rows(document["Servers"])))
     return 0
 
 

@@ -156,9 +156,7 @@ class Lock:
             holder = _holder(answer)
             if holder is None:
                 parameters = {"acquire": self._session, "flags": str(LOCK_FLAGS)}
-                _, taken = self._client.ask(
-                    "PUT", self._path, parameters, "Lock acquisition failed: failed to acquire lock: ", b""
-                )
+                _, taken = self._client.ask("PUT", self._path, parameters, f"{_FAILED}acquire lock: ", b"")
                 if taken.strip() == b"true":
                     return True
                 left = RETRY_SECONDS if deadline is None else min(RETRY_SECONDS, deadline - time.monotonic())

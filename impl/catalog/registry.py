@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from impl.catalog import sessions
 from impl.catalog.rows import CRITICAL, SERF_HEALTH, Check, Node, Service, node_key, row_key
 from impl.catalog.tables import CHECKS, NODE_EXTINCTION, NODES, SERVICE_EXTINCTION, SERVICES, Invalid, Tables
+
+R = TypeVar("R", Node, Service, Check)
 
 
 def of_node(node: str) -> str:
@@ -68,6 +71,14 @@ def deregister(tables: Tables, node: str, service_id: str, check_id: str, index:
         delete_node(tables, node, index)
 
 
+def _numbered(row: R, old: R | None, index: int) -> R:
+    """The row as it is stored in place of `old`, which it is if that changes nothing."""
+    if old is None:
+        return replace(row, create_index=index, modify_index=index)
+    row = replace(row, create_index=old.create_index, modify_index=old.modify_index)
+    return old if row == old else replace(row, modify_index=index)
+
+
 # --------------------------------------------------------------------------------------------------------------- nodes
 
 
@@ -88,13 +99,9 @@ def ensure_node(tables: Tables, node: Node, index: int) -> None:
             if node_key(known.node) != key:
                 delete_node(tables, known.node, index)
             old = known
-    if old is None:
-        node = replace(node, create_index=index, modify_index=index)
-    else:
-        node = replace(node, create_index=old.create_index, modify_index=old.modify_index)
-        if node == old:
-            return
-        node = replace(node, modify_index=index)
+    node = _numbered(node, old, index)
+    if node is old:
+        return
     tables.nodes.put(key, node)
     tables.touch(index, NODES, of_node(key))
     _touch_services_on(tables, key, index)
@@ -141,13 +148,9 @@ def ensure_service(tables: Tables, service: Service, index: int) -> None:
         raise Invalid("Missing node registration")
     key = row_key(service.node, service.id)
     old = tables.services.get(key)
-    if old is None:
-        service = replace(service, create_index=index, modify_index=index)
-    else:
-        service = replace(service, create_index=old.create_index, modify_index=old.modify_index)
-        if service == old:
-            return
-        service = replace(service, modify_index=index)
+    service = _numbered(service, old, index)
+    if service is old:
+        return
     tables.services.put(key, service)
     if old is not None and old.service != service.service:
         _left(tables, old, index)
@@ -199,11 +202,9 @@ def ensure_check(tables: Tables, check: Check, index: int) -> None:
         check = replace(check, service_name=service.service, service_tags=service.tags)
     key = row_key(check.node, check.check_id)
     old = tables.checks.get(key)
-    if old is not None:
-        check = replace(check, create_index=old.create_index, modify_index=old.modify_index)
-    if check != old:
-        created = index if old is None else old.create_index
-        tables.checks.put(key, replace(check, create_index=created, modify_index=index))
+    check = _numbered(check, old, index)
+    if check is not old:
+        tables.checks.put(key, check)
         tables.touch(index, CHECKS)
         _touch_health(tables, check, index)
         if old is not None and old.service_id != check.service_id:

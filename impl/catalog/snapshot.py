@@ -24,10 +24,10 @@ from typing import Any, assert_never
 
 import msgspec
 
-from impl.catalog.rows import Check, Node, Service, Session, node_key, row_key
+from impl.catalog.rows import Session, node_key, row_key
 from impl.catalog.store import Store
 from impl.catalog.table import View
-from impl.catalog.tables import KvEntry
+from impl.catalog.tagged import CheckRow, KvRow, NodeRow, ServiceRow
 
 ROWS_AT_ONCE = 250
 """Rows in a step: well under a millisecond of work."""
@@ -45,35 +45,11 @@ class IndexRow(msgspec.Struct, frozen=True, array_like=True, tag="index", gc=Fal
     value: int
 
 
-class KvRow(msgspec.Struct, frozen=True, array_like=True, tag="kv", gc=False):
-    """A key."""
-
-    row: KvEntry
-
-
 class TombstoneRow(msgspec.Struct, frozen=True, array_like=True, tag="tombstone", gc=False):
     """A key or prefix that was deleted."""
 
     key: str
     index: int
-
-
-class NodeRow(msgspec.Struct, frozen=True, array_like=True, tag="node", gc=False):
-    """A node."""
-
-    row: Node
-
-
-class ServiceRow(msgspec.Struct, frozen=True, array_like=True, tag="service", gc=False):
-    """An instance of a service."""
-
-    row: Service
-
-
-class CheckRow(msgspec.Struct, frozen=True, array_like=True, tag="check", gc=False):
-    """A health check."""
-
-    row: Check
 
 
 class SessionRow(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=False):

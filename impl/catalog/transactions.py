@@ -14,6 +14,7 @@ import msgspec
 from impl.catalog import kv, registry
 from impl.catalog.rows import Check, Node, Service, node_key, row_key
 from impl.catalog.tables import Invalid, KvEntry, Tables
+from impl.catalog.tagged import CheckRow, KvRow, NodeRow, ServiceRow
 
 Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 VERBS = ("get", "set", "cas", "delete", "delete-cas")
@@ -57,31 +58,8 @@ class CheckOperation(msgspec.Struct, frozen=True, array_like=True, tag="check", 
 Operation = KvOperation | NodeOperation | ServiceOperation | CheckOperation
 
 
-class KvShown(msgspec.Struct, frozen=True, array_like=True, tag="kv", gc=False):
-    """A result: a key."""
-
-    row: KvEntry
-
-
-class NodeShown(msgspec.Struct, frozen=True, array_like=True, tag="node", gc=False):
-    """A result: a node."""
-
-    row: Node
-
-
-class ServiceShown(msgspec.Struct, frozen=True, array_like=True, tag="service", gc=False):
-    """A result: an instance."""
-
-    row: Service
-
-
-class CheckShown(msgspec.Struct, frozen=True, array_like=True, tag="check", gc=False):
-    """A result: a health check."""
-
-    row: Check
-
-
-Shown = KvShown | NodeShown | ServiceShown | CheckShown
+Shown = KvRow | NodeRow | ServiceRow | CheckRow
+"""A result."""
 
 
 class OperationError(msgspec.Struct, frozen=True, array_like=True):
@@ -130,7 +108,7 @@ def run(tables: Tables, operations: tuple[Operation, ...], index: int) -> Outcom
 def _step(tables: Tables, operation: Operation, index: int) -> Sequence[Shown]:
     match operation:
         case KvOperation():
-            return [KvShown(entry) for entry in _kv(tables, operation, index)]
+            return [KvRow(entry) for entry in _kv(tables, operation, index)]
         case NodeOperation(verb, node):
             return _row(
                 "node",
@@ -201,11 +179,11 @@ def _row(
         raise Invalid(f"{name} doesn't exist")
     match row:
         case Node():
-            return [NodeShown(row)]
+            return [NodeRow(row)]
         case Service():
-            return [ServiceShown(row)]
+            return [ServiceRow(row)]
         case Check():
-            return [CheckShown(row)]
+            return [CheckRow(row)]
         case _:
             assert_never(row)
 

@@ -238,11 +238,10 @@ class Responder:
     def _node_records(self, node: Node, name: Name, kind: int, response: dns.message.Message) -> None:
         ttl = self._settings.node_ttl
         self._add_address(response, response.answer, name, node.address, kind, ttl)
-        section = response.answer if kind in (TXT, ANY) else response.additional
         if kind in (TXT, ANY):
             for key, value in sorted(node.meta.items()):
                 text = value if key.lower().startswith("rfc1035-") else f"{key}={value}"
-                self._add(response, section, name, ttl, TXT, _quoted(text))
+                self._add(response, response.answer, name, ttl, TXT, _quoted(text))
 
     def _instance_records(self, instance: Instance, name: Name, kind: int, response: dns.message.Message) -> None:
         service, node = instance.service, instance.node

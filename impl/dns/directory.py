@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from impl.agent.api import Agent, AgentError, Consistency, ReadOptions
+from impl.agent.reconcile import CONSUL
 from impl.catalog.queries import Answer, Query
 from impl.catalog.registry_queries import (
     Instance,
@@ -24,8 +25,6 @@ from impl.catalog.registry_queries import (
 from impl.catalog.rows import Node
 from impl.dns.answers import LookupFailed, NoPath
 
-SERVERS = "consul"
-"""The service that the servers of a datacenter are registered as."""
 _STALE = ReadOptions(Consistency.STALE)
 
 
@@ -55,7 +54,7 @@ class AgentDirectory:
 
     async def servers(self) -> Sequence[Node]:
         """As `Directory.servers`."""
-        return [instance.node for instance in await self.service(SERVERS, "", self._datacenter)]
+        return [instance.node for instance in await self.service(CONSUL, "", self._datacenter)]
 
     async def holders(self, address: str) -> tuple[Sequence[Node], Sequence[Instance]]:
         """As `Directory.holders`. Instances are looked for only if no node has the address: it takes a scan."""

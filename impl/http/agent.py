@@ -1,5 +1,6 @@
-"""`/v1/agent`: the services and checks of this agent, its maintenance, its health, the members. Source: Consul, "Agent
-HTTP API".
+"""`/v1/agent`: the services and checks of this agent, its maintenance, its health, itself and the other members.
+
+Source: Consul, "Agent HTTP API".
 
 What is registered here is the agent's own; the catalog follows in a moment.
 """
@@ -27,9 +28,8 @@ from impl.http.bodies import Fields, read_json
 from impl.http.context import Context, Request
 from impl.http.definitions import check_definition, service_definition
 from impl.http.documents import agent_service_document, check_document
-from impl.http.kv import read_options
-from impl.http.registry import filtered, truth
-from impl.http.request import HttpError
+from impl.http.registry import filtered
+from impl.http.request import HttpError, read_options
 from impl.http.response import Response, json_response, text_response
 
 BODY_SIZE_MAX = 512 * 1024
@@ -70,7 +70,7 @@ async def register_service(context: Context, request: Request) -> Response:
     definition = service_definition(read_json(await request.body(BODY_SIZE_MAX)))
     for check in definition.checks:
         _refuse_script(local, check)
-    local.register_service(definition, truth(request, "replace-existing-checks"))
+    local.register_service(definition, request.truth("replace-existing-checks"))
     return await _kept(context)
 
 
@@ -113,7 +113,7 @@ def _enable(request: Request) -> bool:
         raise HttpError(400, "Missing value for enable")
     try:
         if text:
-            return truth(request, "enable")
+            return request.truth("enable")
     except HttpError:
         pass
     raise HttpError(400, f'Invalid value for enable: "{text}"')
@@ -255,7 +255,7 @@ def _judged(request: Request, code: int, text: str, document: Any) -> Response:
 async def members(context: Context, request: Request) -> Response:
     """GET /v1/agent/members: the agents that the catalog shows; if it cannot be read, this one alone."""
     try:
-        return json_response(await _members(context, truth(request, "wan")), request.pretty)
+        return json_response(await _members(context, request.truth("wan")), request.pretty)
     except AgentError:
         return json_response([context.agent.describe()["Member"]], request.pretty)
 
@@ -279,6 +279,17 @@ async def _members(context: Context, servers_only: bool) -> list[dict[str, Any]]
             port = ports.get(node.node, 0)
             found.append(describe_member(name, node.address, port, node.datacenter, node.id, status))
     return found
+
+
+async def about_self(context: Context, request: Request) -> Response:
+    """GET /v1/agent/self."""
+    return json_response(context.agent.describe(), request.pretty)
+
+
+async def leave(context: Context, request: Request) -> Response:
+    """PUT /v1/agent/leave: the agent leaves the cluster, and its process ends."""
+    await context.agent.leave()
+    return _DONE
 
 
 async def version(context: Context, request: Request) -> Response:

@@ -6,26 +6,22 @@ text, and is logged.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 from impl.agent.api import Agent, AgentError
 from impl.agent.local.registrations import Registrations
-from impl.http import kv, operator, routes
+from impl.http import kv, routes
 from impl.http.context import Context, Request
 from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
-from impl.http.response import Response, json_response, text_response
+from impl.http.response import Response, text_response
 
 _KV = "/v1/kv/"
-_READ_ONLY = ("GET",)
 _NOT_AN_ENDPOINT = "Invalid URL path: not a recognized HTTP API endpoint\n"
 _NOT_AN_API_PATH = "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n"
 
 
 class Application:
-    """The HTTP API of one agent, as an ASGI application: `/v1/kv`, what `routes` lists, `/v1/status`,
-    `/v1/operator/raft`, `/v1/agent/self` and `/v1/agent/leave`.
-    """
+    """The HTTP API of one agent, as an ASGI application: `/v1/kv`, and what `routes` lists."""
 
     def __init__(
         self,
@@ -40,16 +36,8 @@ class Application:
 
         `unexpected` hears of errors that no handler expected: (what was asked, error).
         """
-        self._agent = agent
-        self._datacenter = datacenter
-        self._kv_max_value_size = kv_max_value_size
         self._context = Context(agent, node_name, datacenter, kv_max_value_size, local)
         self._unexpected = unexpected
-        self._documents: dict[str, Callable[[], Awaitable[Any]]] = {
-            "/v1/status/leader": agent.status_leader,
-            "/v1/status/peers": agent.status_peers,
-            "/v1/agent/self": self._agent_self,
-        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -72,7 +60,7 @@ class Application:
         path = decode_path(scope["raw_path"])
         query = scope["query_string"]
         parameters = parse_parameters(query) if query else {}
-        if parameters and parameters.get("dc", "") not in ("", self._datacenter):
+        if parameters and parameters.get("dc", "") not in ("", self._context.datacenter):
             raise HttpError(500, "No path to datacenter")
         if path.startswith(_KV):
             return await self._respond_kv(path[len(_KV) :], parameters, scope, receive)
@@ -83,34 +71,21 @@ class Application:
             if handler is None:
                 return _refuse_method(scope["method"], tuple(methods))
             return await handler(self._context, Request(rest, parameters, scope, receive))
-        document = self._documents.get(path)
-        if document is not None:
-            if scope["method"] != "GET":
-                return _refuse_method(scope["method"], _READ_ONLY)
-            return json_response(await document(), "pretty" in parameters)
-        actions = operator.ENDPOINTS.get(path)
-        if actions is not None:
-            action = actions.get(scope["method"])
-            if action is None:
-                return _refuse_method(scope["method"], tuple(actions))
-            return await action(self._agent, parameters)
         if path == "/":
             return text_response(200, "Consul Agent")
         return text_response(404, _NOT_AN_ENDPOINT if "/v1/" in path else _NOT_AN_API_PATH)
 
     async def _respond_kv(self, key: str, parameters: dict[str, str], scope: Scope, receive: Receive) -> Response:
+        agent = self._context.agent
         match scope["method"]:
             case "GET":
-                return await kv.get(self._agent, key, parameters)
+                return await kv.get(agent, key, parameters)
             case "PUT":
-                return await kv.put(self._agent, key, parameters, scope, receive, self._kv_max_value_size)
+                return await kv.put(agent, key, parameters, scope, receive, self._context.kv_max_value_size)
             case "DELETE":
-                return await kv.delete(self._agent, key, parameters)
+                return await kv.delete(agent, key, parameters)
             case method:
                 return _refuse_method(method, kv.METHODS)
-
-    async def _agent_self(self) -> dict[str, Any]:
-        return self._agent.describe()
 
 
 def _refuse_method(method: str, allowed: tuple[str, ...]) -> Response:

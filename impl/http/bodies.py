@@ -41,6 +41,8 @@ SMALL_LOCK_DELAY: Final = 1000
 """A smaller number was meant as seconds."""
 OPERATIONS_MAX: Final = 128
 """Of a transaction."""
+ANY_ADDRESS: Final = ("0.0.0.0", "::", "[::]")
+"""Addresses that an instance cannot be reached at."""
 
 
 class Fields:
@@ -78,7 +80,7 @@ class Fields:
     def unsigned(self, name: str) -> int:
         """An index or flags: an integer of [0, 2^64)."""
         value = self.number(name)
-        if not 0 <= value < 1 << 64:
+        if value < 0:
             raise _refused(self._named(name), "an unsigned 64-bit number", value)
         return value
 
@@ -201,13 +203,10 @@ def _service(fields: Fields, node: str) -> Service:
         raise HttpError(500, "Must provide service name with ID")
     if not name:
         raise HttpError(500, "Must provide service name")
-    if fields.text("Address") in ("0.0.0.0", "::", "[::]"):
+    if fields.text("Address") in ANY_ADDRESS:
         raise HttpError(500, "Invalid service address")
-    weights = fields.object("Weights")
-    tagged = {
-        label: ServiceAddress(address.text("Address"), address.number("Port"))
-        for label, address in sorted(fields.named_objects("TaggedAddresses").items())
-    }
+    given = fields.object("Weights")
+    tagged = tagged_addresses(fields)
     return Service(
         node,
         identity or name,
@@ -218,10 +217,23 @@ def _service(fields: Fields, node: str) -> Service:
         fields.number("Port"),
         tagged,
         fields.mapping("Meta"),
-        (1, 1) if weights is None else (weights.number("Passing", 1), weights.number("Warning", 1)),
+        weights(given),
         fields.truth("EnableTagOverride"),
         modify_index=fields.unsigned("ModifyIndex"),
     )
+
+
+def tagged_addresses(fields: Fields) -> dict[str, ServiceAddress]:
+    """The addresses of an instance by their tags, sorted, since they will stand in the log."""
+    return {
+        label: ServiceAddress(address.text("Address"), address.number("Port"))
+        for label, address in sorted(fields.named_objects("TaggedAddresses").items())
+    }
+
+
+def weights(given: Fields | None) -> tuple[int, int]:
+    """The DNS weights of an instance, while passing and while warning."""
+    return (1, 1) if given is None else (given.number("Passing", 1), given.number("Warning", 1))
 
 
 def _check(fields: Fields, node: str) -> Check:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from impl.agent.api import Agent
 from impl.agent.local.registrations import Registrations
-from impl.http.request import Receive, Scope, parse_repeated, read_body
+from impl.http.request import HttpError, Receive, Scope, parse_repeated, read_body
 from impl.http.response import Response
 
 
@@ -40,6 +40,17 @@ class Request:
     def repeated(self, name: str) -> tuple[str, ...]:
         """All values of a parameter, in order."""
         return parse_repeated(self.scope["query_string"], name)
+
+    def truth(self, name: str) -> bool:
+        """A boolean parameter as Go's ParseBool reads it; without a value it is true. Raises HttpError."""
+        text = self.parameters.get(name)
+        if text is None:
+            return False
+        if text in ("", "1", "t", "T", "TRUE", "true", "True"):
+            return True
+        if text in ("0", "f", "F", "FALSE", "false", "False"):
+            return False
+        raise HttpError(400, f"Invalid value for ?{name}")
 
     async def body(self, size_max: int) -> bytes:
         """The body. Raises HttpError (413) and ClientGone."""

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from impl.agent.config import ConfigError, parse_duration
 from impl.agent.local.definitions import OUTPUT_BYTES_MAX, CheckDefinition, ServiceDefinition, problem
-from impl.catalog.rows import CRITICAL, STATUSES, Service, ServiceAddress
-from impl.http.bodies import Fields
+from impl.catalog.rows import CRITICAL, STATUSES, Service
+from impl.http.bodies import ANY_ADDRESS, Fields, tagged_addresses, weights
 from impl.http.request import HttpError
 from impl.runtime.interfaces import NANOSECONDS
 
@@ -27,7 +27,6 @@ NOT_RUN: Final = {
     "osservice": "OS service",
 }
 """Consul's checks that Comitia does not have, by the field that asks for one."""
-_ANY_ADDRESS = ("0.0.0.0", "::", "[::]")
 
 
 def configured(
@@ -70,9 +69,9 @@ def service_definition(document: Any) -> ServiceDefinition:
     name = fields.text("Name") or fields.text("Service")
     if not name:
         raise HttpError(400, "Missing service name")
-    if fields.text("Address") in _ANY_ADDRESS:
+    if fields.text("Address") in ANY_ADDRESS:
         raise HttpError(400, "Invalid service address")
-    weights = fields.object("Weights")
+    given = fields.object("Weights")
     service = Service(
         "",
         fields.text("ID") or name,
@@ -81,12 +80,9 @@ def service_definition(document: Any) -> ServiceDefinition:
         fields.strings("Tags"),
         fields.text("Address"),
         fields.number("Port"),
-        {
-            label: ServiceAddress(address.text("Address"), address.number("Port"))
-            for label, address in sorted(fields.named_objects("TaggedAddresses").items())
-        },
+        tagged_addresses(fields),
         fields.mapping("Meta"),
-        (1, 1) if weights is None else (weights.number("Passing", 1), weights.number("Warning", 1)),
+        weights(given),
         fields.truth("EnableTagOverride"),
     )
     _refuse_nul(service.id, "service ID")

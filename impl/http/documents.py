@@ -6,13 +6,13 @@ Lists and maps that Consul's HTTP API makes empty are `[]` and `{}` here, what i
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Any, assert_never
 
 from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Check, Node, Service, Session
-from impl.catalog.tables import KvEntry
-from impl.catalog.transactions import CheckShown, KvShown, NodeShown, Outcome, ServiceShown, Shown
+from impl.catalog.tagged import CheckRow, KvRow, NodeRow, ServiceRow
+from impl.catalog.transactions import Outcome, Shown
+from impl.http.response import kv_row
 
 Document = dict[str, Any]
 
@@ -169,19 +169,6 @@ def session_document(session: Session) -> Document:
     }
 
 
-def kv_document(entry: KvEntry) -> Document:
-    """A key as `/v1/kv` and transactions show it: the value in base64, null if it is empty or not shown."""
-    document: Document = {
-        "LockIndex": entry.lock_index,
-        "Key": entry.key,
-        "Flags": entry.flags,
-        "Value": b64encode(entry.value).decode() if entry.value else None,
-    }
-    if entry.session:
-        document["Session"] = entry.session
-    return document | {"CreateIndex": entry.create_index, "ModifyIndex": entry.modify_index}
-
-
 def outcome_document(outcome: Outcome) -> Document:
     """A transaction's answer: results, or the errors by the position of their operations."""
     results = [_shown_document(shown) for shown in outcome.results]
@@ -191,13 +178,13 @@ def outcome_document(outcome: Outcome) -> Document:
 
 def _shown_document(shown: Shown) -> Document:
     match shown:
-        case KvShown(entry):
-            return {"KV": kv_document(entry)}
-        case NodeShown(node):
+        case KvRow(entry):
+            return {"KV": kv_row(entry)}
+        case NodeRow(node):
             return {"Node": node_document(node)}
-        case ServiceShown(service):
+        case ServiceRow(service):
             return {"Service": service_document(service)}
-        case CheckShown(check):
+        case CheckRow(check):
             return {"Check": check_document(check)}
         case _:
             assert_never(shown)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from impl.agent.api import Agent, Consistency, ReadOptions, ReadReply
-from impl.agent.config import ConfigError, parse_duration
+from impl.agent.api import Agent, ReadOptions
 from impl.catalog.commands import (
     KvAcquire,
     KvCas,
@@ -16,15 +15,13 @@ from impl.catalog.commands import (
     KvSet,
     Write,
 )
-from impl.catalog.queries import KvGet, KvKeys, KvList, Query
+from impl.catalog.queries import KvGet, KvKeys, KvList
 from impl.catalog.store import KeysAnswer, KvAnswer
-from impl.catalog.transitions import Failed
-from impl.http.request import HttpError, Receive, Scope, parse_unsigned, read_body
+from impl.http import writes
+from impl.http.request import HttpError, Receive, Scope, parse_unsigned, read_body, read_options
 from impl.http.response import Response, json_response, kv_row, read_headers
 
 METHODS = ("GET", "PUT", "DELETE")
-WAIT_SECONDS_DEFAULT = 300.0
-WAIT_SECONDS_MAX = 600.0
 _RAW = (
     (b"Content-Type", b"text/plain"),
     (b"X-Content-Type-Options", b"nosniff"),
@@ -54,9 +51,8 @@ async def get(agent: Agent, key: str, parameters: dict[str, str]) -> Response:
     return json_response([kv_row(entry) for entry in entries], "pretty" in parameters, headers)
 
 
-async def _get_keys(agent: Agent, query: Query, options: ReadOptions, parameters: dict[str, str]) -> Response:
-    assert isinstance(query, KvKeys)
-    reply: ReadReply = await agent.read(query, options)
+async def _get_keys(agent: Agent, query: KvKeys, options: ReadOptions, parameters: dict[str, str]) -> Response:
+    reply = await agent.read(query, options)
     assert isinstance(reply.answer, KeysAnswer)
     headers = read_headers(reply.answer.index, reply, options.consistency)
     if not reply.answer.keys and query.prefix:
@@ -83,10 +79,7 @@ async def put(
 
 
 async def _written(agent: Agent, command: Write) -> Response:
-    told = await agent.write(command)
-    if isinstance(told, Failed):
-        raise HttpError(500, told.why)
-    return _WRITTEN if told else _NOT_WRITTEN
+    return _WRITTEN if await writes.result(agent, command) else _NOT_WRITTEN
 
 
 async def delete(agent: Agent, key: str, parameters: dict[str, str]) -> Response:
@@ -102,28 +95,6 @@ async def delete(agent: Agent, key: str, parameters: dict[str, str]) -> Response
     else:
         command = KvDelete(key)
     return await _written(agent, command)
-
-
-def read_options(parameters: dict[str, str]) -> ReadOptions:
-    """Consistency and blocking of a read.
-
-    Raises:
-        HttpError: 400, conflicting modes, or a bad index or wait.
-    """
-    if not parameters:
-        return ReadOptions()
-    stale, consistent = "stale" in parameters, "consistent" in parameters
-    if stale and consistent:
-        raise HttpError(400, "Cannot specify ?stale with ?consistent, conflicting semantics.")
-    mode = Consistency.STALE if stale else Consistency.CONSISTENT if consistent else Consistency.DEFAULT
-    index_text, wait_text = parameters.get("index", ""), parameters.get("wait", "")
-    if index_text and not (index_text.isascii() and index_text.isdigit() and int(index_text) < 1 << 64):
-        raise HttpError(400, "Invalid index")
-    try:
-        wait = parse_duration(wait_text) if wait_text else 0.0
-    except ConfigError:
-        raise HttpError(400, "Invalid wait time") from None
-    return ReadOptions(mode, int(index_text or 0), min(wait or WAIT_SECONDS_DEFAULT, WAIT_SECONDS_MAX))
 
 
 def _refuse_conflicts(parameters: dict[str, str], *names: str) -> None:

@@ -36,8 +36,7 @@ from impl.http.documents import (
     node_services_document,
     service_document,
 )
-from impl.http.kv import read_options
-from impl.http.request import HttpError
+from impl.http.request import HttpError, read_options
 from impl.http.response import Response, json_response, read_headers
 
 BODY_SIZE_MAX = 512 * 1024
@@ -116,7 +115,7 @@ async def health_state(context: Context, request: Request) -> Response:
 async def health_service(context: Context, request: Request) -> Response:
     """GET /v1/health/service/NAME."""
     name = _named(request, "service name")
-    query = ServiceHealth(name, request.repeated("tag"), truth(request, "passing"), _meta(request))
+    query = ServiceHealth(name, request.repeated("tag"), request.truth("passing"), _meta(request))
     reply = await _read(context, request, query)
     assert isinstance(reply.answer, InstancesAnswer)
     return _listed(request, reply, [health_document(each) for each in reply.answer.instances])
@@ -174,15 +173,3 @@ def _named(request: Request, what: str) -> str:
 
 def _meta(request: Request) -> dict[str, str]:
     return dict(pair.partition(":")[::2] for pair in request.repeated("node-meta"))
-
-
-def truth(request: Request, name: str) -> bool:
-    """A boolean parameter as Go's ParseBool reads it; without a value it is true."""
-    text = request.parameters.get(name)
-    if text is None:
-        return False
-    if text in ("", "1", "t", "T", "TRUE", "true", "True"):
-        return True
-    if text in ("0", "f", "F", "FALSE", "false", "False"):
-        return False
-    raise HttpError(400, f"Invalid value for ?{name}")

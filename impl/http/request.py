@@ -9,9 +9,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from impl.agent.api import Consistency, ReadOptions
+from impl.agent.config import ConfigError, parse_duration
+
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+WAIT_SECONDS_DEFAULT = 300.0
+WAIT_SECONDS_MAX = 600.0
 
 
 class HttpError(Exception):
@@ -70,6 +76,28 @@ def parse_unsigned(name: str, text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 20 and (number := int(text)) < 1 << 64:
         return number
     raise HttpError(400, f'Invalid {name}: parsing "{text}": invalid syntax or out of range')
+
+
+def read_options(parameters: dict[str, str]) -> ReadOptions:
+    """Consistency and blocking of a read.
+
+    Raises:
+        HttpError: 400, conflicting modes, or a bad index or wait.
+    """
+    if not parameters:
+        return ReadOptions()
+    stale, consistent = "stale" in parameters, "consistent" in parameters
+    if stale and consistent:
+        raise HttpError(400, "Cannot specify ?stale with ?consistent, conflicting semantics.")
+    mode = Consistency.STALE if stale else Consistency.CONSISTENT if consistent else Consistency.DEFAULT
+    index_text, wait_text = parameters.get("index", ""), parameters.get("wait", "")
+    if index_text and not (index_text.isascii() and index_text.isdigit() and int(index_text) < 1 << 64):
+        raise HttpError(400, "Invalid index")
+    try:
+        wait = parse_duration(wait_text) if wait_text else 0.0
+    except ConfigError:
+        raise HttpError(400, "Invalid wait time") from None
+    return ReadOptions(mode, int(index_text or 0), min(wait or WAIT_SECONDS_DEFAULT, WAIT_SECONDS_MAX))
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:

@@ -27,7 +27,7 @@ _TRUE, _FALSE = (b"X-Consul-Knownleader", b"true"), (b"X-Consul-Knownleader", b"
 
 
 class KvRow(msgspec.Struct, frozen=True):
-    """A key as `/v1/kv` shows it: fields in Go's order, the value in base64, null if empty."""
+    """A key as `/v1/kv` and transactions show it: fields in Go's order, the value in base64, null if it is empty."""
 
     LockIndex: int
     Key: str

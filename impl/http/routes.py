@@ -1,4 +1,4 @@
-"""Which handler serves which endpoint and method of the agent, the registry, the sessions and transactions.
+"""Which handler serves which endpoint and method; `/v1/kv` alone is found by `app`, without a search.
 
 An endpoint whose path ends with a slash takes what follows as its `rest`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from impl.http import agent, registry, sessions, transactions
+from impl.http import agent, operator, registry, sessions, transactions
 from impl.http.context import Handler
 
 Methods = Mapping[str, Handler]
@@ -32,6 +32,8 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/session/info/": {"GET": sessions.info},
     "/v1/session/list": {"GET": sessions.list_all},
     "/v1/session/node/": {"GET": sessions.list_node},
+    "/v1/agent/self": {"GET": agent.about_self},
+    "/v1/agent/leave": {"PUT": agent.leave},
     "/v1/agent/services": {"GET": agent.services},
     "/v1/agent/service/": {"GET": agent.service},
     "/v1/agent/service/register": {"PUT": agent.register_service},
@@ -51,6 +53,13 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/agent/version": {"GET": agent.version},
     "/v1/agent/host": {"GET": agent.host},
     "/v1/txn": {"PUT": transactions.run},
+    "/v1/status/leader": {"GET": operator.status_leader},
+    "/v1/status/peers": {"GET": operator.status_peers},
+    "/v1/operator/raft/configuration": {"GET": operator.configuration},
+    "/v1/operator/raft/peer": {"DELETE": operator.remove_peer, "PUT": operator.add_peer},
+    "/v1/operator/raft/promote": {"PUT": operator.promote},
+    "/v1/operator/raft/demote": {"PUT": operator.demote},
+    "/v1/operator/raft/transfer-leader": {"POST": operator.transfer_leader, "PUT": operator.transfer_leader},
 }
 
 

@@ -9,8 +9,7 @@ from impl.catalog.registry_queries import GetSession, ListSessions, SessionsAnsw
 from impl.http import bodies, writes
 from impl.http.context import Context, Request
 from impl.http.documents import session_document
-from impl.http.kv import read_options
-from impl.http.request import HttpError
+from impl.http.request import HttpError, read_options
 from impl.http.response import Response, json_response, read_headers
 
 BODY_SIZE_MAX = 64 * 1024
@@ -20,7 +19,7 @@ async def create(context: Context, request: Request) -> Response:
     """PUT /v1/session/create: {"ID": ...}."""
     asked = bodies.session(await request.body(BODY_SIZE_MAX), context.node_name)
     session = msgspec.structs.replace(asked, id=context.agent.new_id())
-    await writes.result(context, SessionCreate(session))
+    await writes.result(context.agent, SessionCreate(session))
     return json_response({"ID": session.id}, request.pretty)
 
 

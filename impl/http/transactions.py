@@ -11,7 +11,7 @@ from impl.catalog.transactions import Outcome, only_reads
 from impl.http import bodies, writes
 from impl.http.context import Context, Request
 from impl.http.documents import outcome_document
-from impl.http.kv import read_options
+from impl.http.request import read_options
 from impl.http.response import Response, json_response, read_headers
 
 BODY_SIZE_FACTOR = 2
@@ -24,7 +24,7 @@ async def run(context: Context, request: Request) -> Response:
     body = await request.body(BODY_SIZE_FACTOR * limit)
     operations = bodies.operations(body, context.datacenter, limit)
     if not only_reads(operations):
-        outcome = await writes.result(context, Transaction(operations))
+        outcome = await writes.result(context.agent, Transaction(operations))
         assert isinstance(outcome, Outcome)
         return _response(outcome, request)
     options = read_options(request.parameters)

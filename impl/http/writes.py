@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from impl.agent.api import Agent
 from impl.catalog.commands import Write
 from impl.catalog.transactions import Outcome
 from impl.catalog.transitions import Failed
@@ -10,9 +11,9 @@ from impl.http.request import HttpError
 from impl.http.response import Response, json_response
 
 
-async def result(context: Context, command: Write) -> bool | Outcome:
+async def result(agent: Agent, command: Write) -> bool | Outcome:
     """Replicate and apply a command. Raises HttpError: the state machine refused it."""
-    told = await context.agent.write(command)
+    told = await agent.write(command)
     if isinstance(told, Failed):
         raise HttpError(500, told.why)
     return told
@@ -20,4 +21,4 @@ async def result(context: Context, command: Write) -> bool | Outcome:
 
 async def truth(context: Context, request: Request, command: Write) -> Response:
     """Replicate and apply a command; its answer is `true` or `false`."""
-    return json_response(bool(await result(context, command)), request.pretty)
+    return json_response(bool(await result(context.agent, command)), request.pretty)

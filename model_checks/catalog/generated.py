@@ -63,6 +63,7 @@ NODES = st.builds(
 
 @st.composite
 def services(draw: st.DrawFn) -> Service:
+    """Instances of two services, two on each node."""
     return Service(
         draw(NODE_NAMES),
         draw(st.sampled_from(["x", "y"])),
@@ -73,12 +74,14 @@ def services(draw: st.DrawFn) -> Service:
 
 @st.composite
 def checks(draw: st.DrawFn, node: str) -> Check:
+    """Checks of a node, or of an instance that it may not have."""
     check_id, service_id = draw(st.sampled_from(["serfHealth", "c"])), draw(st.sampled_from(["", "", "x"]))
     return Check(node, check_id, status=draw(STATUSES), service_id=service_id)
 
 
 @st.composite
 def registrations(draw: st.DrawFn) -> Register:
+    """Nodes with, perhaps, an instance and checks, all on the same node."""
     node = draw(NODES)
     service = draw(st.one_of(st.none(), services()))
     if service is not None:
@@ -88,6 +91,7 @@ def registrations(draw: st.DrawFn) -> Register:
 
 @st.composite
 def session_creations(draw: st.DrawFn) -> CreateSession:
+    """Sessions that depend on up to two checks, which may not exist."""
     names = draw(st.sampled_from([(), ("c",), ("serfHealth", "c")]))
     return CreateSession(
         Session(draw(SESSION_IDS), draw(NODE_NAMES), behavior=draw(st.sampled_from(list(Behavior))), node_checks=names)

@@ -113,13 +113,14 @@ def session_fields(session: Session) -> list[Any]:
     ]
 
 
-def _pairs(mapping: dict[str, str]) -> Pairs:
+def pairs(mapping: dict[str, str]) -> Pairs:
+    """A map, as the spec has it."""
     return tuple(sorted(mapping.items()))
 
 
 def _node(fields: list[Any]) -> Node:
     name, address, node_id, datacenter, addresses, meta, created, modified = fields
-    return Node(name, address, node_id, datacenter, _pairs(addresses), _pairs(meta), created, modified)
+    return Node(name, address, node_id, datacenter, pairs(addresses), pairs(meta), created, modified)
 
 
 def _service(fields: list[Any]) -> Service:
@@ -134,7 +135,7 @@ def _service(fields: list[Any]) -> Service:
         address,
         port,
         tagged,
-        _pairs(meta),
+        pairs(meta),
         (weights[0], weights[1]),
         override,
         created,
@@ -162,9 +163,9 @@ def _check(fields: list[Any]) -> Check:
 
 
 def _session(fields: list[Any]) -> Session:
-    identity, node, name, delay, behavior, ttl, node_checks, service_checks, created, modified = fields
-    pairs = tuple((check_id, namespace) for check_id, namespace in service_checks)
-    return Session(identity, node, name, delay, Behavior(behavior), ttl, tuple(node_checks), pairs, created, modified)
+    identity, node, name, delay, behavior, ttl, node_checks, of_services, created, modified = fields
+    checks, namespaced = tuple(node_checks), tuple((check_id, namespace) for check_id, namespace in of_services)
+    return Session(identity, node, name, delay, Behavior(behavior), ttl, checks, namespaced, created, modified)
 
 
 # ------------------------------------------------------------------------------------------------------------- payloads

@@ -14,6 +14,7 @@ from model_checks.catalog.payloads import (
     check_fields,
     node_fields,
     operation,
+    pairs,
     row_fields,
     service_fields,
     session_fields,
@@ -100,21 +101,21 @@ def decoded_request(query: Sequence[Any]) -> Request | Transaction:
         case ["kv-keys", str(prefix), str(separator)]:
             return Keys(prefix, separator)
         case ["catalog-nodes", dict(meta)]:
-            return ListNodes(_pairs(meta))
+            return ListNodes(pairs(meta))
         case ["catalog-services", dict(meta)]:
-            return ListServices(_pairs(meta))
+            return ListServices(pairs(meta))
         case ["catalog-service", str(service), list(tags), dict(meta)]:
-            return ServiceInstances(service, tuple(tags), _pairs(meta))
+            return ServiceInstances(service, tuple(tags), pairs(meta))
         case ["catalog-node", str(node)]:
             return NodeServices(node)
         case ["health-node", str(node)]:
             return NodeChecks(node)
         case ["health-checks", str(service), dict(meta)]:
-            return ServiceChecks(service, _pairs(meta))
+            return ServiceChecks(service, pairs(meta))
         case ["health-state", str(status), dict(meta)]:
-            return ChecksInState(status, _pairs(meta))
+            return ChecksInState(status, pairs(meta))
         case ["health-service", str(service), list(tags), bool(passing), dict(meta)]:
-            return ServiceHealth(service, tuple(tags), passing, _pairs(meta))
+            return ServiceHealth(service, tuple(tags), passing, pairs(meta))
         case ["session-get", str(session_id)]:
             return GetSession(session_id)
         case ["session-list", str(node)]:
@@ -123,10 +124,6 @@ def decoded_request(query: Sequence[Any]) -> Request | Transaction:
             return Transaction(tuple(operation(_with_bytes(each)) for each in operations))
         case _:
             raise Malformed(f"{query} is not a query")
-
-
-def _pairs(meta: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(meta.items()))
 
 
 def _with_bytes(fields: list[Any]) -> list[Any]:

@@ -70,62 +70,45 @@ Answer = (
 
 def query(state: State, request: Request) -> tuple[Index, Answer]:
     """The answer to `request`, with its index."""
+    index, answer = evaluated(state, request)
+    return at_least_one(index), answer
+
+
+def at_least_one(index: Index) -> Index:
+    """A client that waits on index 0 would not wait at all."""
+    return max(index, 1)
+
+
+def evaluated(state: State, request: Request) -> tuple[Index, Answer]:
+    """The answer, with its index; 0: of what never changed."""
     match request:
         case Get():
             row = state.rows.get(request.key)
-            return (at_least_one(state.table_index), ()) if row is None else (row.modify_index, (row,))
+            return (state.table_index, ()) if row is None else (row.modify_index, (row,))
         case List():
             return list_index(state, request.prefix), tuple(row for _, row in state.rows.with_prefix(request.prefix))
         case Keys():
             return list_index(state, request.prefix), names(state, request.prefix, request.separator)
         case GetSession():
             session = state.sessions.get(request.session_id)
-            return at_least_one(state.index("sessions")), () if session is None else (session,)
+            return state.index("sessions"), () if session is None else (session,)
         case ListSessions():
             everybody = tuple(session for _, session in state.sessions.items())
-            chosen = sessions.of_node(state, request.node) if request.node else everybody
-            return at_least_one(state.index("sessions")), chosen
+            return state.index("sessions"), sessions.of_node(state, request.node) if request.node else everybody
         case ServiceInstances():
-            return at_least_one(service_index(state, request.service, "services", "nodes")), instances(state, request)
+            return service_index(state, request.service, "services", "nodes"), instances(state, request)
         case ServiceHealth():
-            return at_least_one(service_index(state, request.service, "services", "nodes", "checks")), healthy(
-                state, request
-            )
+            return service_index(state, request.service, "services", "nodes", "checks"), healthy(state, request)
         case NodeServices():
-            return at_least_one(node_index(state, request.node)), of_node(state, request.node)
-        case _:
-            return table_query(state, request)
-
-
-def table_query(
-    state: State, request: ListNodes | ListServices | NodeChecks | ServiceChecks | ChecksInState
-) -> tuple[Index, Answer]:
-    """The requests whose index is that of a whole table."""
-    match request:
+            return node_index(state, request.node), of_node(state, request.node)
         case ListNodes():
-            nodes = tuple(node for _, node in state.nodes.items() if has_meta(node, request.meta))
-            return at_least_one(state.index("nodes")), nodes
+            return state.index("nodes"), tuple(node for _, node in state.nodes.items() if has_meta(node, request.meta))
         case ListServices():
-            tables = ("services", "nodes") if request.meta else ("services",)
-            return at_least_one(state.index(*tables)), tags(state, request.meta)
+            return filtered_index(state, "services", request.meta), tags(state, request.meta)
         case NodeChecks():
-            return at_least_one(state.index("checks")), registry.checks_of(state, request.node)
-        case ServiceChecks():
-            chosen = tuple(
-                check
-                for _, check in state.checks.items()
-                if check.service_name == request.service and has_meta(node_of(state, check.node), request.meta)
-            )
-            tables = ("checks", "nodes") if request.meta else ("checks",)
-            return at_least_one(state.index(*tables)), chosen
-        case ChecksInState():
-            chosen = tuple(
-                check
-                for _, check in state.checks.items()
-                if request.status in ("any", check.status) and has_meta(node_of(state, check.node), request.meta)
-            )
-            tables = ("checks", "nodes") if request.meta else ("checks",)
-            return at_least_one(state.index(*tables)), chosen
+            return state.index("checks"), registry.checks_of(state, request.node)
+        case ServiceChecks() | ChecksInState():
+            return filtered_index(state, "checks", request.meta), chosen_checks(state, request)
         case _:
             assert_never(request)
 
@@ -138,10 +121,10 @@ def list_index(state: State, prefix: str) -> Index:
     root.
     """
     if not prefix:
-        return at_least_one(state.table_index)
+        return state.table_index
     changes = [row.modify_index for _, row in state.rows.with_prefix(prefix)]
     changes += [index for _, index in state.tombstones.with_prefix(prefix)]
-    return at_least_one(max(changes, default=state.table_index))
+    return max(changes, default=state.table_index)
 
 
 def names(state: State, prefix: str, separator: str) -> tuple[str, ...]:
@@ -153,11 +136,6 @@ def names(state: State, prefix: str, separator: str) -> tuple[str, ...]:
         if not found or found[-1] != name:  # keys are sorted: what is cut to the same name is adjacent
             found.append(name)
     return tuple(found)
-
-
-def at_least_one(index: Index) -> Index:
-    """A client that waits on index 0 would not wait at all."""
-    return max(index, 1)
 
 
 # --------------------------------------------------------------------------------------------------------- the registry
@@ -178,6 +156,26 @@ def node_index(state: State, node: str) -> Index:
     if node_key(node) in state.nodes:
         return state.index(f"node.{node_key(node)}")
     return state.index("node_last_extinction")
+
+
+def filtered_index(state: State, table: str, meta: Pairs) -> Index:
+    """The index of a table's rows; whoever chooses them by their nodes' metadata looks at the nodes, too."""
+    return state.index(table, "nodes") if meta else state.index(table)
+
+
+def chosen_checks(state: State, request: ServiceChecks | ChecksInState) -> tuple[Check, ...]:
+    """The checks of a service, or with a status, on nodes with the metadata."""
+
+    def asked_for(check: Check) -> bool:
+        if isinstance(request, ServiceChecks):
+            return check.service_name == request.service
+        return request.status in ("any", check.status)
+
+    return tuple(
+        check
+        for _, check in state.checks.items()
+        if asked_for(check) and has_meta(node_of(state, check.node), request.meta)
+    )
 
 
 def node_of(state: State, node: str) -> Node:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -31,6 +32,15 @@ from spec.catalog.state import (
 
 SERF_HEALTH = "serfHealth"
 """The check that says whether a node's agent is alive."""
+R = TypeVar("R", Node, Service, Check)
+
+
+def numbered(row: R, old: R | None, index: Index) -> R:
+    """The row with the indexes that it is stored with, where `old` was: those of `old` if nothing else changed."""
+    if old is None:
+        return replace(row, create_index=index, modify_index=index)
+    row = replace(row, create_index=old.create_index, modify_index=old.modify_index)
+    return row if row == old else replace(row, modify_index=index)
 
 
 # --------------------------------------------------------------------------------------------------------------- nodes
@@ -49,13 +59,9 @@ def ensure_node(state: State, node: Node, index: Index) -> State:
             if node_key(known.node) != node_key(node.node):
                 state = delete_node(state, known.node, index)
             old = known
-    if old is not None:
-        node = replace(node, create_index=old.create_index, modify_index=old.modify_index)
-        if node == old:
-            return state
-        node = replace(node, modify_index=index)
-    else:
-        node = replace(node, create_index=index, modify_index=index)
+    node = numbered(node, old, index)
+    if node == old:
+        return state
     state = replace(state, nodes=state.nodes.put(node_key(node.node), node))
     state = touched(state, index, "nodes", f"node.{node_key(node.node)}")
     return services_touched(state, node.node, index)
@@ -126,13 +132,9 @@ def ensure_service(state: State, service: Service, index: Index) -> State:
         raise Invalid("Missing node registration")
     key = row_key(service.node, service.id)
     old = state.services.get(key)
-    if old is not None:
-        service = replace(service, create_index=old.create_index, modify_index=old.modify_index)
-        if service == old:
-            return state
-    else:
-        service = replace(service, create_index=index)
-    service = replace(service, modify_index=index)
+    service = numbered(service, old, index)
+    if service == old:
+        return state
     state = replace(state, services=state.services.put(key, service))
     if old is not None and old.service != service.service:
         state = left(state, old, index)
@@ -194,10 +196,8 @@ def ensure_check(state: State, check: Check, index: Index) -> State:
         check = replace(check, service_name=service.service, service_tags=service.tags)
     key = row_key(check.node, check.check_id)
     old = state.checks.get(key)
-    if old is not None:
-        check = replace(check, create_index=old.create_index, modify_index=old.modify_index)
+    check = numbered(check, old, index)
     if check != old:
-        check = replace(check, create_index=check.create_index if old is not None else index, modify_index=index)
         state = replace(state, checks=state.checks.put(key, check))
         state = health_touched(touched(state, index, "checks"), check, index)
         if old is not None and old.service_id != check.service_id:

@@ -14,9 +14,11 @@ from impl.catalog.commands import Deregister, Register
 from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Check, Node, Service, ServiceAddress, Session
 from impl.catalog.tables import KvEntry
-from impl.catalog.transactions import KvOperation, KvShown, NodeOperation, OperationError, Outcome, ServiceOperation
+from impl.catalog.tagged import KvRow
+from impl.catalog.transactions import KvOperation, NodeOperation, OperationError, Outcome, ServiceOperation
 from impl.http import bodies, documents
 from impl.http.request import HttpError
+from impl.http.response import json_response, kv_row
 
 UUID = "40e4a748-2192-161a-0510-9bf59fe950b5"
 
@@ -224,17 +226,27 @@ def test_rows_are_shown_with_gos_names_and_empty_values() -> None:
     assert documents.node_services_document(None, []) is None
 
 
+def shown_key(entry: KvEntry) -> dict[str, Any]:
+    """A key as the result of a transaction, as JSON has it."""
+    body = json_response(documents.outcome_document(Outcome([KvRow(entry)], [])), pretty=False).body
+    document: dict[str, Any] = msgspec.json.decode(body)["Results"][0]["KV"]
+    return document
+
+
 def test_a_key_is_shown_with_its_holder_only_while_it_is_held() -> None:
     entry = KvEntry("k", 0, b"", 1, 2, 3, "s")
-    assert documents.kv_document(entry)["Session"] == "s" and documents.kv_document(entry)["Value"] is None
-    assert "Session" not in documents.kv_document(msgspec.structs.replace(entry, session=""))
+    held, free = shown_key(entry), shown_key(msgspec.structs.replace(entry, session=""))
+    assert held["Session"] == "s" and held["Value"] is None
+    assert "Session" not in free
 
 
 def test_an_outcome_has_results_or_errors() -> None:
-    assert documents.outcome_document(Outcome([KvShown(KvEntry("k", 0, b"v", 1, 1))], [])) == {
-        "Results": [{"KV": documents.kv_document(KvEntry("k", 0, b"v", 1, 1))}],
+    assert documents.outcome_document(Outcome([KvRow(KvEntry("k", 0, b"v", 1, 1))], [])) == {
+        "Results": [{"KV": kv_row(KvEntry("k", 0, b"v", 1, 1))}],
         "Errors": None,
     }
+    shown = {"LockIndex": 0, "Key": "k", "Flags": 0, "Value": "dg==", "CreateIndex": 1, "ModifyIndex": 1}
+    assert list(shown_key(KvEntry("k", 0, b"v", 1, 1)).items()) == list(shown.items())
     assert documents.outcome_document(Outcome([], [OperationError(2, "no")])) == {
         "Results": None,
         "Errors": [{"OpIndex": 2, "What": "no"}],

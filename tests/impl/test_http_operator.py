@@ -19,8 +19,10 @@ from impl.agent.operations import (
     RemovePeer,
     TransferLeader,
 )
-from impl.http import operator
+from impl.http import operator, routes
 from impl.http.app import Application
+from impl.http.context import Context, Request
+from impl.http.response import Response
 
 SERVERS = (
     RaftServer("id-1", "s1", "127.0.0.1:8300", True, True, 12),
@@ -141,12 +143,12 @@ def test_each_request_asks_for_the_operation_that_it_names() -> None:
     each_request_asks_for_the_operation_that_it_names()
 
 
-async def demote_instead(agent: Any, parameters: dict[str, str]) -> Any:
-    return await operator._change(agent, Demote(parameters["id"]))
+async def demote_instead(context: Context, request: Request) -> Response:
+    return await operator._change(context, Demote(request.parameters["id"]))
 
 
 def test_a_request_that_asks_for_another_operation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(operator.ENDPOINTS["/v1/operator/raft/promote"], "PUT", demote_instead)
+    monkeypatch.setitem(routes.ENDPOINTS, "/v1/operator/raft/promote", {"PUT": demote_instead})
     with pytest.raises(AssertionError):
         each_request_asks_for_the_operation_that_it_names()
 

@@ -224,8 +224,8 @@ def test_a_filter_that_is_ignored_is_noticed(monkeypatch: pytest.MonkeyPatch, cl
 
 
 def test_a_refusal_that_is_ignored_is_noticed(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
-    async def all_is_well(context: Any, command: Any) -> bool:
-        await context.agent.write(command)
+    async def all_is_well(agent: Any, command: Any) -> bool:
+        await agent.write(command)
         return True
 
     monkeypatch.setattr(writes, "result", all_is_well)
