@@ -10,10 +10,9 @@ import msgspec
 
 from impl.agent.protocol import ServerInfo
 from impl.runtime.interfaces import Disk
-from impl.storage.data_directory import replace_file
+from impl.storage.files import SMALL_BYTES_MAX, read_file, replace_file
 
 NAME = "servers.json"
-BYTES_MAX = 1 << 20
 
 
 def load_addresses(disk: Disk, directory: str) -> tuple[ServerInfo, ...]:
@@ -21,11 +20,7 @@ def load_addresses(disk: Disk, directory: str) -> tuple[ServerInfo, ...]:
     path = f"{directory}/{NAME}"
     if not disk.exists(path):
         return ()
-    file = disk.open(path)
-    try:
-        content = file.read(0, BYTES_MAX)
-    finally:
-        file.close()
+    content = read_file(disk, path, SMALL_BYTES_MAX)
     try:
         return msgspec.json.decode(content, type=tuple[ServerInfo, ...])
     except (msgspec.MsgspecError, UnicodeDecodeError):

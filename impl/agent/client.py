@@ -38,8 +38,8 @@ from impl.agent.protocol import (
     RenewSession,
     Status,
     decode_answer,
+    encode,
 )
-from impl.agent.session_keeper import new_uuid
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query
 from impl.catalog.rows import Session
@@ -47,9 +47,8 @@ from impl.catalog.transitions import Result
 from impl.rpc.errors import RemoteError, RpcError
 from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
 from impl.rpc.timings import Timings
-from impl.runtime.interfaces import NANOSECONDS, Runtime, Task
+from impl.runtime.interfaces import NANOSECONDS, Runtime, Task, new_uuid
 
-encode = msgspec.msgpack.Encoder().encode
 _result: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
 _session: msgspec.msgpack.Decoder[Session | None] = msgspec.msgpack.Decoder(Session | None)
 _read_reply: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(ReadReply)

@@ -27,9 +27,8 @@ from impl.raft.settings import Settings
 SERVER_PORT = 8300
 HTTP_PORT = 8500
 DNS_PORT = 8600
-LEASE_MS = 250
-"""Of a leader, times `raft_multiplier`: how long after a round began it may answer by its lease."""
-CLOCK_DRIFT = 0.05
+_CORE = Settings(name="any")
+"""The core's own defaults; its times are scaled by `raft_multiplier`."""
 _NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NODE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -240,9 +239,9 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         read_replica=_or(merged.read_replica, False),
         raft_snapshot_threshold=_or(merged.raft_snapshot_threshold, 16384),
         raft_snapshot_interval=parse_duration(_or(merged.raft_snapshot_interval, "30s")),
-        raft_trailing_logs=_or(merged.raft_trailing_logs, 10240),
-        raft_lease_ms=_or(merged.raft_lease_ms, LEASE_MS * multiplier),
-        clock_drift=_or(merged.clock_drift, CLOCK_DRIFT),
+        raft_trailing_logs=_or(merged.raft_trailing_logs, _CORE.snapshot_trailing),
+        raft_lease_ms=_or(merged.raft_lease_ms, _CORE.lease_ms * multiplier),
+        clock_drift=_or(merged.clock_drift, _CORE.clock_drift),
         log_level=_or(merged.log_level, "INFO").upper(),
         log_json=_or(merged.log_json, False),
         pid_file=_or(merged.pid_file, ""),
@@ -301,10 +300,9 @@ def _merge(merged: Document, newer: Document) -> None:
         value = getattr(newer, name)
         if value is UNSET:
             continue
-        old = getattr(merged, name)
         if name in _SINGLES:
             name, value = _SINGLES[name], [value]
-            old = getattr(merged, name)
+        old = getattr(merged, name)
         if name in _ADD_UP:
             value = (old or []) + value
         elif isinstance(value, (Ports, Performance, Limits, DnsConfig)) and old is not UNSET:
@@ -393,8 +391,7 @@ def _validate_lease(config: Config) -> None:
     """A leader's lease, measured by its clock, ends before any voter's promise to it does, measured by the voter's."""
     if not 0 <= config.clock_drift < 1:
         raise ConfigError(f"invalid clock drift {config.clock_drift}: a part of the time, as 0.05")
-    plain = Settings(name=config.node_name)
-    election_ms = plain.election_ticks_min * plain.tick_ms * config.raft_multiplier
+    election_ms = _CORE.election_ticks_min * _CORE.tick_ms * config.raft_multiplier
     if config.raft_lease_ms * (1 + config.clock_drift) ** 2 >= election_ms:
         limit = math.ceil(election_ms / (1 + config.clock_drift) ** 2)
         raise ConfigError(

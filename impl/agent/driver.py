@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import msgspec
-
 from impl.agent.api import Consistency, DefiniteError, IndefiniteError
 from impl.agent.changes import Changes
 from impl.agent.disk_writes import AppendedLog, DiskWrites
@@ -30,7 +28,7 @@ from impl.catalog.transitions import Result
 from impl.raft.configuration import COMMAND, Member
 from impl.raft.core import Core
 from impl.raft.errors import NotLeader, Refused
-from impl.raft.messages import AppendEntriesRequest, Entry, InstallSnapshotRequest, Message
+from impl.raft.messages import AppendEntriesRequest, Entry, InstallSnapshotRequest, Message, encode
 from impl.raft.ready import Ready, Role, RoleChange, SnapshotMarker, SnapshotMeta
 from impl.raft.ready import Write as DiskWrite
 from impl.rpc.handshake import Hello
@@ -39,10 +37,6 @@ from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
 TICK_NS = 10 * MILLISECONDS
 TICKS_AT_ONCE_MAX = 3
 """After a pause of the process, its timers advance by this much at most: time that it could not use did not pass."""
-
-encode_message = msgspec.msgpack.Encoder().encode
-_message_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-decode_message = _message_decoder.decode
 
 
 class Peers(Protocol):
@@ -233,7 +227,7 @@ class Driver:
         self._schedule()
 
     def process_ended(self, peer: str, incarnation: int) -> None:
-        """There is evidence that this process of `peer` has ended (ARCHITECTURE.md, section 8)."""
+        """There is evidence that this process of `peer` has ended (ARCHITECTURE.md, section 6)."""
         if self._stopped:
             return
         self._advance_clock()
@@ -356,8 +350,8 @@ class Driver:
             self._proposed.extend((proposal.request, index, term) for index, proposal in enumerate(arrived, first))
 
     def _carry_out(self, ready: Ready) -> None:
-        frames = [encode_message(message) for _, message in ready.messages]
-        offers = [encode_message(request) for _, request in ready.snapshots]
+        frames = [encode(message) for _, message in ready.messages]
+        offers = [encode(request) for _, request in ready.snapshots]
         if self._tracer is not None and ready.events:
             self._tracer.events(ready.events, [self._checksum(frame) for frame in (*frames, *offers)])
             self._tracer.proposals(self._proposed)

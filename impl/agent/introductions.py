@@ -14,7 +14,7 @@ from impl.agent.config import Address
 from impl.agent.discovery import Discovery
 from impl.agent.logs import Log
 from impl.agent.pool import Pool
-from impl.agent.protocol import DISCOVER, MALFORMED, Discovered
+from impl.agent.protocol import DISCOVER, MALFORMED, Discovered, encode
 from impl.rpc.errors import RpcError
 from impl.runtime.interfaces import MILLISECONDS, Runtime
 
@@ -24,8 +24,12 @@ ANSWER_NS_MAX = 500 * MILLISECONDS
 SILENCE_NS = 2_000 * MILLISECONDS
 """A server that does not answer for so long is worth a line in the log."""
 
-encode = msgspec.msgpack.Encoder().encode
-_decoder: msgspec.msgpack.Decoder[Discovered] = msgspec.msgpack.Decoder(Discovered)
+_discovered: msgspec.msgpack.Decoder[Discovered] = msgspec.msgpack.Decoder(Discovered)
+
+
+async def introduce(pool: Pool, discovery: Discovery, address: Address, timeout_ns: int) -> Discovered:
+    """Ask a server who it is, and tell it who asks. Raises RpcError, or one of `MALFORMED`."""
+    return _discovered.decode(await pool.call(address, DISCOVER, encode(discovery.introduction()), timeout_ns))
 
 
 class Introductions:
@@ -65,8 +69,7 @@ class Introductions:
 
     async def _ask(self, address: Address) -> None:
         try:
-            body = encode(self._discovery.introduction())
-            reply = _decoder.decode(await self._pool.call(address, DISCOVER, body, ANSWER_NS_MAX))
+            reply = await introduce(self._pool, self._discovery, address, ANSWER_NS_MAX)
         except (RpcError, *MALFORMED) as error:
             self._report_silence(address, str(error))
         else:

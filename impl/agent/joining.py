@@ -20,10 +20,10 @@ from impl.agent.logs import Log
 from impl.agent.members import Members
 from impl.agent.operations import Join, Operate
 from impl.agent.pool import Pool
-from impl.agent.protocol import OPERATE, decode_answer
+from impl.agent.protocol import OPERATE, decode_answer, encode
 from impl.rpc.errors import RpcError
 from impl.runtime.interfaces import MILLISECONDS, Disk, Runtime
-from impl.storage.data_directory import replace_file
+from impl.storage.files import replace_file
 
 LEFT = "left"
 """Name of the note in the data directory."""
@@ -31,7 +31,6 @@ PAUSE_NS = 500 * MILLISECONDS
 ANSWER_NS_MAX = 10_000 * MILLISECONDS
 """The server that is asked may hold the request until there is a leader, and the leader until it is committed."""
 
-encode = msgspec.msgpack.Encoder().encode
 _index: msgspec.msgpack.Decoder[int] = msgspec.msgpack.Decoder(int)
 
 

@@ -1,7 +1,7 @@
 """What may be asked of a cluster about itself: who is a member, who votes, who leads.
 
-These are values; `membership` carries them out on the leader, `requests` brings them there. `id` names a server by its
-node ID or by its node name. Source: Consul, "Operator HTTP API", Raft; hashicorp/raft, `ServerSuffrage`.
+These are values; `reconfiguration` carries them out on the leader, `requests` brings them there. `id` names a server by
+its node ID or by its node name. Source: Consul, "Operator HTTP API", Raft; hashicorp/raft, `ServerSuffrage`.
 """
 
 from __future__ import annotations

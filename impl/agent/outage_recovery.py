@@ -36,11 +36,11 @@ from impl.raft.ready import SnapshotMarker
 from impl.runtime.interfaces import Runtime
 from impl.storage.data_directory import DataDirectory
 from impl.storage.errors import StorageError, write_error
+from impl.storage.files import SMALL_BYTES_MAX, read_file
 from impl.storage.records import Genesis, Recovered
 from impl.storage.snapshots import SnapshotFile, SnapshotHeader, SnapshotWriter
 
 NAME = "peers.json"
-BYTES_MAX = 1 << 20
 EXAMPLE = '[{"id": "<node id>", "address": "10.1.0.1:8300", "non_voter": false}]'
 
 
@@ -103,11 +103,7 @@ def latest_configuration(recovered: Recovered, genesis: Genesis) -> Configuratio
 
 def read_peers(runtime: Runtime, path: str, known: Configuration, data: DataDirectory) -> tuple[Member, ...]:
     """The members that the file names, sorted. Raises BadPeersFile, with what is wrong."""
-    file = runtime.disk.open(path)
-    try:
-        content = file.read(0, BYTES_MAX)
-    finally:
-        file.close()
+    content = read_file(runtime.disk, path, SMALL_BYTES_MAX)
     try:
         peers = msgspec.json.decode(content, type=list[Peer])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -6,7 +6,7 @@ hang on that one bit (impl/agent/forwarding.py).
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -35,6 +35,9 @@ MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError)
 """What decoding a body that another agent sent may raise: msgspec leaves bad UTF-8 to Python."""
 
 T = TypeVar("T")
+
+encode: Final = msgspec.msgpack.Encoder().encode
+"""The body of a request or an answer."""
 
 
 def decode_answer(decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:

@@ -22,7 +22,6 @@ from msgspec.structs import replace
 
 from impl.agent.api import AgentError
 from impl.agent.driver import Driver
-from impl.agent.forwarding import Retriable
 from impl.agent.logs import Log
 from impl.agent.members import Members
 from impl.agent.protocol import Announcement
@@ -243,7 +242,7 @@ class Reconciler:
         """One that fails is tried again at the next look."""
         try:
             result = await write(command)
-        except (AgentError, Retriable):
+        except AgentError:
             self._before = []
             return
         if isinstance(result, Failed):

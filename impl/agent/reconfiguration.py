@@ -16,12 +16,13 @@ from impl.agent.config import Address, ConfigError, parse_address
 from impl.agent.discovery import Discovery, is_same, objection
 from impl.agent.driver import Driver
 from impl.agent.forwarding import Retriable
+from impl.agent.introductions import introduce
 from impl.agent.logs import Log
 from impl.agent.members import Members
 from impl.agent.operations import AddPeer, Demote, Join, Operation, Promote, RemovePeer, TransferLeader
 from impl.agent.pool import Pool
 from impl.agent.promotion import Candidate, Promotion, has_caught_up
-from impl.agent.protocol import DISCOVER, MALFORMED, STATUS, Discovered, ServerInfo
+from impl.agent.protocol import MALFORMED, STATUS, ServerInfo
 from impl.raft.configuration import Configuration, Member, with_member, with_voter, without_member
 from impl.raft.errors import NotLeader, NotReady, Refused, WouldLoseQuorum
 from impl.raft.quorum import majority
@@ -34,10 +35,6 @@ LOOK_NS = 100 * MILLISECONDS
 PROBE_NS_MAX = 1_000 * MILLISECONDS
 SETTLE_NS_MAX = 2_000 * MILLISECONDS
 """How long a change waits for the one before it to be committed."""
-
-encode = msgspec.msgpack.Encoder().encode
-_discovered: msgspec.msgpack.Decoder[Discovered] = msgspec.msgpack.Decoder(Discovered)
-
 
 Change = Join | AddPeer | RemovePeer | Promote | Demote
 """An operation that changes the configuration."""
@@ -170,8 +167,7 @@ class Reconfiguration:
         joining = isinstance(operation, Join)
         address = operation.server.address if isinstance(operation, Join) else _parse(operation.address)
         try:
-            body = encode(self._discovery.introduction())
-            reply = _discovered.decode(await self._pool.call(address, DISCOVER, body, PROBE_NS_MAX))
+            reply = await introduce(self._pool, self._discovery, address, PROBE_NS_MAX)
         except (RpcError, *MALFORMED) as error:
             raise DefiniteError(f"cannot add the server at {address}: it cannot be reached: {error}") from error
         found = reply.sender

@@ -42,10 +42,11 @@ from impl.agent.protocol import (
     ServerInfo,
     Status,
     decode_answer,
+    encode,
 )
 from impl.agent.reconcile import Reconciler
 from impl.agent.reconfiguration import Reconfiguration
-from impl.agent.session_keeper import SessionKeeper, new_uuid
+from impl.agent.session_keeper import SessionKeeper
 from impl.agent.waiting import SHUTTING_DOWN
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query, watched
@@ -54,9 +55,8 @@ from impl.catalog.transitions import Result
 from impl.raft.errors import NotLeader, NotReady, Refused
 from impl.raft.ready import Role
 from impl.rpc.errors import RpcError
-from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime
+from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime, new_uuid
 
-encode = msgspec.msgpack.Encoder().encode
 _result_decoder: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
 _session_decoder: msgspec.msgpack.Decoder[Session | None] = msgspec.msgpack.Decoder(Session | None)
 _read_decoder: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(ReadReply)
@@ -258,10 +258,7 @@ class Requests:
 
     def _renew_here(self, session_id: str) -> Session | None:
         """Renew as the leader, or raise Retriable."""
-        driver = self.driver
-        if driver is None or driver.core.role is not Role.LEADER:
-            raise Retriable(NoClusterLeader())
-        session = driver.store.tables.sessions.get(session_id)
+        session = self._leading().store.tables.sessions.get(session_id)
         if session is not None:
             self._sessions.renew(session)
         return session
@@ -277,8 +274,7 @@ class Requests:
 
     def _announce_here(self, announcement: Announcement) -> int:
         """Hear it as the leader, or raise Retriable."""
-        if self.driver is None or self.driver.core.role is not Role.LEADER:
-            raise Retriable(NoClusterLeader())
+        self._leading()
         self._reconciler.heard(announcement)
         return self.cluster_size()
 
@@ -301,8 +297,7 @@ class Requests:
 
     def _configuration_here(self) -> RaftConfiguration:
         """The leader's, or raise Retriable."""
-        if self.driver is None or self.driver.core.role is not Role.LEADER:
-            raise Retriable(NoClusterLeader())
+        self._leading()
         return self._members.describe()
 
     async def _ask(self, leader: ServerInfo, method: str, body: bytes, *, is_write: bool, blocked_ns: int = 0) -> bytes:
@@ -338,9 +333,7 @@ class Requests:
     async def _read_here(self, query: Query, options: ReadOptions) -> ReadReply:
         """Answer as the leader, or raise Retriable."""
         self._refuse_if_out()
-        driver = self.driver
-        if driver is None or driver.core.role is not Role.LEADER:
-            raise Retriable(NoClusterLeader())
+        driver = self._leading()
         try:
             answer = await driver.read(query, options.consistency)
         except NotReady as error:
@@ -394,6 +387,13 @@ class Requests:
         self._refuse_if_stopped()
         if self.driver is not None and not self._members.named:
             raise NoClusterLeader()
+
+    def _leading(self) -> Driver:
+        """The driver, if this server leads, or raise Retriable."""
+        driver = self.driver
+        if driver is None or driver.core.role is not Role.LEADER:
+            raise Retriable(NoClusterLeader())
+        return driver
 
     def _may_serve_stale(self) -> bool:
         """Consul: any server that has heard from a leader, or is one."""

@@ -40,6 +40,7 @@ from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
 from impl.rpc.server import RpcServer
 from impl.rpc.timings import Timings
 from impl.runtime.interfaces import NANOSECONDS, Runtime, Task
+from impl.runtime.off_loop import ignore, off_loop
 from impl.storage.data_directory import DataDirectory
 from impl.storage.errors import StorageError
 from impl.storage.records import Genesis
@@ -191,7 +192,7 @@ class Server:
         await self._hand_over("this server leaves")
         if self._members.includes_me() and len(self._discovery.roster().names) > 1:
             try:
-                await self._off_the_loop(lambda: note_leaving(self._runtime.disk, self._config.data_dir))
+                await off_loop(self._runtime, lambda: note_leaving(self._runtime.disk, self._config.data_dir))
                 await self.requests.operate(RemovePeer(id=self._data.node_id))
             except (AgentError, OSError, StorageError) as error:
                 self._log.warn("leaving without having been removed from the configuration", error=str(error))
@@ -208,20 +209,6 @@ class Server:
             except (AgentError, CoreRefused) as error:
                 self._log.warn("leadership was not handed over", error=str(error))
         driver.step_down(why)
-
-    async def _off_the_loop(self, work: Callable[[], None]) -> None:
-        done = self._runtime.tasks.future()
-
-        def end(outcome: Callable[[], None]) -> None:
-            if not done.done():  # whoever waited may have been cancelled
-                outcome()
-
-        self._runtime.executor.submit(
-            work,
-            lambda _: end(lambda: done.set_result(None)),
-            lambda error: end(lambda: done.set_exception(error)),
-        )
-        await done
 
     async def stop(self, reason: str, orderly: bool) -> None:
         """Hand leadership over, refuse what waits, end the trace, close. A disk write under way is finished first.
@@ -243,7 +230,7 @@ class Server:
         self._members.links.close()
         if self._rpc is not None:
             self._rpc.close()
-        await self._off_the_loop(self._data.close)
+        await off_loop(self._runtime, self._data.close)
 
     # --- formation ----------------------------------------------------------------------------------------------------
 
@@ -275,7 +262,7 @@ class Server:
         self._noted = met
         self._runtime.executor.submit(
             lambda: save_addresses(self._runtime.disk, self._config.data_dir, met),
-            lambda _: None,
+            ignore,
             lambda error: self._log.warn("cannot note where the servers are", error=str(error)),
         )
 
@@ -364,7 +351,7 @@ class Server:
         def joined() -> None:
             self._runtime.executor.submit(
                 lambda: forget_leaving(disk, directory),
-                lambda _: None,
+                ignore,
                 lambda error: self._log.warn("cannot remove the note that this server left", error=str(error)),
             )
 

@@ -9,7 +9,7 @@ import msgspec
 
 from impl.agent.api import AgentError, DefiniteError, IndefiniteError
 from impl.agent.discovery import Conflict, Discovery
-from impl.agent.driver import Driver, decode_message
+from impl.agent.driver import Driver
 from impl.agent.members import Members
 from impl.agent.operations import AskConfiguration, Operate
 from impl.agent.protocol import (
@@ -27,14 +27,15 @@ from impl.agent.protocol import (
     KvRead,
     KvWrite,
     RenewSession,
+    encode,
 )
 from impl.agent.requests import Requests
 from impl.agent.snapshot_transfer import SNAPSHOT_CHUNK, SNAPSHOT_OFFER
+from impl.raft.messages import decode
 from impl.rpc.handshake import Hello
 from impl.rpc.server import Reply
 from impl.runtime.interfaces import Runtime
 
-encode = msgspec.msgpack.Encoder().encode
 _discover: msgspec.msgpack.Decoder[Discover] = msgspec.msgpack.Decoder(Discover)
 _kv_write: msgspec.msgpack.Decoder[KvWrite] = msgspec.msgpack.Decoder(KvWrite)
 _kv_read: msgspec.msgpack.Decoder[KvRead] = msgspec.msgpack.Decoder(KvRead)
@@ -70,7 +71,7 @@ class Service:
     def raft_message(self, sender: Hello, payload: bytes, crc: int) -> None:
         """A message of a peer. One that cannot be decoded raises, which closes its connection."""
         if self.driver is not None and self._members.speaks_for_itself(sender):
-            self.driver.receive(sender.node_name, sender.incarnation, decode_message(payload), crc)
+            self.driver.receive(sender.node_name, sender.incarnation, decode(payload), crc)
 
     def raft_connected(self, sender: Hello) -> None:
         """A peer dialled: it lives, so our link to it can be redialled now."""

@@ -9,25 +9,18 @@ It must not change the state machine: it proposes.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from uuid import UUID
 
 from impl.agent.api import AgentError
 from impl.agent.driver import Driver
-from impl.agent.forwarding import Retriable
 from impl.agent.session_timers import LockDelays, SessionTimers
 from impl.catalog.commands import KvAcquire, SessionDestroy, Transaction, Write
 from impl.catalog.rows import Session
 from impl.catalog.transactions import KvOperation, OperationError, Outcome
 from impl.raft.ready import Role
-from impl.runtime.interfaces import MILLISECONDS, Random, Runtime
+from impl.runtime.interfaces import MILLISECONDS, Runtime
 
 LOOK_NS = 250 * MILLISECONDS
 """How often the leader looks for sessions that are due."""
-
-
-def new_uuid(random: Random) -> str:
-    """A random UUID."""
-    return str(UUID(bytes=random.randbytes(16), version=4))
 
 
 class SessionKeeper:
@@ -99,5 +92,5 @@ async def _attempt(writing: Awaitable[object]) -> None:
     """One that fails is tried again when the session is due again."""
     try:
         await writing
-    except (AgentError, Retriable):
+    except AgentError:
         return

@@ -24,13 +24,15 @@ from zlib import crc32
 import msgspec
 
 from impl.agent.logs import Log
-from impl.agent.snapshots import Snapshots, meta_of, off_loop
+from impl.agent.protocol import encode
+from impl.agent.snapshots import Snapshots, meta_of
 from impl.raft.messages import InstallSnapshotRequest, decode
 from impl.raft.ready import SnapshotMeta
 from impl.rpc.errors import RpcError
 from impl.rpc.handshake import Hello
 from impl.rpc.server import Reply
 from impl.runtime.interfaces import NANOSECONDS
+from impl.runtime.off_loop import ignore, off_loop
 from impl.storage.errors import StorageError
 from impl.storage.incoming import IncomingSnapshot
 from impl.storage.snapshots import CHECKSUM_BYTES
@@ -74,7 +76,6 @@ class SnapshotProgress(msgspec.Struct, frozen=True, array_like=True):
     offset: int
 
 
-encode = msgspec.msgpack.Encoder().encode
 _offer: msgspec.msgpack.Decoder[SnapshotOffer] = msgspec.msgpack.Decoder(SnapshotOffer)
 _chunk: msgspec.msgpack.Decoder[SnapshotChunk] = msgspec.msgpack.Decoder(SnapshotChunk)
 _progress: msgspec.msgpack.Decoder[SnapshotProgress] = msgspec.msgpack.Decoder(SnapshotProgress)
@@ -141,7 +142,7 @@ class SnapshotSender:
                 if attempts == ATTEMPTS_MAX:
                     raise Refused(f"the piece at byte {start} was refused {ATTEMPTS_MAX} times")
         finally:
-            snapshots.runtime.executor.submit(file.close, _ignore, _ignore)
+            snapshots.runtime.executor.submit(file.close, ignore, ignore)
 
     async def _ask(self, to: str, method: str, body: SnapshotOffer | SnapshotChunk) -> int:
         reply = await self._call(to, method, encode(body), CALL_TIMEOUT_NS)
@@ -285,7 +286,7 @@ class SnapshotReceiver:
             while await off_loop(snapshots.runtime, reader.block) is not None:
                 pass
         finally:
-            snapshots.runtime.executor.submit(reader.close, _ignore, _ignore)
+            snapshots.runtime.executor.submit(reader.close, ignore, ignore)
         header = reader.header
         if (header.index, header.term) != (request.last_index, request.last_term):
             raise StorageError(f"the snapshot is of {header.index}, {header.term}: not the one that was announced")
@@ -294,14 +295,10 @@ class SnapshotReceiver:
     def _abandon(self) -> None:
         """Keep what arrived, and wait for another offer."""
         if self._current is not None:
-            self._snapshots.runtime.executor.submit(self._current.part.close, _ignore, _ignore)
+            self._snapshots.runtime.executor.submit(self._current.part.close, ignore, ignore)
             self._current = None
 
 
 def _is_checksum(text: str) -> bool:
     """Whether it is what it should be: it becomes part of a file's name."""
     return len(text) == 2 * CHECKSUM_BYTES and set(text) <= set("0123456789abcdef")
-
-
-def _ignore(_: object) -> None:
-    """Whatever it was, nothing depends on it."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 
@@ -30,7 +30,8 @@ from impl.catalog.snapshot import (
 )
 from impl.catalog.store import Store
 from impl.raft.ready import SnapshotMarker, SnapshotMeta
-from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Future, Runtime, Task
+from impl.runtime.interfaces import MILLISECONDS, Runtime, Task
+from impl.runtime.off_loop import ignore, off_loop
 from impl.storage.errors import CorruptSnapshot, MissingSnapshot, StorageError
 from impl.storage.snapshots import (
     SnapshotFile,
@@ -40,12 +41,6 @@ from impl.storage.snapshots import (
     prune_snapshots,
 )
 
-T = TypeVar("T")
-
-THRESHOLD = 16384
-"""Entries since the last snapshot that are worth a new one."""
-INTERVAL_NS = 30 * NANOSECONDS
-"""Between two looks whether there are so many."""
 ROWS_AT_FIRST = 8
 """Rows in the first step of a snapshot; later ones are as long as the size of the rows suggests."""
 
@@ -99,12 +94,15 @@ class Snapshots:
         cluster_id: str,
         log: Log,
         *,
-        threshold: int = THRESHOLD,
-        interval_ns: int = INTERVAL_NS,
+        threshold: int,
+        interval_ns: int,
         newest: SnapshotMarker | None = None,
         new_store: Callable[[], Store] = Store,
     ) -> None:
-        """`newest`: the marker that recovery found; `new_store` makes an empty state machine to be filled."""
+        """A snapshot is worth it after `threshold` entries, looked at every `interval_ns`.
+
+        `newest`: the marker that recovery found; `new_store` makes an empty state machine to be filled.
+        """
         self.runtime = runtime
         self.directory = directory
         self.cluster_id = cluster_id
@@ -214,7 +212,7 @@ class Snapshots:
                     count = min(2 * count, ROWS_AT_ONCE)
             return await off_loop(self.runtime, writer.finish), digest.hexdigest()
         except BaseException:
-            self.runtime.executor.submit(writer.abort, _ignore, _ignore)
+            self.runtime.executor.submit(writer.abort, ignore, ignore)
             raise
 
     def _taken(self, machine: Machine, meta: SnapshotMeta) -> None:
@@ -233,7 +231,7 @@ class Snapshots:
         """Nobody needs the file."""
         del self._files[meta.checksum]
         path = f"{self.directory}/{meta.file}"
-        self.runtime.executor.submit(lambda: self.runtime.disk.remove(path), _ignore, self._not_removed)
+        self.runtime.executor.submit(lambda: self.runtime.disk.remove(path), ignore, self._not_removed)
 
     def marked(self, marker: SnapshotMarker, remove_segments: Callable[[], int]) -> None:
         """The log's marker is durable: what it makes superfluous can go."""
@@ -289,7 +287,7 @@ class Snapshots:
             if reader.checksum != meta.checksum:
                 raise CorruptSnapshot(path, 0, "it is not the file that the log speaks of")
         finally:
-            self.runtime.executor.submit(reader.close, _ignore, _ignore)
+            self.runtime.executor.submit(reader.close, ignore, ignore)
         return store, digest.hexdigest()
 
 
@@ -332,34 +330,5 @@ def meta_of(file: SnapshotFile, state_digest: str = "") -> SnapshotMeta:
 
 
 def meta_of_marker(marker: SnapshotMarker) -> SnapshotMeta:
-    """The file that a marker of the log names."""
-    return SnapshotMeta(
-        index=marker.index,
-        term=marker.term,
-        configuration=marker.configuration,
-        configuration_index=marker.configuration_index,
-        file=marker.file,
-        checksum=marker.checksum,
-        size=marker.size,
-        digest=marker.digest,
-    )
-
-
-def off_loop(runtime: Runtime, work: Callable[[], T]) -> Future[T]:
-    """Blocking work in the executor, behind what is queued there."""
-    ended: Future[T] = runtime.tasks.future()
-
-    def settle(set_outcome: Callable[[], None]) -> None:
-        if not ended.done():
-            set_outcome()
-
-    runtime.executor.submit(
-        work,
-        lambda result: settle(partial(ended.set_result, result)),
-        lambda error: settle(partial(ended.set_exception, error)),
-    )
-    return ended
-
-
-def _ignore(_: object) -> None:
-    """Whatever it was, nothing depends on it."""
+    """The file that a marker of the log names: what the two have in common."""
+    return msgspec.convert(marker, SnapshotMeta, from_attributes=True)

@@ -2,7 +2,8 @@
 
 A configuration is an entry of the log (`Entry.kind` is CONFIGURATION) and in force as soon as it is in the log,
 committed or not (Ongaro 2014, section 4.1). The first one is the genesis, at index 0. One change at a time concerns one
-server: two quorums of adjacent configurations share a server. Payload: ARCHITECTURE.md, section 7.
+server: two quorums of adjacent configurations share a server. The payload is the msgpack array
+["configuration", [member, ...], allowed_by], a member an array of its fields.
 
 This module does not decide whether a change may be made now: `membership` does.
 """

@@ -324,8 +324,7 @@ class Core:
         server = self.server
         progress = server.progress.get(peer)
         if progress is not None:
-            if not progress.pending_snapshot:
-                progress.probe(progress.match_index + 1 if progress.match_index else progress.next_index)
+            progress.probe_again()
             progress.probe_due = self._dirty = True
         elif server.asking:
             pre_vote.ask_again(server)
@@ -337,8 +336,8 @@ class Core:
     def peer_lost(self, peer: str) -> None:
         """A connection to or from `peer` closed. A leader sends `peer` no entries until it answers."""
         progress = self.server.progress.get(peer)
-        if progress is not None and not progress.pending_snapshot:
-            progress.probe(progress.match_index + 1 if progress.match_index else progress.next_index)
+        if progress is not None:
+            progress.probe_again()
 
     def has_ready(self) -> bool:
         """Whether `ready()` may have something to say."""

@@ -22,7 +22,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     term: int
     """Term of the leader that created the entry."""
     payload: bytes
-    """A command, opaque to Raft, or a configuration (ARCHITECTURE.md, section 7)."""
+    """A command, opaque to Raft (ARCHITECTURE.md, section 7), or a configuration (`configuration`)."""
     kind: int = 0
     """COMMAND or CONFIGURATION, of `configuration`."""
 

@@ -109,6 +109,11 @@ class Progress:
         self.pending_snapshot = 0
         self.snapshot_sent_at = None
 
+    def probe_again(self) -> None:
+        """The connection closed, or is new: find out anew where the logs meet, unless a snapshot is on its way."""
+        if not self.pending_snapshot:
+            self.probe(self.match_index + 1 if self.match_index else self.next_index)
+
     def probe(self, next_index: int) -> None:
         """Find out anew where the logs meet: first guess, just before `next_index`. What was in flight may be lost."""
         self.replicating = False

@@ -74,7 +74,7 @@ class SnapshotMeta(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     """Of the log up to `index`, in hex; "" without tracing."""
     state_digest: str = ""
-    """Of the state machine (ARCHITECTURE.md, section 5); "" without tracing."""
+    """Of the state machine (ARCHITECTURE.md, section 7); "" of a snapshot that was taken by another process."""
 
 
 Record = HardState | Entry | SnapshotMarker

@@ -1,9 +1,9 @@
 """The state of one server: what Ongaro 2014, figure 3.1 lists, what is owed to others, and the trace of its steps.
 
 The actions that change it are functions in `election`, `pre_vote`, `following`, `leading`, `reads`, `membership`,
-`transfer` and `snapshots`. A function whose name is
-an action of the spec (ARCHITECTURE.md, section 3) changes the state as that action does, and records it, with
-`record`, when done. Nothing else changes `role` to `confirmed`, the log or the vote.
+`transfer` and `snapshots`. A function whose name is an action of the spec (ARCHITECTURE.md, section 3) changes the
+state as that action does, and records it, with `record`, when done. Nothing else changes `role` to `confirmed`, the log
+or the vote.
 """
 
 from __future__ import annotations

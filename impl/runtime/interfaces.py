@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
+from uuid import UUID
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -65,6 +66,11 @@ class Random(Protocol):
 
     def randbytes(self, n: int) -> bytes:
         """`n` random bytes."""
+
+
+def new_uuid(random: Random) -> str:
+    """A random UUID, in lower case."""
+    return str(UUID(bytes=random.randbytes(16), version=4))
 
 
 class File(Protocol):

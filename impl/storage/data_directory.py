@@ -15,14 +15,14 @@ It must not know what the log means.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from uuid import UUID
 from zlib import crc32
 
 import msgspec
 
-from impl.runtime.interfaces import Disk, Lock, Locked, Random
+from impl.runtime.interfaces import Disk, Lock, Locked, Random, new_uuid
 from impl.storage.durable_log import DurableLog
-from impl.storage.errors import CorruptIdentity, DirectoryInUse, ForeignDirectory, FsyncFailed, MissingSnapshot
+from impl.storage.errors import CorruptIdentity, DirectoryInUse, ForeignDirectory, MissingSnapshot
+from impl.storage.files import read_file, replace_file
 from impl.storage.records import Recovered, SnapshotMarker
 from impl.storage.segment import SEGMENT_BYTES
 from impl.storage.snapshots import remove_unfinished
@@ -112,7 +112,7 @@ def read_identity(disk: Disk, path: str) -> Identity | None:
     name = f"{path}/identity.json"
     if not disk.exists(name):
         return None
-    content = _read(disk, name)
+    content = read_file(disk, name)
     try:
         version = msgspec.json.decode(content, type=_Versioned).format
         if version != FORMAT:
@@ -124,8 +124,8 @@ def read_identity(disk: Disk, path: str) -> Identity | None:
 
 def _choose(path: str, known: Identity | None, node_name: str, node_id: str | None, random: Random) -> Identity:
     if known is None:
-        chosen = node_id.lower() if node_id else _mint(random)
-        return Identity(FORMAT, chosen, node_name, _mint(random))
+        chosen = node_id.lower() if node_id else new_uuid(random)
+        return Identity(FORMAT, chosen, node_name, new_uuid(random))
     if known.node_name != node_name or (node_id and known.node_id != node_id.lower()):
         wanted = f"node {node_name}" + (f" ({node_id})" if node_id else "")
         raise ForeignDirectory(path, f"node {known.node_name} ({known.node_id})", wanted)
@@ -139,14 +139,10 @@ def _prepare_snapshots(disk: Disk, directory: str, needed: SnapshotMarker | None
         raise MissingSnapshot(f"{directory}/{needed.file}", needed.index)
 
 
-def _mint(random: Random) -> str:
-    return str(UUID(bytes=random.randbytes(16), version=4))
-
-
 def count_incarnation(disk: Disk, path: str) -> int:
     """Add one to the durable counter and return it. Raises CorruptIdentity, FsyncFailed, OSError."""
     name = f"{path}/incarnation"
-    last = _parse_incarnation(name, _read(disk, name)) if disk.exists(name) else 0
+    last = _parse_incarnation(name, read_file(disk, name)) if disk.exists(name) else 0
     number = str(last + 1).encode()
     replace_file(disk, path, "incarnation", number + b" %08x\n" % crc32(number))
     return last + 1
@@ -158,33 +154,3 @@ def _parse_incarnation(name: str, content: bytes) -> int:
             return int(number)
         case _:
             raise CorruptIdentity(name, "its checksum does not match")
-
-
-def replace_file(disk: Disk, directory: str, name: str, content: bytes) -> None:
-    """Give a small file new content, atomically and durably: after a crash it holds the old or the new."""
-    path = f"{directory}/{name}"
-    unfinished = f"{path}.new"
-    if disk.exists(unfinished):
-        disk.remove(unfinished)
-    file = disk.open(unfinished, create=True)
-    try:
-        file.write(0, content)
-        try:
-            file.sync()
-        except OSError as error:
-            raise FsyncFailed(unfinished, error) from error
-    finally:
-        file.close()
-    disk.rename(unfinished, path)
-    try:
-        disk.sync_directory(directory)
-    except OSError as error:
-        raise FsyncFailed(directory, error) from error
-
-
-def _read(disk: Disk, path: str) -> bytes:
-    file = disk.open(path)
-    try:
-        return file.read(0, file.size())
-    finally:
-        file.close()

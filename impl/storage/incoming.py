@@ -13,14 +13,8 @@ from __future__ import annotations
 
 from impl.runtime.interfaces import Disk
 from impl.storage.errors import CorruptSnapshot, write_error
-from impl.storage.snapshots import (
-    SYNC_BYTES,
-    SnapshotFile,
-    SnapshotReader,
-    file_name,
-    publish,
-    sync_file,
-)
+from impl.storage.files import publish, sync_file
+from impl.storage.snapshots import SYNC_BYTES, SnapshotFile, SnapshotReader, file_name
 
 PREFIX, ENDING = "incoming-", ".part"
 

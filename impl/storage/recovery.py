@@ -16,6 +16,7 @@ import msgspec
 
 from impl.runtime.interfaces import Disk
 from impl.storage.errors import CorruptLog, ForeignDirectory
+from impl.storage.files import read_file
 from impl.storage.log_state import LogState
 from impl.storage.records import Cut, Entry, Genesis, Record, Recovered, SnapshotMarker
 from impl.storage.scan import Scan, scan_segment
@@ -133,7 +134,7 @@ def recover(disk: Disk, directory: str, node_id: str) -> tuple[Recovered, Found]
     for sequence, name in enumerate(names, first):
         if name != segment_name(sequence):
             raise CorruptLog(segment_name(sequence), 0, 0, f"the segment is missing, but {name} is there")
-        content = _read(disk, f"{directory}/{name}")
+        content = read_file(disk, f"{directory}/{name}")
         header, header_crc = decode_header(name, content)
         _check_owner(directory, name, header, sequence, node_id)
         if sequence == first:
@@ -175,14 +176,6 @@ def _check_nothing_is_missing(first: int, fold: _Fold) -> None:
             0,
             f"the segment is missing: entries {fold.state.base + 1} to {fold.before} were in it or before it",
         )
-
-
-def _read(disk: Disk, path: str) -> bytes:
-    file = disk.open(path)
-    try:
-        return file.read(0, file.size())
-    finally:
-        file.close()
 
 
 def _check_owner(directory: str, name: str, header: SegmentHeader, sequence: int, node_id: str) -> None:

@@ -25,13 +25,8 @@ from zlib import crc32
 import msgspec
 
 from impl.runtime.interfaces import Disk, File
-from impl.storage.errors import (
-    CorruptSnapshot,
-    ForeignSnapshot,
-    FsyncFailed,
-    UnsupportedSnapshot,
-    write_error,
-)
+from impl.storage.errors import CorruptSnapshot, ForeignSnapshot, UnsupportedSnapshot, write_error
+from impl.storage.files import publish, sync_file
 
 FORMAT = 1
 MAGIC = b"COMITIAS"
@@ -224,26 +219,6 @@ class SnapshotReader:
 
     def _corrupt(self, cause: str) -> CorruptSnapshot:
         return CorruptSnapshot(self._path, self._offset, cause)
-
-
-def publish(disk: Disk, directory: str, path: str, name: str) -> None:
-    """Give a complete, synced file its name, durably. Raises WriteFailed, FsyncFailed."""
-    try:
-        disk.rename(path, f"{directory}/{name}")
-    except OSError as error:
-        raise write_error(path, error) from error
-    try:
-        disk.sync_directory(directory)
-    except OSError as error:
-        raise FsyncFailed(directory, error) from error
-
-
-def sync_file(file: File) -> None:
-    """fdatasync. Raises FsyncFailed."""
-    try:
-        file.sync()
-    except OSError as error:
-        raise FsyncFailed(file.path, error) from error
 
 
 def list_snapshots(disk: Disk, directory: str) -> list[str]:

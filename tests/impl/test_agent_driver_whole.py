@@ -10,7 +10,7 @@ import pytest
 
 from impl.agent.api import Consistency, DefiniteError, IndefiniteError
 from impl.agent.changes import Changes
-from impl.agent.driver import Driver, decode_message
+from impl.agent.driver import Driver
 from impl.agent.logs import Log
 from impl.agent.snapshots import Snapshots
 from impl.agent.waiting import Reconfiguration, Waiting
@@ -29,6 +29,7 @@ from impl.raft.messages import (
     PreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
+    decode,
 )
 from impl.raft.messages import encode as encode_message
 from impl.raft.ready import Role
@@ -76,7 +77,7 @@ class Bench:
         raise OSError("nobody there")
 
     def send(self, to: str, frame: bytes) -> None:
-        message = decode_message(frame)
+        message = decode(frame)
         self.sent.append((to, message))
         self.answers(to, message)
 

@@ -12,18 +12,11 @@ import pytest
 
 from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Connection, Runtime
 from impl.runtime.real import run
+from tests.impl.rpc_ends import until
 
 
 def in_the_real_world(test: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int:
     return run(test)
-
-
-async def until(runtime: Runtime, condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = runtime.clock.monotonic_ns() + int(seconds * NANOSECONDS)
-    while not condition():
-        if runtime.clock.monotonic_ns() > deadline:
-            raise TimeoutError
-        await runtime.clock.sleep(MILLISECONDS)
 
 
 class Echo:

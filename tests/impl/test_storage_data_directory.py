@@ -45,7 +45,7 @@ def storage_ids_of_a_directory_that_was_lost() -> tuple[str, str, str]:
 def test_a_directory_that_was_lost_is_never_taken_for_the_one_that_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
     first, again, replaced = storage_ids_of_a_directory_that_was_lost()
     assert first == again != replaced
-    monkeypatch.setattr(data_directory, "_mint", lambda random: "derived from what anybody can choose")
+    monkeypatch.setattr(data_directory, "new_uuid", lambda random: "derived from what anybody can choose")
     first, _, replaced = storage_ids_of_a_directory_that_was_lost()
     assert first == replaced, "an id that is not random would not tell them apart"
 

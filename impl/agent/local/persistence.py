@@ -15,12 +15,12 @@ import msgspec
 from impl.agent.local.definitions import CheckDefinition
 from impl.agent.logs import Log
 from impl.catalog.rows import Service
-from impl.runtime.interfaces import Disk, Future, Runtime
-from impl.storage.data_directory import replace_file
+from impl.runtime.interfaces import Disk, Runtime
+from impl.runtime.off_loop import ignore, off_loop
+from impl.storage.files import SMALL_BYTES_MAX, read_file, replace_file
 
 SERVICES: Final = "services"
 CHECKS: Final = "checks"
-BYTES_MAX: Final = 1 << 20
 T = TypeVar("T")
 
 
@@ -64,14 +64,7 @@ class Shelf:
         """Return when all that was asked for until now is on the disk, or was reported."""
         if not self._directory:
             return
-        done: Future[None] = self._runtime.tasks.future()
-
-        def end(_: object) -> None:
-            if not done.done():
-                done.set_result(None)
-
-        self._runtime.executor.submit(lambda: None, end, end)
-        await done
+        await off_loop(self._runtime, lambda: None)
 
     def _save(self, kind: str, identity: str, row: Any) -> None:
         if self._directory:
@@ -81,14 +74,12 @@ class Shelf:
                 disk.make_directories(directory)
                 replace_file(disk, directory, _name(identity), content + b"\n")
 
-            self._runtime.executor.submit(write, lambda _: None, self._failed)
+            self._runtime.executor.submit(write, ignore, self._failed)
 
     def _remove(self, kind: str, identity: str) -> None:
         if self._directory:
             disk, directory = self._runtime.disk, f"{self._directory}/{kind}"
-            self._runtime.executor.submit(
-                lambda: _forget(disk, directory, _name(identity)), lambda _: None, self._failed
-            )
+            self._runtime.executor.submit(lambda: _forget(disk, directory, _name(identity)), ignore, self._failed)
 
     def _failed(self, error: BaseException) -> None:
         self._log.error("a registration will not survive a restart", error=str(error))
@@ -101,7 +92,7 @@ class Shelf:
             if not name.endswith(".json"):
                 continue  # a write that a crash cut short
             try:
-                found.append(msgspec.json.decode(_content(disk, f"{directory}/{name}"), type=row))
+                found.append(msgspec.json.decode(read_file(disk, f"{directory}/{name}", SMALL_BYTES_MAX), type=row))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 self._log.error("a registration cannot be read", file=f"{kind}/{name}", error=str(error))
         return found
@@ -115,11 +106,3 @@ def _forget(disk: Disk, directory: str, name: str) -> None:
     if disk.exists(f"{directory}/{name}"):
         disk.remove(f"{directory}/{name}")
         disk.sync_directory(directory)
-
-
-def _content(disk: Disk, path: str) -> bytes:
-    file = disk.open(path)
-    try:
-        return file.read(0, BYTES_MAX)
-    finally:
-        file.close()
