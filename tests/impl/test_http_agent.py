@@ -52,12 +52,6 @@ class Client:
         )
         self.headers: dict[str, str] = {}
 
-    async def status_leader(self) -> str:
-        return ""
-
-    async def status_peers(self) -> list[str]:
-        return []
-
     def describe(self) -> dict[str, Any]:
         return {"Member": {"Name": "n"}}
 

@@ -28,6 +28,7 @@ from impl.catalog.store import Store
 from impl.catalog.transitions import Result
 from impl.http import kv, request, response
 from impl.http.app import Application
+from tests.impl.asgi import ask
 
 LIMIT = 512 * 1024
 
@@ -91,27 +92,10 @@ class Client:
         self.app = Application(agent, "dc1", LIMIT, lambda what, error: self.unexpected.append((what, error)))
 
     def __call__(self, method: str, target: str, body: bytes = b"", *, chunks: list[bytes] | None = None) -> Answer:
-        path, _, query = target.partition("?")
-        parts = [body] if chunks is None else chunks
-        headers = [(b"content-length", b"%d" % len(body))] if chunks is None else []
-        sent: list[dict[str, Any]] = []
-        self.received = 0
-
-        async def receive() -> dict[str, Any]:
-            if self.received == len(parts):
-                return {"type": "http.disconnect"}
-            self.received += 1
-            more = self.received < len(parts)
-            return {"type": "http.request", "body": parts[self.received - 1], "more_body": more}
-
-        async def send(event: dict[str, Any]) -> None:
-            sent.append(event)
-
-        raw = {"raw_path": path.encode(), "path": path, "query_string": query.encode()}
-        asyncio.run(self.app({"type": "http", "method": method, "headers": headers, **raw}, receive, send))
-        found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        assert found["Content-Length"] == str(len(sent[1]["body"]))
-        return Answer(sent[0]["status"], found, sent[1]["body"])
+        found = ask(self.app, method, target, [body] if chunks is None else chunks, sized=chunks is None)
+        self.received = found.received
+        assert found.headers["Content-Length"] == str(len(found.body))
+        return Answer(found.status, found.headers, found.body)
 
 
 @pytest.fixture

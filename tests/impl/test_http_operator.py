@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -23,6 +22,7 @@ from impl.http import operator, routes
 from impl.http.app import Application
 from impl.http.context import Context, Request
 from impl.http.response import Response
+from tests.impl.asgi import ask
 
 SERVERS = (
     RaftServer("id-1", "s1", "127.0.0.1:8300", True, True, 12),
@@ -54,12 +54,6 @@ class Noting:
     async def leave(self) -> None:
         self.left += 1
 
-    async def status_leader(self) -> str:
-        return ""
-
-    async def status_peers(self) -> list[str]:
-        return []
-
 
 class Client:
     """Calls the application as an ASGI server does: status and body."""
@@ -70,18 +64,8 @@ class Client:
         self.app = Application(agent, "dc1", 1024, lambda what, error: pytest.fail(f"{what}: {error!r}"))
 
     def __call__(self, method: str, target: str) -> tuple[int, bytes]:
-        path, _, query = target.partition("?")
-        sent: list[dict[str, Any]] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def send(event: dict[str, Any]) -> None:
-            sent.append(event)
-
-        scope = {"raw_path": path.encode(), "path": path, "query_string": query.encode(), "headers": []}
-        asyncio.run(self.app({"type": "http", "method": method, **scope}, receive, send))
-        return sent[0]["status"], sent[1]["body"]
+        found = ask(self.app, method, target)
+        return found.status, found.body
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from base64 import b64encode
 from typing import Any
@@ -17,6 +16,7 @@ from impl.catalog.store import Store
 from impl.catalog.transitions import Result
 from impl.http import registry, writes
 from impl.http.app import Application
+from tests.impl.asgi import ask
 
 ID = "00000000-0000-4000-8000-000000000001"
 
@@ -43,12 +43,6 @@ class Memory:
     def new_id(self) -> str:
         return ID
 
-    async def status_leader(self) -> str:
-        return ""
-
-    async def status_peers(self) -> list[str]:
-        return []
-
 
 class Client:
     """Calls the application as an ASGI server does."""
@@ -60,22 +54,10 @@ class Client:
         self.headers: dict[str, str] = {}
 
     def __call__(self, method: str, target: str, document: Any = None) -> tuple[int, Any]:
-        path, _, query = target.partition("?")
         body = b"" if document is None else document if isinstance(document, bytes) else json.dumps(document).encode()
-        sent: list[dict[str, Any]] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(event: dict[str, Any]) -> None:
-            sent.append(event)
-
-        headers = [(b"content-length", b"%d" % len(body))]
-        scope = {"raw_path": path.encode(), "path": path, "query_string": query.encode(), "headers": headers}
-        asyncio.run(self.app({"type": "http", "method": method, **scope}, receive, send))
-        self.headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        text = sent[1]["body"].decode()
-        return sent[0]["status"], json.loads(text) if "json" in self.headers.get("Content-Type", "") else text
+        status, self.headers, answer, _ = ask(self.app, method, target, [body])
+        text = answer.decode()
+        return status, json.loads(text) if "json" in self.headers.get("Content-Type", "") else text
 
 
 WEB = {
