@@ -94,7 +94,8 @@ class Driver:
         self._tracer = tracer
         self._changes = changes
         self._checksum = checksum
-        self._arrived: list[Proposal] = []
+        self._arrived: list[tuple[Proposal, bytes]] = []
+        """Writes that the next pass of the loop proposes together, encoded."""
         self._waiting = Waiting()
         self._proposed: list[tuple[str, int, int]] = []
         """Appended since the last Ready, for the trace: (request, index, term)."""
@@ -118,7 +119,7 @@ class Driver:
         self._disk.stop()
         if self.snapshots is not None:
             self.snapshots.stop()
-        for proposal in self._arrived:
+        for proposal, _ in self._arrived:
             fail(proposal.answered, IndefiniteError(SHUTTING_DOWN))
         self._arrived = []
         self._waiting.stop()
@@ -130,11 +131,13 @@ class Driver:
 
         Raises:
             NotLeader: at once, when this server is not the leader.
+            OverflowError: at once, when a number of the command has more than 64 bits: others' writes do not suffer.
         """
         if self.core.role is not Role.LEADER:
             raise NotLeader(self.core.leader_id)
+        payload = encode_command(command)
         answered: Future[Result] = self._runtime.tasks.future()
-        self._arrived.append(Proposal(command, request, answered))
+        self._arrived.append((Proposal(command, request, answered), payload))
         self._schedule()
         return answered
 
@@ -338,9 +341,11 @@ class Driver:
             self._carry_out(self.core.ready())
 
     def _propose_arrived(self) -> None:
-        arrived, self._arrived = self._arrived, []
+        arrived = [proposal for proposal, _ in self._arrived]
+        payloads = [payload for _, payload in self._arrived]
+        self._arrived = []
         try:
-            first, term = self.core.propose([encode_command(proposal.command) for proposal in arrived])
+            first, term = self.core.propose(payloads)
         except Refused as refused:
             for proposal in arrived:
                 fail(proposal.answered, refused)

@@ -37,6 +37,8 @@ T = TypeVar("T")
 TTL_SECONDS_MIN: Final = 10
 TTL_SECONDS_MAX: Final = 86_400
 LOCK_DELAY_DEFAULT_NS: Final = 15 * NANOSECONDS
+DURATION_NS_MAX: Final = (1 << 63) - 1
+"""As in Go."""
 SMALL_LOCK_DELAY: Final = 1000
 """A smaller number was meant as seconds."""
 OPERATIONS_MAX: Final = 128
@@ -179,7 +181,14 @@ def deregistration(body: bytes) -> Deregister:
     return Deregister(fields.text("Node"), fields.text("ServiceID"), fields.text("CheckID"))
 
 
+def refuse_nul(name: str, what: str) -> None:
+    """The catalog's keys are a node and an id with a NUL between them. Raises HttpError."""
+    if "\0" in name:
+        raise HttpError(400, f"Invalid {what}: it must not contain NUL")
+
+
 def _node(fields: Fields, datacenter: str) -> Node:
+    refuse_nul(fields.text("Node"), "node name")
     node_id = fields.text("ID")
     if node_id:
         try:
@@ -203,6 +212,8 @@ def _service(fields: Fields, node: str) -> Service:
         raise HttpError(500, "Must provide service name with ID")
     if not name:
         raise HttpError(500, "Must provide service name")
+    refuse_nul(node, "node name")
+    refuse_nul(identity or name, "service ID")
     if fields.text("Address") in ANY_ADDRESS:
         raise HttpError(500, "Invalid service address")
     given = fields.object("Weights")
@@ -241,9 +252,12 @@ def _check(fields: Fields, node: str) -> Check:
     if status not in STATUSES:
         raise HttpError(400, f"Request decode failed: Status must be one of {', '.join(STATUSES)}, not {status!r}")
     definition = fields.object("Definition")
+    on, check_id = fields.text("Node") or node, fields.text("CheckID") or fields.text("Name")
+    refuse_nul(on, "node name")
+    refuse_nul(check_id, "check ID")
     return Check(
-        fields.text("Node") or node,
-        fields.text("CheckID") or fields.text("Name"),
+        on,
+        check_id,
         fields.text("Name"),
         status,
         fields.text("Notes"),
@@ -298,6 +312,8 @@ def _lock_delay(value: Any) -> int:
             delay = int(value)
         case _:
             raise _refused("LockDelay", "a duration", value)
+    if delay > DURATION_NS_MAX:
+        raise _refused("LockDelay", "a duration of at most 292 years", value)
     return max(delay * NANOSECONDS if delay < SMALL_LOCK_DELAY else delay, 0)
 
 

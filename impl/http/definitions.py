@@ -13,7 +13,7 @@ from typing import Any, Final
 from impl.agent.config import ConfigError, parse_duration
 from impl.agent.local.definitions import OUTPUT_BYTES_MAX, CheckDefinition, ServiceDefinition, problem
 from impl.catalog.rows import CRITICAL, STATUSES, Service
-from impl.http.bodies import ANY_ADDRESS, Fields, tagged_addresses, weights
+from impl.http.bodies import ANY_ADDRESS, Fields, refuse_nul, tagged_addresses, weights
 from impl.http.request import HttpError
 from impl.runtime.interfaces import NANOSECONDS
 
@@ -85,7 +85,7 @@ def service_definition(document: Any) -> ServiceDefinition:
         weights(given),
         fields.truth("EnableTagOverride"),
     )
-    _refuse_nul(service.id, "service ID")
+    refuse_nul(service.id, "service ID")
     if service.weights[0] < 1 or service.weights[1] < 0:
         raise HttpError(400, "Invalid Weights: Passing must be greater than 0, and Warning not below 0")
     return ServiceDefinition(service, _checks_of(service, fields))
@@ -143,16 +143,10 @@ def _check(fields: Fields, check_id: str, name: str, service_id: str) -> CheckDe
         deregister_after_ns=_duration(fields, "DeregisterCriticalServiceAfter"),
         output_bytes_max=fields.number("OutputMaxSize") or OUTPUT_BYTES_MAX,
     )
-    _refuse_nul(definition.check_id, "check ID")
+    refuse_nul(definition.check_id, "check ID")
     if why := problem(definition):
         raise HttpError(400, f"Invalid check: {why}")
     return definition
-
-
-def _refuse_nul(identity: str, what: str) -> None:
-    """The catalog's keys are a node and an id with a NUL between them."""
-    if "\0" in identity:
-        raise HttpError(400, f"Invalid {what}: it must not contain NUL")
 
 
 def _header(fields: Fields) -> dict[str, tuple[str, ...]]:

@@ -18,6 +18,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 WAIT_SECONDS_DEFAULT = 300.0
 WAIT_SECONDS_MAX = 600.0
+INDEX_DIGITS_MAX = 20
+"""Of 2^64 - 1; Python refuses to read thousands of digits in its own way."""
 
 
 class HttpError(Exception):
@@ -91,8 +93,10 @@ def read_options(parameters: dict[str, str]) -> ReadOptions:
         raise HttpError(400, "Cannot specify ?stale with ?consistent, conflicting semantics.")
     mode = Consistency.STALE if stale else Consistency.CONSISTENT if consistent else Consistency.DEFAULT
     index_text, wait_text = parameters.get("index", ""), parameters.get("wait", "")
-    if index_text and not (index_text.isascii() and index_text.isdigit() and int(index_text) < 1 << 64):
-        raise HttpError(400, "Invalid index")
+    if index_text:
+        short = index_text.isascii() and index_text.isdigit() and len(index_text) <= INDEX_DIGITS_MAX
+        if not (short and int(index_text) < 1 << 64):
+            raise HttpError(400, "Invalid index")
     try:
         wait = parse_duration(wait_text) if wait_text else 0.0
     except ConfigError:

@@ -25,7 +25,7 @@ from zlib import crc32
 import msgspec
 
 from impl.runtime.interfaces import Disk, File
-from impl.storage.errors import CorruptSnapshot, ForeignSnapshot, UnsupportedSnapshot, write_error
+from impl.storage.errors import CorruptSnapshot, ForeignSnapshot, StorageError, UnsupportedSnapshot, write_error
 from impl.storage.files import publish, sync_file
 
 FORMAT = 1
@@ -91,7 +91,7 @@ class SnapshotWriter:
     """Writes one snapshot: `add` blocks, then `finish`. All calls block, and belong to one thread."""
 
     def __init__(self, disk: Disk, directory: str, header: SnapshotHeader, suffix: str) -> None:
-        """Begin the file. Raises DiskFull, WriteFailed."""
+        """Begin the file. Raises DiskFull, WriteFailed; then nothing is left behind."""
         self._disk = disk
         self._directory = directory
         self._header = header
@@ -103,7 +103,11 @@ class SnapshotWriter:
             self._file = disk.open(self._path, create=True)
         except OSError as error:
             raise write_error(self._path, error) from error
-        self._write(encode_header(header))
+        try:
+            self._write(encode_header(header))
+        except StorageError:
+            self.abort()
+            raise
 
     def add(self, block: bytes) -> None:
         """Write a block of rows. Raises DiskFull, WriteFailed or FsyncFailed, after which only `abort` is left."""

@@ -52,6 +52,16 @@ def test_a_snapshot_is_of_the_moment_at_which_it_began_however_much_is_written_m
     assert len(restored) == 3000
 
 
+def test_a_snapshot_that_cannot_even_begin_leaves_nothing_behind() -> None:
+    host = Host(VirtualWorld(3), "s1")
+    host.machine.put(2000, bytes(100))
+    host.disk.free_bytes = 10
+    host.world.run_for(5 * NANOSECONDS)
+    host.world.run_until(lambda: not host.snapshots.taking, NANOSECONDS)
+    assert host.snapshots.counters.failed >= 2
+    assert host.disk.names(DIRECTORY) == []
+
+
 def test_a_full_disk_costs_the_snapshot_and_nothing_else() -> None:
     host = Host(VirtualWorld(3), "s1")
     host.machine.put(2000, bytes(100))

@@ -130,6 +130,8 @@ def test_a_small_lock_delay_means_seconds(given: Any, nanoseconds: int) -> None:
         ({"Behavior": "keep"}, 500, "Invalid Behavior setting 'keep'"),
         ({"LockDelay": []}, 400, "LockDelay must be a duration, not a list"),
         ({"LockDelay": "later"}, 400, "Request decode failed"),
+        ({"LockDelay": "99999999999h"}, 400, "LockDelay must be a duration of at most 292 years"),
+        ({"LockDelay": 1e300}, 400, "LockDelay must be a duration of at most 292 years"),
     ],
 )
 def test_a_session_is_refused_as_consul_refuses_it(document: Any, status: int, text: str) -> None:
@@ -158,6 +160,7 @@ def test_operations_of_every_kind() -> None:
     ("document", "status", "text"),
     [
         ({}, 400, "it must be a list of operations, not an object"),
+        ([{"Service": {"Verb": "get", "Service": {"Service": "a"}, "Node": "n\0"}}], 400, "Invalid node name"),
         ([{}], 400, "an operation has one of KV, Node, Service and Check"),
         ([{"KV": {"Verb": "grab", "Key": "k"}}], 400, "Verb must be one of set"),
         ([{"Node": {"Verb": "lock"}}], 400, "Verb must be one of get"),

@@ -121,7 +121,8 @@ def test_instances_are_chosen_by_tags_metadata_and_filters(client: Client) -> No
 def test_reads_block_and_choose_their_consistency(client: Client) -> None:
     client("GET", "/v1/catalog/services?index=5&wait=10s&stale")
     assert client.agent.asked[-1] == ReadOptions(Consistency.STALE, 5, 10.0)
-    assert client("GET", "/v1/catalog/nodes?index=x") == (400, "Invalid index")
+    for index in ("x", "-1", str(1 << 64), "9" * 5000):
+        assert client("GET", f"/v1/catalog/nodes?index={index}") == (400, "Invalid index")
 
 
 def test_an_unknown_method_is_refused_with_those_that_are_known(client: Client) -> None:
