@@ -14,10 +14,11 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from model_checks.explore.mutant import Mutant
+from model_checks.explore.mutant import Mutant, miscounted
+from model_checks.explore.starts import LEASES, voters
 from spec.raft import actions, membership
+from spec.raft.actions import Action
 from spec.raft.bounds import Bounds
-from spec.raft.log import Log
 from spec.raft.messages import AppendEntriesResponse, InstallSnapshotRequest, LeaseEnded, RequestVoteRequest
 from spec.raft.state import issue
 from spec.raft.types import (
@@ -79,18 +80,9 @@ class CountsNonvoters(Configuration, frozen=True):
         return 2 * sum(1 for member in self.members if member in servers) > len(self.voters)
 
 
-class Counted(Constants, frozen=True):
-    """Constants under which members without a vote count."""
-
-    def configuration(self, log: Log) -> Configuration:
-        """The configuration in force, miscounted."""
-        known = super().configuration(log)
-        return CountsNonvoters(known.voters, known.nonvoters)
-
-
 def commit_by_nonvoters(c: Constants, i: ServerId, s: Server, index: Index) -> Outcome | None:
     """Counts the acknowledgements of members without a vote."""
-    return actions.advance_commit_index(Counted(c.servers, c.voters), i, s, index)
+    return miscounted(actions.advance_commit_index, CountsNonvoters)(c, i, s, index)
 
 
 class CountsLeader(Configuration, frozen=True):
@@ -101,18 +93,9 @@ class CountsLeader(Configuration, frozen=True):
         return 2 * len(servers) > len(self.voters)
 
 
-class LeaderCounted(Constants, frozen=True):
-    """Constants under which whoever acknowledges counts."""
-
-    def configuration(self, log: Log) -> Configuration:
-        """The configuration in force, miscounted."""
-        known = super().configuration(log)
-        return CountsLeader(known.voters, known.nonvoters)
-
-
 def commit_by_absent_leader(c: Constants, i: ServerId, s: Server, index: Index) -> Outcome | None:
     """A leader that has left the configuration counts itself."""
-    return actions.advance_commit_index(LeaderCounted(c.servers, c.voters), i, s, index)
+    return miscounted(actions.advance_commit_index, CountsLeader)(c, i, s, index)
 
 
 # --------------------------------------------------------------------------------------------------------- snapshots
@@ -190,8 +173,8 @@ def count_lease_from_reply(c: Constants, i: ServerId, s: Server, m: AppendEntrie
     return actions.handle_append_entries_response(c, i, replace(s, round_starts=renewed), m)
 
 
-def count_lease_from_any_round(c: Constants, i: ServerId, s: Server, m: AppendEntriesResponse) -> Outcome | None:
-    """Takes an answer to an older round for one to the newest, and counts its lease from there."""
+def answer_any_round(c: Constants, i: ServerId, s: Server, m: AppendEntriesResponse) -> Outcome | None:
+    """Takes any answer of its term for an answer to the newest round, as if rounds were not numbered."""
     renumbered = replace(m, round=s.round) if m.term == s.current_term else m
     return actions.handle_append_entries_response(c, i, s, renumbered)
 
@@ -205,32 +188,34 @@ def believe_end_of_older_lease(c: Constants, i: ServerId, s: Server, m: LeaseEnd
 
 PROPOSING = Bounds(max_term=2, max_log=3, max_issued=1, values=())
 SNAPSHOTS = Bounds(max_term=2, max_log=2, max_issued=1, snapshots=True, values=())
-LEASES = Bounds(max_term=2, max_log=2, max_issued=1, lease_reads=("r1",), election_timeout=2, lease=1)
+LEASE_READ = replace(LEASES, max_term=2, max_log=2, max_issued=1, lease_reads=("r1",))
 
 
-def configurations(*voters: str) -> tuple[Configuration, ...]:
-    """Configurations of voters only, whose names are separated by blanks."""
-    return tuple(Configuration(tuple(names.split())) for names in voters)
+def stale_read(action: str, broken: Action, start: str, **limits: int) -> Mutant:
+    """A mutant that lets a leader answer by a lease which protects it no more."""
+    return Mutant(
+        replaces={action: broken}, breaks="Read Linearizability", bounds=replace(LEASE_READ, **limits), start=start
+    )
 
 
 FEATURE_MUTANTS: Final[Mapping[str, Mutant]] = {
     "configuration_before_own_commit": Mutant(
         replaces={"change_configuration": change_before_own_commit},
         breaks="Leader Completeness",
-        bounds=replace(PROPOSING, servers=4, max_term=3, max_log=2, configurations=configurations("s2 s3 s4")),
+        bounds=replace(PROPOSING, servers=4, max_term=3, max_log=2, configurations=voters("s2 s3 s4")),
         start="own_term",
     ),
     "configuration_before_last_commit": Mutant(
         replaces={"change_configuration": change_before_last_commit},
         breaks="Leader Completeness",
-        bounds=replace(PROPOSING, configurations=configurations("s1 s2", "s1")),
+        bounds=replace(PROPOSING, configurations=voters("s1 s2", "s1")),
         start="committed",
         also=("One Configuration at a Time",),
     ),
     "several_servers_at_once": Mutant(
         replaces={"change_configuration": change_several},
         breaks="Leader Completeness",
-        bounds=replace(PROPOSING, max_log=2, configurations=configurations("s1")),
+        bounds=replace(PROPOSING, max_log=2, configurations=voters("s1")),
         start="committed",
     ),
     "nonvoter_counted": Mutant(
@@ -263,52 +248,19 @@ FEATURE_MUTANTS: Final[Mapping[str, Mutant]] = {
         breaks="Committed Snapshots",
         bounds=replace(SNAPSHOTS, max_term=1, values=("x",)),
     ),
-    "vote_without_waiting": Mutant(
-        replaces={"handle_request_vote_request": vote_without_waiting},
-        breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=4),
-        start="challenged",
+    "vote_without_waiting": stale_read("handle_request_vote_request", vote_without_waiting, "challenged", max_time=4),
+    "campaign_without_waiting": stale_read("timeout", campaign_without_waiting, "leased", max_time=4),
+    "restart_without_waiting": stale_read(
+        "crash_restart", restart_without_waiting, "challenged", max_time=4, max_restarts=1
     ),
-    "campaign_without_waiting": Mutant(
-        replaces={"timeout": campaign_without_waiting},
-        breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=4),
-        start="leased",
-    ),
-    "restart_without_waiting": Mutant(
-        replaces={"crash_restart": restart_without_waiting},
-        breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=4, max_restarts=1),
-        start="challenged",
-    ),
-    "lease_ends_as_votes_begin": Mutant(
-        replaces={"lease_read": read_in_the_last_instant},
-        breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=6),
-        start="lease_over",
-    ),
-    "transfer_with_lease": Mutant(
-        replaces={"lease_read": read_while_transferring},
-        breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=4),
-        start="transferring",
-    ),
-    "lease_from_reply": Mutant(
-        replaces={"handle_append_entries_response": count_lease_from_reply},
-        breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=6),
-        start="lease_over",
-    ),
-    "lease_from_any_round": Mutant(
-        replaces={"handle_append_entries_response": count_lease_from_any_round},
-        breaks="Read Linearizability",
-        bounds=replace(LEASES, max_time=6),
-        start="lease_over",
-    ),
+    "lease_ends_as_votes_begin": stale_read("lease_read", read_in_the_last_instant, "lease_over", max_time=6),
+    "transfer_with_lease": stale_read("lease_read", read_while_transferring, "transferring", max_time=4),
+    "lease_from_reply": stale_read("handle_append_entries_response", count_lease_from_reply, "lease_over", max_time=6),
+    "lease_from_any_round": stale_read("handle_append_entries_response", answer_any_round, "lease_over", max_time=6),
     "end_of_older_lease_believed": Mutant(
         replaces={"handle_lease_ended": believe_end_of_older_lease},
         breaks="Stale Messages",
-        bounds=replace(LEASES, max_time=4, steps_down=True),
+        bounds=replace(LEASE_READ, max_time=4, steps_down=True),
         start="leased",
     ),
 }

@@ -12,9 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import numba as nb
-import numpy as np
-
-U64 = np.uint64
 
 NOT_FILLED, ASKED, NOT_ENABLED = -2, -3, -1
 """Marks in tables: nobody asked; reported as a miss in this pass; known to be impossible (histories only)."""

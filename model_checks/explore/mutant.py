@@ -8,7 +8,9 @@ import msgspec
 
 from spec.raft.actions import ACTIONS, Action
 from spec.raft.bounds import Bounds
+from spec.raft.log import Log
 from spec.raft.network import Protocol
+from spec.raft.types import Configuration, Constants
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,3 +36,19 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
         """What the mutant does wrong, in a line."""
         documented = (action.__doc__ for action in self.replaces.values() if action.__doc__)
         return next(documented, "").partition("\n")[0]
+
+
+class Miscounting(Constants, frozen=True):
+    """Constants under which quorums of the configuration in force are counted as `counts` does."""
+
+    counts: type[Configuration] = Configuration
+
+    def configuration(self, log: Log) -> Configuration:
+        """The configuration in force, miscounted."""
+        known = super().configuration(log)
+        return self.counts(known.voters, known.nonvoters)
+
+
+def miscounted(action: Action, counts: type[Configuration]) -> Action:
+    """`action` in a cluster where `counts` says what a quorum is."""
+    return lambda c, i, s, *args: action(Miscounting(c.servers, c.voters, counts=counts), i, s, *args)

@@ -13,19 +13,19 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from model_checks.explore.feature_mutants import FEATURE_MUTANTS
-from model_checks.explore.mutant import Mutant
+from model_checks.explore.feature_mutants import FEATURE_MUTANTS, answer_any_round
+from model_checks.explore.mutant import Mutant, miscounted
 from spec.raft import actions
 from spec.raft.actions import Action
 from spec.raft.bounds import Bounds
 from spec.raft.log import Log
 from spec.raft.messages import (
     AppendEntriesRequest,
-    AppendEntriesResponse,
     Message,
     RequestVoteRequest,
     RequestVoteResponse,
 )
+from spec.raft.state import held_durably, issue, restarted
 from spec.raft.types import (
     Applied,
     Committed,
@@ -43,11 +43,10 @@ from spec.raft.types import (
     ServerId,
     Time,
     Value,
-    is_quorum,
 )
 
 
-class AnyQuorumOf(Configuration, frozen=True):
+class AnyQuorum(Configuration, frozen=True):
     """A configuration in which any server is a quorum."""
 
     def is_quorum(self, servers: Collection[ServerId]) -> bool:
@@ -55,18 +54,9 @@ class AnyQuorumOf(Configuration, frozen=True):
         return bool(servers)
 
 
-class AnyQuorum(Constants, frozen=True):
-    """Constants under which any server is a quorum."""
-
-    def configuration(self, log: Log) -> Configuration:
-        """The configuration in force, in which any server is a quorum."""
-        known = super().configuration(log)
-        return AnyQuorumOf(known.voters, known.nonvoters)
-
-
 def with_any_quorum(action: Action) -> Action:
     """`action` in a cluster where any server is a quorum."""
-    return lambda c, i, s, *args: action(AnyQuorum(c.servers), i, s, *args)
+    return miscounted(action, AnyQuorum)
 
 
 def with_disk_at_memory(action: Action) -> Action:
@@ -109,7 +99,7 @@ def restart_without_vote(c: Constants, i: ServerId, s: Server, k: int, now: Time
     outcome = actions.crash_restart(c, i, s, k, now)
     if outcome is None:
         return None
-    return Outcome(actions.restarted(replace(outcome.server.durable, voted_for=None), now))
+    return Outcome(restarted(replace(outcome.server.durable, voted_for=None), now))
 
 
 def count_stale_vote(c: Constants, i: ServerId, s: Server, m: RequestVoteResponse) -> Outcome | None:
@@ -139,7 +129,7 @@ def overwrite_own_entry(c: Constants, i: ServerId, s: Server, value: Value) -> O
     if outcome is None or s.log.last_term != s.current_term:
         return outcome
     log = s.log.truncate(s.log.length - 1).append(Entry(s.current_term, value + "'"))
-    return Outcome(replace(s, issued=actions.issue(s, Point(s.current_term, s.voted_for, log))))
+    return Outcome(replace(s, issued=issue(s, Point(s.current_term, s.voted_for, log))))
 
 
 def take_without_previous_term(
@@ -162,7 +152,7 @@ def truncate_without_conflict(
         return outcome
     after = outcome.server
     cut = Point(s.current_term, s.voted_for, s.log.truncate(max(end, s.commit_index)))
-    return Outcome(replace(after, issued=actions.issue(after, cut, cause=m), leader_match=min(after.leader_match, end)))
+    return Outcome(replace(after, issued=issue(after, cut, cause=m), leader_match=min(after.leader_match, end)))
 
 
 def log_holds(log: Log, m: AppendEntriesRequest) -> bool:
@@ -194,9 +184,9 @@ def commit_older_term(c: Constants, i: ServerId, s: Server, index: Index) -> Out
     if s.role is not Role.LEADER or not s.commit_index < index <= s.log.length:
         return None
     holders = {peer for peer, match in s.match_index if match >= index}
-    if actions.held_durably(s, index):
+    if held_durably(s, index):
         holders.add(i)
-    if not is_quorum(c.configuration(s.log), holders):
+    if not c.configuration(s.log).is_quorum(holders):
         return None
     return Outcome(replace(s, commit_index=index), facts=(Committed(s.current_term, index, s.log.truncate(index)),))
 
@@ -204,7 +194,7 @@ def commit_older_term(c: Constants, i: ServerId, s: Server, index: Index) -> Out
 def apply_uncommitted(c: Constants, i: ServerId, s: Server) -> Outcome | None:
     """Applies whatever its disk holds, committed or not; and calls it committed."""
     index = s.last_applied + 1
-    if index > s.log.length or not actions.held_durably(s, index):
+    if index > s.log.length or not held_durably(s, index):
         return None
     believed = replace(s, last_applied=index, commit_index=max(s.commit_index, index))
     return Outcome(believed, facts=(Applied(i, index, s.log.entry(index)),))
@@ -220,12 +210,6 @@ def read_before_own_commit(c: Constants, i: ServerId, s: Server, read: str, now:
     waiting = Read(id=read, index=s.commit_index, round=s.round + 1)
     fact = ReadStarted(read, s.current_term, s.commit_index)
     return Outcome(replace(s, round=s.round + 1, reads=(*s.reads, waiting)), facts=(fact,))
-
-
-def answer_older_round(c: Constants, i: ServerId, s: Server, m: AppendEntriesResponse) -> Outcome | None:
-    """Takes any answer of its term for an answer to the newest round, as if rounds were not numbered."""
-    renumbered = replace(m, round=s.round) if m.term == s.current_term else m
-    return actions.handle_append_entries_response(c, i, s, renumbered)
 
 
 def answer_before_applied(c: Constants, i: ServerId, s: Server, read: str) -> Outcome | None:
@@ -353,7 +337,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         start="deposed_leader",
     ),
     "round_not_numbered": Mutant(
-        replaces={"handle_append_entries_response": answer_older_round},
+        replaces={"handle_append_entries_response": answer_any_round},
         breaks="Read Linearizability",
         bounds=Bounds(max_term=2, max_log=2, max_issued=1, reads=("r1",)),
         start="deposed_leader",

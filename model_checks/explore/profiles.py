@@ -15,11 +15,10 @@ from msgspec.structs import replace
 from model_checks.explore.judge import PROPERTIES
 from model_checks.explore.results import Exploration, Limits, count_actions
 from model_checks.explore.search import Engine, Progress, explore
-from model_checks.explore.starts import LEASES, STARTS
+from model_checks.explore.starts import LEASES, STARTS, voters
 from spec.raft.actions import ACTIONS
 from spec.raft.bounds import Bounds
 from spec.raft.network import Protocol, Transition
-from spec.raft.types import Configuration
 
 
 class Leg(msgspec.Struct, frozen=True):
@@ -27,11 +26,6 @@ class Leg(msgspec.Struct, frozen=True):
 
     bounds: Bounds
     start: str = "initial"
-
-
-def voters(*configurations: str) -> tuple[Configuration, ...]:
-    """Configurations of voters only, whose names are separated by blanks."""
-    return tuple(Configuration(tuple(names.split())) for names in configurations)
 
 
 ALONE: Final = Bounds(servers=2, max_term=2, max_log=0, max_issued=1)

@@ -184,6 +184,11 @@ def orphaned() -> Script:
     return script
 
 
+def voters(*configurations: str) -> tuple[Configuration, ...]:
+    """Configurations of voters only, whose names are separated by blanks: what leaders may propose after a start."""
+    return tuple(Configuration(tuple(names.split())) for names in configurations)
+
+
 LEASES = Bounds(election_timeout=2, lease=1)
 """The features of the starts with leases: a lease of 1 is over before anybody votes, after 2."""
 

@@ -24,7 +24,7 @@ from model_checks.linking.truths import (
     disjunction,
     negation,
 )
-from model_checks.proofs.algebra import Patterns, Sort, Symbols, Value
+from model_checks.proofs.algebra import Patterns, Sort, Symbols, Unweakened, Value
 from spec.raft.log import Log
 from spec.raft.types import Constants, Index, ServerId, Term, Time
 
@@ -65,11 +65,45 @@ class Numbered:
     read: str = ""
 
 
-class ConcreteAlgebra:
-    """The algebra over Python values."""
+@dataclass(frozen=True, slots=True)
+class Do:
+    """A step of the model."""
+
+    action: str
+    arguments: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"{self.action}({', '.join(map(str, self.arguments))})"
+
+
+class Rejected(Exception):
+    """A step of the readable spec is no step of the model. The text says which part of the link is missing."""
+
+
+class PythonValues(Unweakened):
+    """The part of an algebra over Python values that does not depend on how truths are combined."""
 
     first_term = 0
     genesis = 0
+
+    def ite(self, condition: Value, yes: Value, no: Value) -> Value:
+        return yes if condition else no
+
+    def le(self, left: Value, right: Value) -> Value:
+        return left <= right
+
+    def lt(self, left: Value, right: Value) -> Value:
+        return left < right
+
+    def successor(self, left: Value, right: Value) -> Value:
+        return right == left + 1
+
+    def mark(self, *terms: Value) -> Value:
+        return True
+
+
+class ConcreteAlgebra(PythonValues):
+    """The algebra over Python values and three-valued truths."""
 
     def __init__(self, rigid: Symbols, servers: Sequence[ServerId], term_max: Term, index_max: Index) -> None:
         self.rigid = rigid
@@ -86,18 +120,6 @@ class ConcreteAlgebra:
     def implies(self, premise: Value, conclusion: Value) -> Value:
         return disjunction(negation(premise), conclusion)
 
-    def ite(self, condition: Value, yes: Value, no: Value) -> Value:
-        return yes if condition else no
-
-    def le(self, left: Value, right: Value) -> Value:
-        return left <= right
-
-    def lt(self, left: Value, right: Value) -> Value:
-        return left < right
-
-    def successor(self, left: Value, right: Value) -> Value:
-        return right == left + 1
-
     def forall(self, sorts: Sequence[Sort], body: Callable[..., Value], patterns: Patterns | None = None) -> Value:
         unknown = False
         for elements in itertools.product(*(self._domains[sort] for sort in sorts)):
@@ -107,15 +129,6 @@ class ConcreteAlgebra:
             elif not truth:
                 return False
         return MAYBE if unknown else True
-
-    def mark(self, *terms: Value) -> Value:
-        return True
-
-    def unless(self, mutant: str, rule: Value) -> Value:
-        return rule
-
-    def mutated(self, mutant: str) -> bool:
-        return False
 
 
 def readers(known: Annotations, log: Log) -> tuple[Callable[[Index], Value], Callable[[Index], Value]]:

@@ -14,9 +14,9 @@ from typing import Any
 
 from model_checks.linking.annotated import Record, annotations_of
 from model_checks.linking.claims import Claim, Network, claims, is_leader, matched, message_claims, own_logs
-from model_checks.linking.concrete import ConcreteAlgebra, Numbered, Slice, rigid
+from model_checks.linking.concrete import ConcreteAlgebra, Do, Numbered, Rejected, Slice, rigid
 from model_checks.linking.projection import Row, Visible, log_symbols, symbols
-from model_checks.linking.steps import SOME_QUORUM, Do
+from model_checks.linking.steps import SOME_QUORUM
 from model_checks.linking.truths import MAYBE
 from model_checks.proofs.algebra import Action, Symbols
 from model_checks.proofs.algebra import Transition as ModelTransition
@@ -26,11 +26,6 @@ from spec.raft.log import Log
 from spec.raft.messages import AppendEntriesRequest, Message
 from spec.raft.network import ADVANCE_CLOCK, Transition
 from spec.raft.types import Constants, Index, Term, Time
-
-
-class Rejected(Exception):
-    """A step of the readable spec is no step of the model. The text says which part of the link is missing."""
-
 
 ACTIONS = {act.name: act for act in WHOLE.actions}
 

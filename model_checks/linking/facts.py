@@ -9,8 +9,8 @@ from collections import Counter
 from typing import Final, assert_never
 
 from model_checks.linking.claims import claims, is_leader, message_claims
-from model_checks.linking.concrete import Numbered
-from model_checks.linking.evaluation import Evaluation, Rejected
+from model_checks.linking.concrete import Numbered, Rejected
+from model_checks.linking.evaluation import Evaluation
 from spec.raft.types import (
     Applied,
     Committed,

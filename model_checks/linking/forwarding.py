@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from model_checks.explore.forwarding import CONSISTENT, DEFAULT, STALE, WRITE
 from model_checks.explore.forwarding_world import Bounds, World, initial_world, steps
+from model_checks.linking.concrete import Do, PythonValues, Rejected
 from model_checks.proofs.algebra import Patterns, Sort, Symbols, Value
 from model_checks.proofs.forwarding_lemmas import FORWARDING
 from model_checks.proofs.forwarding_signature import ANSWERS, PHASES
@@ -61,10 +62,6 @@ NOBODY: Final = "(nobody)"
 """The agent of the call that led to a client's request: there is none."""
 
 
-class Rejected(Exception):
-    """A step of the composition is no step of the model. The text says which part of the link is missing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Entrance:
     """A client's request at the agent that it asked: a call of the model that no call led to."""
@@ -77,14 +74,6 @@ Element = Call | Entrance
 
 Row = tuple[Any, ...]
 """A symbol and its arguments."""
-
-
-@dataclass(frozen=True, slots=True)
-class Do:
-    """A step of the model."""
-
-    action: str
-    arguments: tuple[Any, ...]
 
 
 class Unread:
@@ -100,11 +89,8 @@ class Unread:
 UNREAD: Final = Unread()
 
 
-class ForwardingAlgebra:
-    """The algebra over Python values; no guard of forwarding has a quantifier."""
-
-    first_term = 0
-    genesis = 0
+class ForwardingAlgebra(PythonValues):
+    """The algebra over Python values; every truth is known, and no guard of forwarding has a quantifier."""
 
     def __init__(self, rigid: Symbols) -> None:
         self.rigid = rigid
@@ -121,29 +107,8 @@ class ForwardingAlgebra:
     def implies(self, premise: Value, conclusion: Value) -> Value:
         return not premise or conclusion
 
-    def ite(self, condition: Value, yes: Value, no: Value) -> Value:
-        return yes if condition else no
-
-    def le(self, left: Value, right: Value) -> Value:
-        return left <= right
-
-    def lt(self, left: Value, right: Value) -> Value:
-        return left < right
-
-    def successor(self, left: Value, right: Value) -> Value:
-        return right == left + 1
-
     def forall(self, sorts: Sequence[Sort], body: Callable[..., Value], patterns: Patterns | None = None) -> Value:
         raise Rejected("a guard has a quantifier")
-
-    def mark(self, *terms: Value) -> Value:
-        return True
-
-    def unless(self, mutant: str, rule: Value) -> Value:
-        return rule
-
-    def mutated(self, mutant: str) -> bool:
-        return False
 
 
 # --------------------------------------------------------------------------------------------------------- projection

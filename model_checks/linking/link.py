@@ -19,30 +19,21 @@ Must not: trust what `steps` claims.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from model_checks.linking.claims import is_leader
-from model_checks.linking.concrete import Slice
-from model_checks.linking.evaluation import Evaluation, Rejected
+from model_checks.linking.concrete import Do, Rejected, Slice
+from model_checks.linking.evaluation import Evaluation
 from model_checks.linking.facts import check_after
 from model_checks.linking.projection import on_disk, visible
-from model_checks.linking.steps import Do, NoCounterpart, Reach, claimed
+from model_checks.linking.steps import NoCounterpart, Reach, claimed
 from model_checks.linking.truths import NotLocal
 from spec.raft.network import ADVANCE_CLOCK, Transition
 from spec.raft.types import Constants
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
-    """A step that is linked, and the model's steps that it is (none: a stutter)."""
-
-    steps: tuple[Do, ...]
-
-
-def link(c: Constants, step: Transition) -> Linked:
-    """Link one local step. Raises Rejected."""
+def link(c: Constants, step: Transition) -> tuple[Do, ...]:
+    """The model's steps that a local step of the readable spec is, none for a stutter. Raises Rejected."""
     if step.changes_nothing and not step.outcome.sent and step.action != ADVANCE_CLOCK:
-        return Linked(())
+        return ()
     evaluation = Evaluation(c, step)
     try:
         for part in claimed(c, step):
@@ -58,7 +49,7 @@ def link(c: Constants, step: Transition) -> Linked:
         raise Rejected(str(error)) from error
     except NotLocal as error:
         raise Rejected(f"not local: {error}") from error
-    return Linked(tuple(evaluation.done))
+    return tuple(evaluation.done)
 
 
 def lose_role(evaluation: Evaluation) -> None:

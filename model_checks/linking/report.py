@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from model_checks.linking.evaluation import Rejected
+from model_checks.linking.concrete import Do, Rejected
 from model_checks.linking.link import link
-from model_checks.linking.steps import Do, NoCounterpart, claimed
+from model_checks.linking.steps import NoCounterpart, claimed
 from model_checks.proofs.whole import WHOLE
 from model_checks.verdicts import CheckResult, Verdict
 from spec.raft.network import Transition
@@ -37,15 +37,15 @@ def link_all(c: Constants, steps: Iterable[Transition]) -> Report:
     report = Report(Counter(), Counter(), Counter(), [])
     for step in steps:
         try:
-            linked = link(c, step)
+            done = link(c, step)
         except Rejected as error:
             report.rejected.append((c, step, str(error)))
             if len(report.rejected) == REJECTIONS_MAX:
                 break
             continue
         report.actions[step.action] += 1
-        report.stutters[step.action] += not linked.steps
-        report.model_steps.update(do.action for do in linked.steps)
+        report.stutters[step.action] += not done
+        report.model_steps.update(do.action for do in done)
     return report
 
 

@@ -22,7 +22,7 @@ from model_checks.linking.claims import (
     snapshot_slice,
     told,
 )
-from model_checks.linking.concrete import Numbered, Slice
+from model_checks.linking.concrete import Do, Numbered, Slice
 from spec.raft.messages import (
     AppendEntriesRequest,
     InstallSnapshotRequest,
@@ -38,17 +38,6 @@ SOME_QUORUM: Final = frozenset[ServerId]()
 
 class NoCounterpart(Exception):
     """The step does something for which the model has no step at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Do:
-    """A step of the model."""
-
-    action: str
-    arguments: tuple[Any, ...]
-
-    def __str__(self) -> str:
-        return f"{self.action}({', '.join(map(str, self.arguments))})"
 
 
 @dataclass(frozen=True, slots=True)

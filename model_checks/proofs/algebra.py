@@ -104,6 +104,16 @@ class Algebra(Protocol):
         """Whether the mutant of that name is being examined."""
 
 
+class Unweakened:
+    """The part of an algebra that examines no mutant: every rule of the protocol holds."""
+
+    def unless(self, mutant: str, rule: Value) -> Value:
+        return rule
+
+    def mutated(self, mutant: str) -> bool:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Transition:
     """What an action does in a state: when, and how."""

@@ -11,7 +11,18 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from model_checks.proofs.algebra import Arity, Patterns, Signature, Sort, Step, Symbols, System, Transition, Value
+from model_checks.proofs.algebra import (
+    Arity,
+    Patterns,
+    Signature,
+    Sort,
+    Step,
+    Symbols,
+    System,
+    Transition,
+    Unweakened,
+    Value,
+)
 
 LENGTH = 16
 """Hex digits."""
@@ -23,6 +34,7 @@ class Text:
 
     text: str
 
+    # The model writes equations as `==`; the type system holds that comparing always yields a bool.
     def __eq__(self, other: object) -> Text:  # type: ignore[override]
         return Text(f"(= {written(self)} {written(other)})")
 
@@ -42,7 +54,7 @@ def applied(name: str, *parts: object) -> Text:
     return Text(f"({' '.join([name, *map(written, parts)])})")
 
 
-class TextAlgebra:
+class TextAlgebra(Unweakened):
     """The algebra over texts."""
 
     first_term = Text("first_term")
@@ -85,12 +97,6 @@ class TextAlgebra:
     def mark(self, *terms: Value) -> Value:
         return applied("mark", *terms)
 
-    def unless(self, mutant: str, rule: Value) -> Value:
-        return rule
-
-    def mutated(self, mutant: str) -> bool:
-        return False
-
 
 def symbols(signature: Mapping[str, Arity]) -> Symbols:
     """Symbols that write themselves."""
@@ -103,8 +109,8 @@ def symbols(signature: Mapping[str, Arity]) -> Symbols:
 
 def parts(system: System) -> Iterator[str]:
     """Everything that a system says, part by part."""
-    yield from (f"{name} {arity.arguments} {arity.result}" for name, arity in (*system.signature.items(),))
-    yield from (f"{name} {arity.arguments} {arity.result}" for name, arity in (*system.rigid.items(),))
+    for name, arity in (*system.signature.items(), *system.rigid.items()):
+        yield f"{name} {arity.arguments} {arity.result}"
     s = symbols(system.signature)
     a = TextAlgebra(system.rigid)
     yield written(system.initial(a, s))

@@ -23,7 +23,6 @@ from spec.raft.elections import (
     become_leader,
     handle_request_vote_request,
     handle_request_vote_response,
-    log_up_to_date,
     request_vote,
     timeout,
     update_term,
@@ -41,7 +40,6 @@ from spec.raft.replication import (
     client_request,
     handle_append_entries_request,
     handle_append_entries_response,
-    points_taken,
 )
 from spec.raft.snapshots import (
     compact,
@@ -50,7 +48,7 @@ from spec.raft.snapshots import (
     restore_snapshot,
     take_snapshot,
 )
-from spec.raft.state import held_durably, initial_server, issue, own_vote_durable, raised, restarted, waited
+from spec.raft.state import initial_server, restarted
 from spec.raft.types import Outcome
 
 __all__ = [
@@ -78,16 +76,10 @@ __all__ = [
     "handle_request_vote_request",
     "handle_request_vote_response",
     "handle_timeout_now",
-    "held_durably",
     "initial_server",
     "install_snapshot",
-    "issue",
     "lease_read",
-    "log_up_to_date",
-    "own_vote_durable",
     "persist",
-    "points_taken",
-    "raised",
     "read_request",
     "request_pre_vote",
     "request_vote",
@@ -100,7 +92,6 @@ __all__ = [
     "transfer_leadership",
     "update_term",
     "vote_response",
-    "waited",
 ]
 
 Action = Callable[..., Outcome | None]

@@ -18,7 +18,7 @@ from spec.raft.messages import (
     RequestVoteResponse,
 )
 from spec.raft.state import farewell, issue, may_campaign, numbers_of, out_of_office, own_vote_durable, waited
-from spec.raft.types import Constants, Elected, Outcome, Role, Server, ServerId, Term, Time, is_quorum
+from spec.raft.types import Constants, Elected, Outcome, Role, Server, ServerId, Term, Time
 
 
 def log_up_to_date(server: Server, m: RequestVoteRequest) -> bool:
@@ -35,7 +35,7 @@ def timeout(c: Constants, i: ServerId, s: Server, now: Time) -> Outcome | None:
     """
     if s.role is Role.LEADER or not may_campaign(c, i, s):
         return None
-    supported = not c.pre_vote or is_quorum(c.configuration(s.log), {*s.pre_votes, i})
+    supported = not c.pre_vote or c.configuration(s.log).is_quorum({*s.pre_votes, i})
     if not s.lease_ended and not (waited(c, s, now) and supported):
         return None
     vote = replace(s.memory, term=s.current_term + 1, voted_for=i)
@@ -77,7 +77,7 @@ def become_leader(c: Constants, i: ServerId, s: Server) -> Outcome | None:
     """
     configuration = c.configuration(s.log)
     voters = {*s.votes, i} if own_vote_durable(i, s) else {*s.votes}
-    if s.role is not Role.CANDIDATE or not is_quorum(configuration, voters):
+    if s.role is not Role.CANDIDATE or not configuration.is_quorum(voters):
         return None
     nothing = numbers_of(configuration, i)
     leader = replace(

@@ -23,7 +23,6 @@ from spec.raft.types import (
     ServerId,
     Time,
     Value,
-    is_quorum,
 )
 
 
@@ -161,7 +160,7 @@ def advance_commit_index(c: Constants, i: ServerId, s: Server, index: Index) -> 
     holders = {peer for peer, match in s.match_index if match >= index}
     if held_durably(s, index):
         holders.add(i)
-    if s.log.term_at(index) != s.current_term or not is_quorum(c.configuration(s.log), holders):
+    if s.log.term_at(index) != s.current_term or not c.configuration(s.log).is_quorum(holders):
         return None
     fact = Committed(term=s.current_term, index=index, log=s.log.truncate(index))
     return Outcome(replace(s, commit_index=index), facts=(fact,))

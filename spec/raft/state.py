@@ -20,7 +20,6 @@ from spec.raft.types import (
     ServerId,
     Time,
     Write,
-    is_quorum,
 )
 
 
@@ -129,7 +128,7 @@ def farewell(c: Constants, i: ServerId, s: Server) -> tuple[Message, ...]:
 def has_answered(c: Constants, i: ServerId, s: Server, number: int) -> bool:
     """Whether a quorum of the latest configuration has answered the leader's round `number`, or a later one."""
     answered = {peer for peer, newest in s.acked_round if newest >= number}
-    return is_quorum(c.configuration(s.log), answered | {i})
+    return c.configuration(s.log).is_quorum(answered | {i})
 
 
 def remembering(c: Constants, i: ServerId, s: Server) -> Server:

@@ -54,7 +54,9 @@ class Configuration(msgspec.Struct, frozen=True, order=True):
         return tuple(sorted(self.voters + self.nonvoters))
 
     def is_quorum(self, servers: Collection[ServerId]) -> bool:
-        """Whether `servers` hold a majority of the voters. Whoever does not vote does not count."""
+        """Whether `servers` hold a majority of the voters. Whoever does not vote does not count: neither does a leader
+        that is no voter (Ongaro 2014, section 4.2.2).
+        """
         return 2 * sum(1 for voter in self.voters if voter in servers) > len(self.voters)
 
 
@@ -104,10 +106,7 @@ class Read(msgspec.Struct, frozen=True):
 
 
 class Server(msgspec.Struct, frozen=True):
-    """One server: `role` to `confirmed` are volatile, `durable` and `issued` are the disk.
-
-    Memory is the last point issued.
-    """
+    """One server: `durable` and `issued` are the disk, all else is volatile. Memory is the last point issued."""
 
     role: Role
     leader_id: ServerId | None
@@ -201,13 +200,6 @@ class Constants(msgspec.Struct, frozen=True):
     def peers(self, i: ServerId) -> tuple[ServerId, ...]:
         """Every server but `i`, sorted, members or not."""
         return tuple(server for server in self.servers if server != i)
-
-
-def is_quorum(configuration: Configuration, members: Collection[ServerId]) -> bool:
-    """Whether `members` hold a majority of the configuration's voters (Ongaro 2014, section 4.2.2: a leader that is no
-    voter does not count itself).
-    """
-    return configuration.is_quorum(members)
 
 
 class Elected(msgspec.Struct, frozen=True):

@@ -1,9 +1,10 @@
-"""Real agents in trouble that no nemesis makes: a disk that does not sync; links slower than a lease; and a server that
-joins late.
+"""Real agents in trouble that no nemesis makes: a disk that does not sync; links slower than a lease; a leader that
+ends before it can answer; and a server that joins late.
 """
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import sys
 import time
@@ -23,6 +24,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.ma
 
 SLOWER_THAN_A_LEASE_MS = 160.0
 """One way: what a leader (lease: 250 ms) hears is older than its lease, and followers (300 ms) hear of it often."""
+ATTEMPTS = 12
+"""To kill a leader in the moment: the leader's own writes to the catalog, or a slow machine, may spoil some."""
 STEP_DOWN_S = 2.0
 """Within this, a leader whose disk hangs must have made way for another."""
 AGENT = Path(__file__).resolve().parents[1] / "mutants" / "agent.py"
@@ -101,6 +104,56 @@ def test_a_lease_that_counts_from_receipt_is_found_out(tmp_path: Path) -> None:
     command = shlex.join([sys.executable, str(AGENT), "lease-counted-from-receipt"])
     objection = judged_over_slow_links(tmp_path / "traces", command)["conformance/raft"]
     assert (objection.verdict, objection.property) == (Verdict.INVALID, "lease_read is enabled")
+
+
+async def leader_ends_unanswered(cluster: Cluster, key: str) -> bool:
+    """A client agent forwards a write; the leader is killed when all followers hold it and their answers are under way.
+
+    Whether that was so: the client had no answer, and the write was committed nevertheless.
+    """
+    leader = await cluster.wait_for_leader(DEADLINE_S)
+    followers = [node for node in cluster.servers if node != leader]
+    await until(lambda: put(cluster, "c1", key, b"before"))
+    for follower in followers:
+        await cluster.shape(follower, leader, LinkRule(delay_ms=SLOWER_THAN_A_LEASE_MS), one_way=True)
+    held_before = (await cluster.status()).views[followers[0]].last_log_index
+    putting = asyncio.ensure_future(put(cluster, "c1", key, b"after"))
+
+    async def held() -> bool:
+        views = (await cluster.status()).views
+        return all(views[node].last_log_index > held_before for node in followers if node in views)
+
+    await until(held)
+    unanswered = not putting.done()
+    await cluster.kill(leader)
+    await putting
+    await cluster.heal()
+    await cluster.restart(leader)
+    return unanswered and await get(cluster, followers[0], key) == b"after"
+
+
+def judged_with_an_answer_lost(traces: Path, agent_command: str | None) -> dict[str, CheckResult]:
+    """What conformance says of a write whose leader ended between its followers' holding it and its answer."""
+
+    async def act(cluster: Cluster) -> None:
+        for attempt in range(ATTEMPTS):
+            if await leader_ends_unanswered(cluster, f"k{attempt}"):
+                return
+        pytest.fail(f"no leader of {ATTEMPTS} was killed in time")
+
+    run_with(ClusterSpec(servers=3, clients=1, agent_command=agent_command, trace_dir=traces), act)
+    return {result.checker: result for result in check_traces(traces)}
+
+
+def test_a_write_whose_leader_ends_before_it_answers_is_applied_once(tmp_path: Path) -> None:
+    results = judged_with_an_answer_lost(tmp_path / "traces", None)
+    assert {result.verdict for result in results.values()} == {Verdict.VALID}, results
+
+
+def test_a_write_that_is_tried_again_then_is_found_out(tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, str(AGENT), "write-retried-after-eof"])
+    objection = judged_with_an_answer_lost(tmp_path / "traces", command)["conformance/forwarding"]
+    assert (objection.verdict, objection.property) == (Verdict.INVALID, "a write is applied at most once")
 
 
 def test_a_spare_server_joins_and_becomes_a_voter() -> None:

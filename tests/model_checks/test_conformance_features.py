@@ -1,6 +1,6 @@
 """Conformance rejects traces in which clocks, leases, pre-votes, membership, snapshots or evidence were tampered with.
 
-As in `test_conformance_traces`, on a longer run, in which all of this happens.
+The run and its fixtures are those of `test_conformance_traces`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import pytest
 
 from model_checks.conformance import check_traces
 from model_checks.conformance.spec_nodes import Lines
-from model_checks.conformance.spec_runs import LEASE_NS, rich_run, written
-from model_checks.verdicts import CheckResult, Verdict, merge
-from spec.raft.actions import ACTIONS
+from model_checks.conformance.spec_runs import LEASE_NS, written
+from model_checks.verdicts import CheckResult, Verdict
 
 Tamper = Callable[[Lines], None]
 
@@ -28,26 +27,6 @@ def judged(lines: Lines, directory: Path) -> dict[str, CheckResult]:
 
 def broken(results: dict[str, CheckResult]) -> list[tuple[str, str]]:
     return [(name, result.property) for name, result in results.items() if result.verdict == Verdict.INVALID]
-
-
-@pytest.fixture(scope="module")
-def good_run() -> Lines:
-    return rich_run(6_000)
-
-
-@pytest.fixture
-def lines(good_run: Lines) -> Lines:
-    copy: Lines = msgspec.json.decode(msgspec.json.encode(good_run))
-    return copy
-
-
-def test_a_good_run_takes_every_step_and_conforms(good_run: Lines, tmp_path: Path) -> None:
-    results = judged(good_run, tmp_path)
-    assert merge(result.verdict for result in results.values()) == Verdict.VALID
-    assert set(results["raft"].figures["steps"]) == set(ACTIONS) - {"crash_restart"}
-    assert {"membership_changes", "snapshots_taken", "snapshots_installed", "lease_reads", "transfers"} <= {
-        name for name, number in results["raft"].figures["features"].items() if number
-    }
 
 
 # ---------------------------------------------------------------------------------------------- tampering

@@ -13,6 +13,7 @@ from model_checks.explore.forwarding import WRITE
 from model_checks.explore.forwarding_world import Bounds
 from model_checks.linking import forwarding
 from model_checks.linking.command import command
+from model_checks.linking.concrete import Do
 from model_checks.linking.forwarding import (
     AT_ONE_SERVER,
     CRASHES,
@@ -20,7 +21,6 @@ from model_checks.linking.forwarding import (
     READS,
     STALE_READS,
     WRITES,
-    Do,
     link_forwarding,
 )
 from model_checks.verdicts import Verdict

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from model_checks.explore.profiles import PROFILES
 from model_checks.explore.starts import STARTS
 from model_checks.linking.command import Groups, explored, judged, unestablished
-from model_checks.linking.evaluation import Rejected
-from model_checks.linking.link import Linked, link
+from model_checks.linking.concrete import Rejected
+from model_checks.linking.link import link
 from model_checks.linking.report import link_transitions
 from model_checks.linking.walks import BOUNDS, Walk, walked
 from model_checks.verdicts import CheckResult, Verdict
@@ -74,7 +74,7 @@ def take(s: Server, name: str, *arguments: object, i: str = "s1", c: Constants =
 
 
 def did(step: Transition, c: Constants = CLUSTER) -> list[str]:
-    return [do.action for do in link(c, step).steps]
+    return [do.action for do in link(c, step)]
 
 
 def leader(commit: int = 3, snapshot: int = 0, base: int = 0) -> Server:
@@ -205,7 +205,7 @@ def test_a_snapshot_replaces_log_and_state_in_one_step_of_the_model() -> None:
     installed = take(handled.after, "persist", 1, i="s2")
     assert did(installed) == ["recv_snapshot"]
     restored = take(installed.after, "restore_snapshot", i="s2")
-    assert link(CLUSTER, restored) == Linked(())
+    assert link(CLUSTER, restored) == ()
     other = replace(restored.outcome, facts=(replace(restored.outcome.facts[0], log=log_of((Entry(1, "q"),) * 3)),))
     with pytest.raises(Rejected, match="does not make this fact true"):
         link(CLUSTER, replace(restored, outcome=other))

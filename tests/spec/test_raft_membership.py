@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from spec.raft.actions import ACTIONS, restarted
 from spec.raft.log import EMPTY, Log, log_of
 from spec.raft.messages import AppendEntriesRequest, AppendEntriesResponse
-from spec.raft.types import Committed, Configuration, Constants, Entry, Outcome, Point, Role, Server, is_quorum
+from spec.raft.types import Committed, Configuration, Constants, Entry, Outcome, Point, Role, Server
 
 C = Constants(servers=("a", "b", "c", "d", "e"), voters=("a", "b", "c"))
 ONE = log_of([Entry(1, "x")])
@@ -55,10 +55,10 @@ def test_servers_use_the_latest_configuration_in_their_log_committed_or_not() ->
 
 def test_a_majority_is_one_of_the_voters() -> None:
     configuration = of("abc", "de")
-    assert is_quorum(configuration, {"a", "b"})
-    assert not is_quorum(configuration, {"a", "d", "e"})
-    assert not is_quorum(of("ab"), {"a"})
-    assert not is_quorum(Configuration(()), {"a"}), "nobody's majority is no majority"
+    assert configuration.is_quorum({"a", "b"})
+    assert not configuration.is_quorum({"a", "d", "e"})
+    assert not of("ab").is_quorum({"a"})
+    assert not Configuration(()).is_quorum({"a"}), "nobody's majority is no majority"
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,6 @@ C = Constants(servers=("a", "b", "c"))
 ONE, TWO = log_of([Entry(1, "x")]), log_of([Entry(2, "x")])
 ONE_TWO = ONE.append(Entry(2, "x"))
 SHORT = Point(1, None, ONE, 1, 1)
-OTHER = replace(SHORT, log=TWO)
-BARE = Write(Point(1, None, ONE))
 
 
 def server(term: int = 1, voted_for: str | None = None, log: Log = EMPTY, **fields: object) -> Server:
