@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from impl.catalog.indexed_table import IndexedTable, Journal, undo
-from impl.catalog.rows import Check, Node, Service, Session, node_key, row_key
+from impl.catalog.rows import Check, Node, Service, Session, node_key, row_key, service_key
 
 NODES = "nodes"
 SERVICES = "services"
@@ -55,13 +55,13 @@ class Tables:
         self.tombstones: IndexedTable[int] = IndexedTable()
         self.nodes: IndexedTable[Node] = IndexedTable({"id": lambda row: (row.id,) if row.id else ()})
         self.services: IndexedTable[Service] = IndexedTable(
-            {"service": lambda row: (row.service,), "node": lambda row: (node_key(row.node),)}
+            {"service": lambda row: (service_key(row.service),), "node": lambda row: (node_key(row.node),)}
         )
         self.checks: IndexedTable[Check] = IndexedTable(
             {
                 "node": lambda row: (node_key(row.node),),
                 "instance": lambda row: (row_key(row.node, row.service_id),),
-                "service": lambda row: (row.service_name,) if row.service_name else (),
+                "service": lambda row: (service_key(row.service_name),) if row.service_name else (),
                 "status": lambda row: (row.status,),
             }
         )

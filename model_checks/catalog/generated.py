@@ -1,4 +1,5 @@
-"""Hypothesis strategies for commands of the catalog: few names, so that commands meet, and every kind of command.
+"""Hypothesis strategies for commands of the catalog: few names, so that commands meet, some of which differ in case
+only, and every kind of command.
 
 Shared by all that drives the catalog: the spec's properties, and the implementation beside the spec.
 """
@@ -47,8 +48,11 @@ from spec.catalog.commands import (
 )
 from spec.catalog.state import Behavior, Check, Node, Service, Session, Status
 
-NODE_NAMES = st.sampled_from(["n1", "n2"])
+NODE_NAMES = st.sampled_from(["n1", "n1", "N1", "n2"])
 KEYS = st.sampled_from(["a", "a/b", "b"])
+INSTANCE_IDS = st.sampled_from(["x", "x", "X", "y"])
+SERVICE_NAMES = st.sampled_from(["web", "web", "Web", "db"])
+CHECK_IDS = st.sampled_from(["serfHealth", "c", "c", "C"])
 SESSION_IDS = st.sampled_from(["s", "t"])
 STATUSES = st.sampled_from(list(Status))
 INDEXES = st.integers(0, 9)
@@ -66,8 +70,8 @@ def services(draw: st.DrawFn) -> Service:
     """Instances of two services, two on each node."""
     return Service(
         draw(NODE_NAMES),
-        draw(st.sampled_from(["x", "y"])),
-        draw(st.sampled_from(["web", "db"])),
+        draw(INSTANCE_IDS),
+        draw(SERVICE_NAMES),
         tags=draw(st.sampled_from([(), ("v1",), ("V1", "v2")])),
     )
 
@@ -75,8 +79,8 @@ def services(draw: st.DrawFn) -> Service:
 @st.composite
 def checks(draw: st.DrawFn, node: str) -> Check:
     """Checks of a node, or of an instance that it may not have."""
-    check_id, service_id = draw(st.sampled_from(["serfHealth", "c"])), draw(st.sampled_from(["", "", "x"]))
-    return Check(node, check_id, status=draw(STATUSES), service_id=service_id)
+    service_id = draw(st.one_of(st.just(""), INSTANCE_IDS))
+    return Check(node, draw(CHECK_IDS), status=draw(STATUSES), service_id=service_id)
 
 
 @st.composite
@@ -92,7 +96,7 @@ def registrations(draw: st.DrawFn) -> Register:
 @st.composite
 def session_creations(draw: st.DrawFn) -> CreateSession:
     """Sessions that depend on up to two checks, which may not exist."""
-    names = draw(st.sampled_from([(), ("c",), ("serfHealth", "c")]))
+    names = draw(st.sampled_from([(), ("c",), ("serfHealth", "C")]))
     return CreateSession(
         Session(draw(SESSION_IDS), draw(NODE_NAMES), behavior=draw(st.sampled_from(list(Behavior))), node_checks=names)
     )
@@ -120,7 +124,7 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.builds(DeleteCheckAndSet, KEYS, INDEXES),
     st.builds(DeleteTree, st.sampled_from(["", "a"])),
     st.builds(ReapTombstones, INDEXES),
-    st.builds(Deregister, NODE_NAMES, st.sampled_from(["", "x"]), st.sampled_from(["", "c"])),
+    st.builds(Deregister, NODE_NAMES, st.one_of(st.just(""), INSTANCE_IDS), st.one_of(st.just(""), CHECK_IDS)),
     st.builds(DestroySession, SESSION_IDS),
     st.builds(Transaction, st.lists(OPERATIONS, max_size=3).map(tuple)),
 )
@@ -135,18 +139,18 @@ QUERIES: tuple[Request, ...] = (
     ListNodes((("rack", "a"),)),
     ListServices(),
     ListServices((("rack", "a"),)),
-    ServiceInstances("web"),
+    ServiceInstances("WEB"),
     ServiceInstances("db", ("v1",)),
     ServiceInstances("web", (), (("rack", "a"),)),
     ServiceHealth("web"),
-    ServiceHealth("web", passing=True),
+    ServiceHealth("weB", passing=True),
     NodeServices("n1"),
     NodeServices("N2"),
     NodeChecks("n1"),
-    ServiceChecks("web"),
+    ServiceChecks("Web"),
     ServiceChecks("db", (("rack", "a"),)),
     ChecksInState("any"),
-    ChecksInState("critical"),
+    ChecksInState("Critical"),
     ChecksInState("passing", (("rack", "a"),)),
     GetSession("s"),
     ListSessions(),

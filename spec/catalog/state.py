@@ -3,9 +3,13 @@
 Tables: the KV store and its tombstones, nodes, services (instances on a node), health checks, sessions. A query's
 answer depends on its state only, and so does the index that it carries (`queries`).
 
-Source: Consul, "KV Store", "Catalog", "Health", "Session" HTTP APIs; the tables of its state store. *Deviations:* a
-tombstone stays until a `ReapTombstones` of the log (Consul's leader writes one 15 minutes after the deletion). What
-belongs to the mesh, to peerings and to Enterprise (namespaces, partitions) is left out.
+Names of nodes and services, and ids of instances and checks, are shown as they were registered and compared without
+regard to case; keys of the KV store have case.
+
+Source: Consul, "KV Store", "Catalog", "Health", "Session" HTTP APIs; the tables of its state store. *Deviations:* ids
+of sessions have case (Consul finds them without, and makes them in lower case). A tombstone stays until a
+`ReapTombstones` of the log (Consul's leader writes one 15 minutes after the deletion). What belongs to the mesh, to
+peerings and to Enterprise (namespaces, partitions) is left out.
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ class Status(StrEnum):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A machine. Names are compared without regard to case."""
+    """A machine."""
 
     node: str
     address: str
@@ -183,9 +187,14 @@ def node_key(node: str) -> str:
     return node.lower()
 
 
+def service_key(service: str) -> str:
+    """What the name of a service is compared by."""
+    return service.lower()
+
+
 def row_key(node: str, identity: str) -> str:
-    """The key of an instance or a check: its node and its id. No name contains a NUL."""
-    return f"{node_key(node)}\0{identity}"
+    """The key of an instance or a check: its node and its id, in lower case. No name contains a NUL."""
+    return f"{node_key(node)}\0{identity.lower()}"
 
 
 def on_node(node: str) -> str:

@@ -191,7 +191,21 @@ def nowhere(*_: Any) -> list[Any]:
     return []
 
 
+def cased(name: str) -> str:
+    return name
+
+
+def cased_key(node: str, identity: str) -> str:
+    return f"{node.lower()}\0{identity}"
+
+
 MUTANTS: tuple[tuple[Any, str, Any, tuple[Command, ...]], ...] = (
+    (registry, "row_key", cased_key, (WEB, Deregister("n1", service_id="X"))),
+    (tables, "row_key", cased_key, (WEB, Register(Node("n1", "1"), None, (Check("n1", "C", service_id="X"),)))),
+    (sessions, "row_key", cased_key, (*HELD, Deregister("n1", check_id="ALIVE"))),
+    (tables, "service_key", cased, (Register(Node("n1", "1"), Service("n1", "x", "Web")),)),
+    (registry, "service_key", cased, (Register(Node("n1", "1"), Service("n1", "x", "Web")),)),
+    (registry_queries, "service_key", cased, (WEB,)),
     (registry, "_touch_health", nothing, (WEB, Deregister("n1", check_id="alive"))),
     (registry, "_touch_services_on", nothing, (WEB, Register(Node("n1", "2")))),
     (registry, "_refuse_taken_name", nothing, (

@@ -107,6 +107,36 @@ def names_of_nodes_have_no_case() -> None:
     assert len(after(N1, Register(Node("N1", "10.0.0.9"))).nodes) == 1
 
 
+def ids_of_instances_have_no_case_and_are_shown_as_registered() -> None:
+    state = after(REGISTERED, Register(N1.node, replace(WEB, id="WEB-1")))
+    assert [service.id for _, service in state.services.items()] == ["WEB-1"]
+    assert not len(after(REGISTERED, Deregister("n1", service_id="Web-1")).services)
+
+
+def ids_of_checks_have_no_case_and_are_shown_as_registered() -> None:
+    upper = Register(N1.node, None, (Check("n1", "ALIVE", status=Status.CRITICAL),))
+    state = after(*LOCKED, upper)
+    assert [check.check_id for _, check in state.checks.items()] == ["ALIVE"]
+    assert not len(state.sessions)  # they depend on it however they spell it
+
+
+def checks_find_their_instance_without_regard_to_case() -> None:
+    own = Register(N1.node, None, (Check("n1", "own", service_id="WEB-1"),))
+    assert health(after(REGISTERED, own)) == [("web-1", ["alive", "own"])]
+    gone = after(REGISTERED, own, Deregister("n1", service_id="web-1"))
+    assert [check.check_id for _, check in gone.checks.items()] == ["alive"]
+
+
+def names_of_services_have_no_case_and_share_an_index() -> None:
+    second = Service("n1", "web-2", "Web")
+    state = after(REGISTERED, Register(N1.node, second))
+    assert [each for each, _ in health(state, "WEB")] == ["web-1", "web-2"]
+    assert queries.query(state, ServiceHealth("web"))[0] == 2
+    assert queries.query(state, ListServices())[1] == (Tags("Web", ()), Tags("web", ("v1",)))
+    left = after(REGISTERED, Register(N1.node, second), Deregister("n1", service_id="web-2"))
+    assert queries.query(left, ServiceHealth("Web"))[0] == 3  # it still has an instance
+
+
 def a_node_that_is_known_by_its_id_may_be_renamed() -> None:
     state = after(Register(Node("a", "10.0.0.1", id="u"), Service("a", "web", "web")), Register(Node("b", "1", id="u")))
     assert [node.node for _, node in state.nodes.items()] == ["b"] and not len(state.services)
@@ -320,6 +350,10 @@ SENTENCES = (
     deregistering_a_node_takes_its_instances_and_checks_with_it,
     deregistering_an_instance_takes_its_checks_with_it_and_leaves_the_nodes,
     names_of_nodes_have_no_case,
+    ids_of_instances_have_no_case_and_are_shown_as_registered,
+    ids_of_checks_have_no_case_and_are_shown_as_registered,
+    checks_find_their_instance_without_regard_to_case,
+    names_of_services_have_no_case_and_share_an_index,
     a_node_that_is_known_by_its_id_may_be_renamed,
     the_name_of_a_living_node_is_not_taken,
     a_node_without_an_id_may_be_given_one,
@@ -372,7 +406,22 @@ def lock_robs(state: State, key: str, value: bytes, flags: int, session: str, in
     return kv.stored(state, replace(row, session=session, lock_index=row.lock_index + 1), index), True
 
 
+def cased_key(node: str, identity: str) -> str:
+    return f"{node.lower()}\0{identity}"
+
+
+def cased(name: str) -> str:
+    return name
+
+
 MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
+    (registry, "row_key", cased_key, ids_of_instances_have_no_case_and_are_shown_as_registered),
+    (registry, "row_key", cased_key, ids_of_checks_have_no_case_and_are_shown_as_registered),
+    (sessions, "row_key", cased_key, ids_of_checks_have_no_case_and_are_shown_as_registered),
+    (registry, "row_key", cased_key, checks_find_their_instance_without_regard_to_case),
+    (queries, "row_key", cased_key, checks_find_their_instance_without_regard_to_case),
+    (queries, "service_key", cased, names_of_services_have_no_case_and_share_an_index),
+    (registry, "service_key", cased, names_of_services_have_no_case_and_share_an_index),
     (registry, "services_touched", unchanged, a_check_of_the_node_moves_the_index_of_its_services),
     (registry, "checks_of", lambda state, node: (), deregistering_a_node_takes_its_instances_and_checks_with_it),
     (registry, "reject_taken_name", lambda *_: None, the_name_of_a_living_node_is_not_taken),
