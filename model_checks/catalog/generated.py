@@ -1,5 +1,5 @@
-"""Hypothesis strategies for commands of the catalog: few names, so that commands meet, some of which differ in case
-only, and every kind of command.
+"""Hypothesis strategies for logs of the catalog: few names, so that commands meet, some of which differ in case only,
+and every kind of command.
 
 Shared by all that drives the catalog: the spec's properties, and the implementation beside the spec.
 """
@@ -37,6 +37,9 @@ from spec.catalog.commands import (
     ReapTombstones,
     Register,
     Request,
+    RestoreBegin,
+    RestoreChunk,
+    RestoreCommit,
     ServiceChecks,
     ServiceHealth,
     ServiceInstances,
@@ -46,7 +49,9 @@ from spec.catalog.commands import (
     Unlock,
     Verb,
 )
-from spec.catalog.state import Behavior, Check, Node, Service, Session, Status
+from spec.catalog.restore import rows_of
+from spec.catalog.state import ArchivedRow, Behavior, Check, Node, Service, Session, State, Status, initial_state
+from spec.catalog.transitions import apply
 
 NODE_NAMES = st.sampled_from(["n1", "n1", "N1", "n2"])
 KEYS = st.sampled_from(["a", "a/b", "b"])
@@ -128,6 +133,65 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.builds(DestroySession, SESSION_IDS),
     st.builds(Transaction, st.lists(OPERATIONS, max_size=3).map(tuple)),
 )
+MISTAKES = (
+    *["none", "others write"] * 4,
+    "a row is missing",
+    "a row stands there twice",
+    "a command is missing",
+    "a command comes twice",
+    "another begins",
+    "a commit comes early",
+)
+RESTORE_IDS = st.sampled_from(["r", "q"])
+
+
+def state_after(commands: list[Command], first: int = 1) -> State:
+    """The state that a log builds whose first entry has this index."""
+    state = initial_state()
+    for index, command in enumerate(commands, first):
+        state, _ = apply(state, command, index)
+    return state
+
+
+def restore_of(rows: tuple[ArchivedRow, ...], id: str = "r", at_once: int = 3) -> list[Command]:
+    """The commands that restore an archive, `at_once` rows in a chunk."""
+    parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
+    chunks = [RestoreChunk(id, number, part) for number, part in enumerate(parts, 1)]
+    return [RestoreBegin(id), *chunks, RestoreCommit(id, len(chunks))]
+
+
+@st.composite
+def restores(draw: st.DrawFn) -> list[Command]:
+    """Restores of archives of shorter and longer logs, with other commands between, and with every kind of mistake."""
+    rows = list(rows_of(state_after(draw(st.lists(COMMANDS, max_size=6)), draw(st.sampled_from([1, 40])))))
+    mistake = draw(st.sampled_from(MISTAKES))
+    if mistake == "a row is missing":
+        del rows[draw(st.integers(0, len(rows) - 1))]
+    elif mistake == "a row stands there twice":
+        rows.append(draw(st.sampled_from(rows)))
+    commands = restore_of(tuple(rows), draw(RESTORE_IDS), draw(st.integers(1, 4)))
+    position = draw(st.integers(1, len(commands) - 1))
+    match mistake:
+        case "a command is missing":
+            del commands[position]
+        case "a command comes twice":
+            commands.insert(position, commands[position])
+        case "another begins":
+            commands.insert(position, draw(st.builds(RestoreBegin, st.sampled_from(["", "r", "q"]))))
+        case "a commit comes early":
+            commands.insert(position, draw(st.builds(RestoreCommit, RESTORE_IDS, st.integers(0, 3))))
+        case "others write":
+            commands.insert(position, draw(COMMANDS))
+        case _:
+            pass
+    return commands
+
+
+LOGS: st.SearchStrategy[list[Command]] = st.lists(
+    st.one_of(*[COMMANDS.map(lambda command: [command])] * 2, restores()), max_size=10
+).map(lambda parts: [command for part in parts for command in part])
+"""Logs with all commands, some of which are restores."""
+
 QUERIES: tuple[Request, ...] = (
     Get("a"),
     Get("b"),

@@ -1,7 +1,8 @@
 """What holds in every state of the catalog and over every command, whatever the log says.
 
-Source: Consul, "KV Store - HTTP API" (CreateIndex, ModifyIndex), "Blocking Queries" (index), "Sessions" (what a
-session's end means), "Catalog HTTP API" (what needs what).
+What is said of two states does not hold over the commit of a restore, which puts another state in place of the one
+before (`restore_properties`). Source: Consul, "KV Store - HTTP API" (CreateIndex, ModifyIndex), "Blocking Queries"
+(index), "Sessions" (what a session's end means), "Catalog HTTP API" (what needs what).
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from spec.catalog.state import Index, State, Status, node_key, row_key
 
 
 def indexes_are_ordered(state: State, last_applied: Index) -> bool:
-    """0 < CreateIndex <= ModifyIndex <= the table's index <= the last applied index, in every table."""
+    """0 < CreateIndex <= ModifyIndex <= the table's index <= that of the last entry applied, in every table.
+
+    So what is written later has a greater index than all that was restored.
+    """
+    last = last_applied + state.shift
     tables = (
         (state.rows.items(), state.rows_index),
         (state.nodes.items(), state.index("nodes")),
@@ -23,8 +28,8 @@ def indexes_are_ordered(state: State, last_applied: Index) -> bool:
     return (
         all(0 < row.create_index <= row.modify_index <= index for rows, index in tables for _, row in rows)
         and all(0 < index <= state.tombstones_index for _, index in state.tombstones.items())
-        and all(0 < index <= last_applied for _, index in state.indexes.items())
-        and state.table_index <= last_applied
+        and all(0 < index <= last for _, index in state.indexes.items())
+        and state.table_index <= last
     )
 
 

@@ -136,6 +136,32 @@ class Session(msgspec.Struct, frozen=True):
         return self.node_checks + tuple(check_id for check_id, _ in self.service_checks)
 
 
+class TableIndex(msgspec.Struct, frozen=True):
+    """A row of an archive: the index of the KV store ("kv"), or one of `State.indexes`."""
+
+    name: str
+    index: Index
+
+
+class Tombstone(msgspec.Struct, frozen=True):
+    """A row of an archive: one of `State.tombstones`."""
+
+    key: str
+    index: Index
+
+
+ArchivedRow = TableIndex | Row | Tombstone | Node | Service | Check | Session
+"""What archives of the state consist of (`restore.rows_of`)."""
+
+
+class Staging(msgspec.Struct, frozen=True):
+    """A restore that is under way: what has arrived of another state."""
+
+    id: str
+    chunks: int = 0
+    rows: tuple[ArchivedRow, ...] = ()
+
+
 class State(msgspec.Struct, frozen=True):
     """All that the log's commands have built."""
 
@@ -158,6 +184,9 @@ class State(msgspec.Struct, frozen=True):
     """Index of the last change of a table ("nodes", "services", "checks", "sessions") or of a finer group of rows
     ("node.NAME", "service.NAME", "service_kind.KIND", "service_last_extinction", "node_last_extinction").
     """
+    shift: Index = 0
+    """What an entry's index in the log lacks of its index here: a restored state may be of a longer log."""
+    staging: Staging | None = None
 
     @property
     def table_index(self) -> Index:
