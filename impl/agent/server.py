@@ -403,7 +403,16 @@ class Server:
             "agent": {"incarnation": str(self._data.incarnation)},
             "consul": {"server": "true", "cluster_id": genesis.cluster_id if genesis is not None else ""},
             "raft": describe_raft(driver, self._members, self.requests.last_contact_ms()),
-            "snapshots": msgspec.to_builtins(driver.snapshots.counters) if driver and driver.snapshots else {},
+            "snapshots": _describe_snapshots(driver),
             "rpc": {"peers": self._members.links.describe(), "counters": msgspec.to_builtins(counters)},
         }
         return document
+
+
+def _describe_snapshots(driver: Driver | None) -> dict[str, Any]:
+    if driver is None or driver.snapshots is None:
+        return {}
+    staging = driver.store.tables.staging
+    counters: dict[str, Any] = msgspec.to_builtins(driver.snapshots.counters)
+    # Of a restore of the state that is under way.
+    return {**counters, "staged_chunks": staging.chunks if staging is not None else 0}
