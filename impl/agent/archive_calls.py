@@ -22,7 +22,7 @@ import msgspec
 
 from impl.agent.api import ArchiveStream, ArchiveUpload, DefiniteError
 from impl.agent.archives import HANDED_OUT_BYTES, Idle
-from impl.agent.forwarding import CALL_TIMEOUT_NS, judge
+from impl.agent.forwarding import CALL_TIMEOUT_NS, Retriable, judge
 from impl.agent.protocol import decode_answer, encode
 from impl.rpc.errors import RpcError
 from impl.runtime.interfaces import NANOSECONDS, Runtime, new_uuid
@@ -146,7 +146,7 @@ async def _asked(call: Call, method: str, body: bytes, timeout_ns: int, *, is_wr
         return await call(method, body, timeout_ns)
     except RpcError as error:
         judged = judge(error, is_write=is_write)
-        raise getattr(judged, "final", judged) from error
+        raise (judged.final if isinstance(judged, Retriable) else judged) from error
 
 
 def _tell(runtime: Runtime, call: Call, method: str, token: str) -> None:

@@ -182,7 +182,7 @@ class Archives:
         self.log = log
         self._directory = f"{data_dir}/archives"
         self._open = 0
-        self._prepared = False
+        runtime.executor.submit(self._clean, ignore, ignore)
 
     async def save(self, driver: Driver, cluster_id: str) -> LocalArchive:
         """An archive of the state as it is now. Raises DefiniteError."""
@@ -223,17 +223,15 @@ class Archives:
             raise DefiniteError(f"{OPEN_MAX} snapshots are being saved or restored here: try again when one is done")
         self._open += 1
 
-    async def _prepare(self) -> None:
-        """There is a directory, without what a process left that ended. Raises OSError."""
-        if not self._prepared:
-            self._prepared = True
-            await off_loop(self.runtime, self._make_directory)
-
-    def _make_directory(self) -> None:
+    def _clean(self) -> None:
+        """Remove what a process left that ended."""
         disk = self.runtime.disk
-        disk.make_directories(self._directory)
-        for name in disk.names(self._directory):
-            disk.remove(f"{self._directory}/{name}")
+        if disk.exists(self._directory):
+            for name in disk.names(self._directory):
+                disk.remove(f"{self._directory}/{name}")
+
+    async def _prepare(self) -> None:
+        await off_loop(self.runtime, partial(self.runtime.disk.make_directories, self._directory))
 
     def new_path(self, what: str) -> str:
         """The path of a new temporary file."""

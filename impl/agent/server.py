@@ -355,6 +355,9 @@ class Server:
         self._watches.abandon()
         self._sessions.replaced()
         self._reconciler.replaced()
+        if self._driver is not None and self._driver.snapshots is not None:
+            # So that a restart need not restore it again, chunk by chunk.
+            self._driver.snapshots.take()
 
     def _retired(self, tables: Tables) -> None:
         """The state store's callback."""
