@@ -35,7 +35,7 @@ class Scenario:
     actions: tuple[str, ...]
     sizes: Sizes
     theorem: str = ""
-    """The theorem that must fail at the end, or in the last step, if it is one of two states; empty: `ending` must hold."""
+    """The theorem that must fail at the end, or in the last step if it is about two states; empty: `ending` holds."""
 
 
 VIOLATIONS: Final[Mapping[str, Scenario]] = {

@@ -7,8 +7,8 @@ the row. So a guard says what must be gone before a row may go, and every invari
 only after a command. Transactions need no more than that. That the readable spec's commands are such sequences, whole
 ones, is linked (`linking/catalog.py`), not proved.
 
-*Announcements.* Before a row changes, the indexes of the health answers that show it are raised (`touch_service`), and a
-guard of the change says so.
+*Announcements.* Before a row changes, the indexes of the health answers that show it are raised (`touch_service`), and
+a guard of the change says so.
 
 *Copies* of the tables: `seen` is what readers see; any other is a snapshot of what they saw once. `restore` is an entry
 that puts a snapshot in the place of everything. Indexes go back then, and a hold may be given out a second time: what
@@ -65,8 +65,10 @@ def commit(a: Algebra, s: Symbols) -> Transition:
         now = a.conj(b == a.rigid.seen(), s.holds(k, x), s.create(k) == c, s.lock_index(k) == n)
         return a.disj(s.held_as(b, k, c, n, x), now)
 
-    ended = {"open": lambda: False, "applied": lambda: s.applying(), "held_as": held}
-    return Transition(s.open(), {**ended, **published(a, s, s)})
+    return Transition(
+        s.open(),
+        {"open": lambda: False, "applied": lambda: s.applying(), "held_as": held, **published(a, s, s)},
+    )
 
 
 @action()
@@ -142,7 +144,7 @@ def locked_so_often(a: Algebra, s: Symbols, k: Value) -> Value:
 def set_key(a: Algebra, s: Symbols, k: Value, v: Value) -> Transition:
     """Store a value that is new; one that is not changes nothing."""
     new = a.unless("unchanged_set_moves_index", a.neg(a.conj(s.row(k), s.value(k) == v)))
-    updates = {
+    updates: dict[str, Callable[..., Value]] = {
         **changed(a, s, k),
         "value": set_at(a, s.value, k, v),
         "lock_index": set_at(a, s.lock_index, k, locked_so_often(a, s, k)),
@@ -161,10 +163,10 @@ def lock(a: Algebra, s: Symbols, k: Value, x: Value, v: Value, n: Value) -> Tran
     free = a.unless("lock_while_held", a.forall((SESSION,), lambda y: a.neg(s.holds(k, y))))
     live = a.unless("lock_without_session", s.session(x))
     before = locked_so_often(a, s, k)
-    numbered = a.disj(a.successor(before, n), a.conj(n == before, a.lt(a.genesis, n)) if _kept(a) else False)
+    kept = a.conj(a.mutated("lock_index_kept"), n == before, a.lt(a.genesis, n))
     now = a.neg(s.delayed(k)) if a.mutated(LOCAL_LOCK_DELAY) else True
     return Transition(
-        a.conj(s.open(), live, a.neg(s.holds(k, x)), free, numbered, now),
+        a.conj(s.open(), live, a.neg(s.holds(k, x)), free, a.disj(a.successor(before, n), kept), now),
         {
             **changed(a, s, k),
             "value": set_at(a, s.value, k, v),
@@ -172,10 +174,6 @@ def lock(a: Algebra, s: Symbols, k: Value, x: Value, v: Value, n: Value) -> Tran
             "holds": lambda y, z: a.disj(a.conj(y == k, z == x), s.holds(y, z)),
         },
     )
-
-
-def _kept(a: Algebra) -> bool:
-    return a.mutated("lock_index_kept")
 
 
 @action(k=KEY, x=SESSION, v=VALUE)
@@ -193,7 +191,7 @@ def release(a: Algebra, s: Symbols, k: Value, x: Value, v: Value) -> Transition:
 
 @action(k=KEY, p=KEY)
 def delete_key(a: Algebra, s: Symbols, k: Value, p: Value) -> Transition:
-    """A key is deleted: by its name, or with all that begin with `p`; the tombstone has this name, the root has none."""
+    """A key is deleted, by its name or with all that begin with `p`, the tombstone's name; the root has none."""
     now, r = s.applying(), a.rigid
     buried = False if a.mutated("deletion_forgets_tombstone") else a.neg(r.root(p))
     return Transition(
@@ -285,9 +283,7 @@ def shown(a: Algebra, s: Symbols, c: Value, of_instance: Value, x: Value) -> Val
 @action(m=SERVICE)
 def touch_service(a: Algebra, s: Symbols, m: Value) -> Transition:
     """The index of a service that has instances is raised."""
-    return Transition(
-        a.conj(s.open(), s.populated(m)), {"service_index": set_at(a, s.service_index, m, s.applying())}
-    )
+    return Transition(a.conj(s.open(), s.populated(m)), {"service_index": set_at(a, s.service_index, m, s.applying())})
 
 
 @action(n=NODE, v=VALUE, i=INDEX)
@@ -341,7 +337,7 @@ def joined(a: Algebra, s: Symbols, x: Value, m: Value, v: Value) -> Updates:
 
 
 def left(a: Algebra, s: Symbols, x: Value, y: Value) -> tuple[Value, Value]:
-    """Guard, and whether anybody is left: `y` is another instance of the service of `x`, or `x` itself: it was the last."""
+    """Guard, and whether anybody is left: `y` is another instance of the service of `x`, or `x` itself, the last."""
     m = s.name(x)
     alone = a.forall((INSTANCE,), lambda z: a.implies(a.conj(s.instance(z), s.name(z) == m), z == x))
     other = a.conj(s.instance(y), s.name(y) == m)
@@ -401,9 +397,7 @@ def delete_instance(a: Algebra, s: Symbols, x: Value, y: Value) -> Transition:
 
 
 @action(c=CHECK, v=VALUE, critical=BOOL, of_instance=BOOL, x=INSTANCE)
-def put_check(
-    a: Algebra, s: Symbols, c: Value, v: Value, critical: Value, of_instance: Value, x: Value
-) -> Transition:
+def put_check(a: Algebra, s: Symbols, c: Value, v: Value, critical: Value, of_instance: Value, x: Value) -> Transition:
     """A check of a node, or of its instance `x`, is registered or changed; if it is critical, nobody may rest on it."""
     now, home = s.applying(), a.rigid.home(c)
     exists = a.implies(of_instance, a.conj(s.instance(x), a.rigid.at(x) == home))

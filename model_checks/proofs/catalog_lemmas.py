@@ -1,8 +1,8 @@
 """What is proved of the catalog, and the lemmas that make it inductive.
 
 Each invariant is a formula over tables. It is a lemma of the tables that an entry works on, and of every copy of them,
-the one that readers see and snapshots; the theorems speak of what readers see. What an entry has done so far is compared
-with what readers still see (`CHANGED`): what they will see changed is announced. The theorems about two states follow,
+the one that readers see and snapshots; the theorems speak of what readers see. What an entry has done so far is
+compared with what readers still see: what they will see changed is announced. The theorems about two states follow,
 since an entry ends by showing the tables.
 
 The theorems have the names of the readable spec's properties (`spec/catalog/properties.py`) where it has them.
@@ -45,7 +45,7 @@ def newest(a: Algebra, s: Symbols) -> Value:
     return a.ite(s.open(), s.applying(), s.applied())
 
 
-# --------------------------------------------------------------------------------------------------- what tables satisfy
+# -------------------------------------------------------------------------------------------------- what tables satisfy
 
 
 def held_keys(a: Algebra, t: Symbols) -> Value:
@@ -205,7 +205,7 @@ def nothing_between(a: Algebra, s: Symbols) -> Value:
     return a.disj(s.open(), same_tables(a, s, read(a, s)))
 
 
-# ------------------------------------------------------------------------------------------------------------------ holds
+# ---------------------------------------------------------------------------------------------------------------- holds
 
 
 def recorded(a: Algebra, t: Symbols, held_as: Callable[..., Value]) -> Value:
@@ -413,7 +413,7 @@ LEMMAS: Final = (
 )
 
 
-# -------------------------------------------------------------------------------------------------------------- theorems
+# ------------------------------------------------------------------------------------------------------------- theorems
 
 
 @state_property
@@ -437,7 +437,7 @@ def a_lock_has_one_holder(a: Algebra, s: Symbols) -> Value:
 
 @state_property
 def holds_are_numbered(a: Algebra, s: Symbols) -> Value:
-    """(Key, CreateIndex, LockIndex) names one hold, of all that ever were (since a snapshot was restored: and before it)."""
+    """(Key, CreateIndex, LockIndex) names one hold of all that ever were, but for those that a restore has undone."""
     seen = a.rigid.seen()
 
     def body(k: Value, c: Value, n: Value, x: Value, y: Value) -> Value:
@@ -543,22 +543,18 @@ def key_index_never_goes_back(a: Algebra, s: Symbols, after: Symbols) -> Value:
 
 @change_property
 def health_change_is_announced(a: Algebra, s: Symbols, after: Symbols) -> Value:
-    """If an instance of a service changes, or its node, or a check of either, the index of the service's health grows."""
+    """If an instance changes, or its node, or a check of either, the index of its service's health grows."""
     old, new = read(a, s), read(a, after)
 
     def grows(m: Value) -> Value:
         return a.lt(health_index(a, old, m), health_index(a, new, m))
 
     def of_instance(x: Value) -> Value:
-        both = a.conj(
-            a.implies(old.instance(x), grows(old.name(x))), a.implies(new.instance(x), grows(new.name(x)))
-        )
+        both = a.conj(a.implies(old.instance(x), grows(old.name(x))), a.implies(new.instance(x), grows(new.name(x))))
         return a.disj(unchanged(a, old, new, "instance", x), both)
 
     def of_node(x: Value) -> Value:
-        return a.implies(
-            new.instance(x), a.disj(unchanged(a, old, new, "node", a.rigid.at(x)), grows(new.name(x)))
-        )
+        return a.implies(new.instance(x), a.disj(unchanged(a, old, new, "node", a.rigid.at(x)), grows(new.name(x))))
 
     def of_check(c: Value, x: Value) -> Value:
         concerned = a.conj(new.instance(x), a.disj(concerns(a, old, c, x), concerns(a, new, c, x)))
@@ -583,7 +579,7 @@ def list_change_is_announced(a: Algebra, s: Symbols, after: Symbols) -> Value:
 
 @change_property
 def deletions_are_remembered(a: Algebra, s: Symbols, after: Symbols) -> Value:
-    """A key that is deleted leaves a tombstone of its name, or of the prefix that it was deleted under (the root: none)."""
+    """A key that is deleted leaves a tombstone: of its name, or of the prefix that it was deleted under, if any."""
     old, new = read(a, s), read(a, after)
     return a.forall((KEY,), lambda k: buried(a, old, new, after.applied(), k))
 

@@ -85,7 +85,7 @@ SIGNATURE: Final[Signature] = {
 }
 """The tables that a command works on, and copies: the one that readers see, and snapshots. held_as(b, k, c, l, s): in
 the history that led to copy b, session s held key k with CreateIndex c and LockIndex l. Whether an entry of the log
-is being applied, the last one that was, this one. delayed: by the clock of this server, the key's lock-delay is not over.
+is being applied, the last one that was, this one. delayed: by this server's clock, the key's lock-delay is not over.
 """
 
 MUTANTS: Final[Mapping[str, str]] = {

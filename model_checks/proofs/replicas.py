@@ -1,8 +1,8 @@
 """Replicas of one log: each has applied a prefix of it, or begun with a snapshot of another's state.
 
-The catalog is a state of which nothing is known but that the next one is a function `run` of it, an entry and its index:
-that is what `lockstep` shows. `history(i)` is the state that the first i entries make of the empty one. Which entry is
-at an index is the same for all (Raft's state_machine_safety).
+The catalog is a state of which nothing is known but that the next one is a function `run` of it, an entry and its
+index: that is what `lockstep` shows. `history(i)` is the state that the first i entries make of the empty one. Which
+entry is at an index is the same for all (Raft's state_machine_safety).
 
 Source: Schneider 1990 (state machine approach). Must not: know what a state is.
 """
@@ -38,8 +38,8 @@ RIGID: Final[Signature] = {
     "run_here": Arity((NODE, STATE, VALUE, INDEX), STATE),
     "without_sessions": Arity((STATE,), STATE),
 }
-"""The log, what entries do, the states that they make. The last two are the mutants': what one replica makes of an entry
-by itself, and a state without its sessions."""
+"""The log, what entries do, the states that they make. The last two are the mutants': what one replica makes of an
+entry by itself, and a state without its sessions."""
 
 SIGNATURE: Final[Signature] = {
     "state": Arity((NODE,), STATE),
@@ -142,9 +142,7 @@ def states_of_the_log(a: Algebra, s: Symbols) -> Value:
 @state_property
 def snapshots_of_the_log(a: Algebra, s: Symbols) -> Value:
     """So is a snapshot's."""
-    return a.forall(
-        (COPY,), lambda b: a.implies(s.taken(b), s.snapshot(b) == a.rigid.history(s.snapshot_index(b)))
-    )
+    return a.forall((COPY,), lambda b: a.implies(s.taken(b), s.snapshot(b) == a.rigid.history(s.snapshot_index(b))))
 
 
 @state_property
