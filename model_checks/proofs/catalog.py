@@ -151,6 +151,8 @@ def set_key(a: Algebra, s: Symbols, k: Value, v: Value) -> Transition:
     }
     if a.mutated("changed_set_keeps_index"):
         updates["modify"] = lambda x: a.ite(a.conj(x == k, a.neg(s.row(k))), s.applying(), s.modify(x))
+    if a.mutated("set_keeps_table_index"):
+        updates["rows_index"] = lambda: s.rows_index()
     if a.mutated("operation_seen"):
         kept = s.kept_value
         updates["kept_value"] = lambda b, x: a.ite(a.conj(b == a.rigid.seen(), x == k), v, kept(b, x))
@@ -160,18 +162,26 @@ def set_key(a: Algebra, s: Symbols, k: Value, v: Value) -> Transition:
 @action(k=KEY, x=SESSION, v=VALUE, n=INDEX)
 def lock(a: Algebra, s: Symbols, k: Value, x: Value, v: Value, n: Value) -> Transition:
     """A session begins to hold a key, with a value. (Its holder that acquires it again sets it.)"""
-    free = a.unless("lock_while_held", a.forall((SESSION,), lambda y: a.neg(s.holds(k, y))))
+    free = a.unless("lock_robs", a.forall((SESSION,), lambda y: a.neg(s.holds(k, y))))
+    robbed = a.mutated("lock_robs")
     live = a.unless("lock_without_session", s.session(x))
     before = locked_so_often(a, s, k)
     kept = a.conj(a.mutated("lock_index_kept"), n == before, a.lt(a.genesis, n))
     now = a.neg(s.delayed(k)) if a.mutated(LOCAL_LOCK_DELAY) else True
     return Transition(
-        a.conj(s.open(), live, a.neg(s.holds(k, x)), free, a.disj(a.successor(before, n), kept), now),
+        a.conj(
+            s.open(),
+            live,
+            a.unless("lock_while_held", free),
+            a.neg(s.holds(k, x)),
+            a.disj(a.successor(before, n), kept),
+            now,
+        ),
         {
             **changed(a, s, k),
             "value": set_at(a, s.value, k, v),
             "lock_index": set_at(a, s.lock_index, k, n),
-            "holds": lambda y, z: a.disj(a.conj(y == k, z == x), s.holds(y, z)),
+            "holds": lambda y, z: a.disj(a.conj(y == k, z == x), a.conj(s.holds(y, z), a.neg(a.conj(y == k, robbed)))),
         },
     )
 
@@ -179,11 +189,13 @@ def lock(a: Algebra, s: Symbols, k: Value, x: Value, v: Value, n: Value) -> Tran
 @action(k=KEY, x=SESSION, v=VALUE)
 def release(a: Algebra, s: Symbols, k: Value, x: Value, v: Value) -> Transition:
     """A session holds a key no more: it said so, with a value, or it ends."""
+    index = s.create(k) if a.mutated("release_takes_index_back") else s.applying()
     return Transition(
         a.conj(s.open(), s.holds(k, x)),
         {
             **changed(a, s, k),
             "value": set_at(a, s.value, k, v),
+            "modify": set_at(a, s.modify, k, index),
             "holds": lambda y, z: a.conj(a.neg(a.conj(y == k, z == x)), s.holds(y, z)),
         },
     )
@@ -251,9 +263,10 @@ def create_session(a: Algebra, s: Symbols, x: Value, d: Value) -> Transition:
 def end_session(a: Algebra, s: Symbols, x: Value) -> Transition:
     """A session ends, for whatever reason, once its keys are released or deleted."""
     free = a.unless("session_end_keeps_lock", a.forall((KEY,), lambda k: a.neg(s.holds(k, x))))
+    index = s.sessions_index() if a.mutated("session_end_not_announced") else s.applying()
     return Transition(
         a.conj(s.open(), s.session(x), free),
-        {"session": lambda y: a.conj(y != x, s.session(y)), "sessions_index": lambda: s.applying()},
+        {"session": lambda y: a.conj(y != x, s.session(y)), "sessions_index": lambda: index},
     )
 
 

@@ -36,6 +36,7 @@ VIOLATIONS: Final[Mapping[str, Scenario]] = {
     "lock_while_held": _scenario(
         "a_lock_has_one_holder", "begin", *SESSION, "create_session", "lock", "lock", "commit"
     ),
+    "lock_robs": _scenario("nobody_is_robbed", "begin", *SESSION, "create_session", "lock", "lock"),
     "lock_without_session": _scenario(_LOCKS, "begin", "lock", "commit"),
     "lock_index_kept": _scenario(
         "holds_are_numbered",
@@ -55,6 +56,15 @@ VIOLATIONS: Final[Mapping[str, Scenario]] = {
     ),
     "unchanged_set_moves_index": _scenario(
         "unchanged_moves_no_index", "begin", "set_key", "commit", "begin", "set_key"
+    ),
+    "set_keeps_table_index": _scenario("indexes_are_ordered", "begin", "set_key", "commit"),
+    "release_takes_index_back": Scenario(
+        ("begin", *SESSION, "lock", "commit", "begin", "set_key", "commit", "begin", "release", "commit"),
+        replace(RUN_SIZES, indexes=4),
+        "key_index_never_goes_back",
+    ),
+    "session_end_not_announced": _scenario(
+        "list_change_is_announced", "begin", *SESSION, "commit", "begin", "end_session", "commit"
     ),
     "deletion_keeps_index": _scenario(
         "key_change_is_announced", "begin", "set_key", "commit", "begin", "delete_key", "commit"

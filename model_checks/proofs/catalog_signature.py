@@ -91,6 +91,7 @@ is being applied, the last one that was, this one. delayed: by this server's clo
 MUTANTS: Final[Mapping[str, str]] = {
     "session_end_keeps_lock": "a session ends and still holds its locks",
     "lock_while_held": "a lock is acquired while another session holds it",
+    "lock_robs": "a lock is taken from the session that holds it",
     "lock_without_session": "a lock is acquired for a session that does not exist",
     "lock_index_kept": "LockIndex does not grow with a new hold",
     "node_leaves_instances": "a node is deregistered, its instances stay",
@@ -103,6 +104,9 @@ MUTANTS: Final[Mapping[str, str]] = {
     "session_on_critical": "a session begins although one of its checks is critical",
     "changed_set_keeps_index": "a set that changes a value keeps ModifyIndex",
     "unchanged_set_moves_index": "a set that changes nothing raises ModifyIndex",
+    "set_keeps_table_index": "a set does not raise the table's index",
+    "release_takes_index_back": "a release takes ModifyIndex back to CreateIndex",
+    "session_end_not_announced": "a session ends, the index of sessions does not grow",
     "deletion_keeps_index": "a deletion does not raise the table's index",
     "deletion_forgets_tombstone": "a deletion leaves no tombstone",
     "health_not_announced": "a check changes, its service's index does not grow",
