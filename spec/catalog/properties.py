@@ -7,9 +7,15 @@ before (`restore_properties`). Source: Consul, "KV Store - HTTP API" (CreateInde
 
 from __future__ import annotations
 
-from spec.catalog.commands import Get, Request
+from collections.abc import Iterator
+from itertools import pairwise
+
+from spec.catalog.commands import Command, Get, Request, Transaction
+from spec.catalog.kv import Invalid
 from spec.catalog.queries import query
 from spec.catalog.state import Index, State, Status, node_key, row_key
+from spec.catalog.transactions import step
+from spec.catalog.transitions import apply
 
 
 def indexes_are_ordered(state: State, last_applied: Index) -> bool:
@@ -72,13 +78,37 @@ def holds_are_numbered(before: State, after: State) -> bool:
     return True
 
 
-def nobody_is_robbed(before: State, after: State) -> bool:
-    """A key passes from one session to another only through nobody, or by the end of the first."""
+def nobody_is_robbed(before: State, command: Command, index: Index) -> bool:
+    """A key passes from one session to another only through nobody, or by the end of the first. A transaction may
+    release it and acquire it for another: so each of its operations is looked at.
+    """
+    passed = operations(before, command, index)
+    return not any(robbed(old, new) for old, new in pairwise(passed))
+
+
+def robbed(before: State, after: State) -> bool:
+    """Whether a session that lives lost a key to another."""
     pairs = ((before.rows.get(key), row) for key, row in after.rows.items())
-    return all(
-        old is None or not old.session or row.session in ("", old.session) or old.session not in after.sessions
+    return any(
+        old is not None and old.session and row.session not in ("", old.session) and old.session in after.sessions
         for old, row in pairs
     )
+
+
+def operations(before: State, command: Command, index: Index) -> Iterator[State]:
+    """The states that a command passes through, operation by operation, up to the one that fails. Only the first and
+    the last can be seen.
+    """
+    yield before
+    if not isinstance(command, Transaction):
+        yield apply(before, command, index)[0]
+        return
+    for operation in command.operations:
+        try:
+            before, _ = step(before, operation, index)
+        except Invalid:
+            return
+        yield before
 
 
 def change_is_announced(before: State, after: State, request: Request) -> bool:
