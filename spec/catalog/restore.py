@@ -17,7 +17,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from spec.catalog import properties
+from spec.catalog import invariants
 from spec.catalog.kv import Invalid
 from spec.catalog.ordered_map import OrderedMap
 from spec.catalog.state import (
@@ -80,9 +80,9 @@ def under_way(state: State, id: str) -> Staging:
 def is_sound(state: State) -> bool:
     """Whether the log could have built it, as far as all later commands rely on that."""
     return (
-        properties.references_exist(state)
-        and properties.only_sessions_hold_locks(state)
-        and properties.indexes_are_ordered(state, INDEX_MAX)
+        invariants.references_exist(state)
+        and invariants.only_sessions_hold_locks(state)
+        and invariants.indexes_are_ordered(state, INDEX_MAX)
         and state.table_index >= 0
     )
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from model_checks.catalog.generated import LISTS_OF_KEYS, LOGS, QUERIES
 from model_checks.catalog.random_logs import random_log
-from spec.catalog import kv, properties, queries, registry, sessions, transactions, transitions
+from spec.catalog import invariants, kv, properties, queries, registry, sessions, transactions, transitions
 from spec.catalog.commands import (
     CheckOperation,
     Command,
@@ -462,9 +462,9 @@ def check_properties(commands: list[Command]) -> None:
     state = initial_state()
     for index, command in enumerate([Noop(), *commands], 1):  # a leader's first entry is its own
         before, (state, result) = state, transitions.apply(state, command, index)
-        assert properties.indexes_are_ordered(state, index)
-        assert properties.references_exist(state)
-        assert properties.only_sessions_hold_locks(state)
+        assert invariants.indexes_are_ordered(state, index)
+        assert invariants.references_exist(state)
+        assert invariants.only_sessions_hold_locks(state)
         if isinstance(result, Failed) or (isinstance(result, Outcome) and result.errors):
             assert state == before
         if isinstance(command, RestoreCommit) and result is True:

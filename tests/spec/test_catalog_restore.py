@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from msgspec.structs import replace
 
 from model_checks.catalog.generated import LOGS, restore_of, state_after
-from spec.catalog import properties, queries, restore, restore_properties, transitions
+from spec.catalog import invariants, queries, restore, restore_properties, transitions
 from spec.catalog.commands import (
     Command,
     CreateSession,
@@ -148,7 +148,7 @@ def check_properties(commands: list[Command]) -> None:
     state = initial_state()
     for index, command in enumerate(commands, 1):
         before, (state, _) = state, transitions.apply(state, command, index)
-        assert properties.references_exist(state)
+        assert invariants.references_exist(state)
         assert restore_properties.nothing_but_a_commit_restores(before, command, state)
         assert restore_properties.a_restore_is_all_or_nothing(before, command, state)
         assert restore_properties.what_is_staged_is_what_was_sent(before, command, state)
