@@ -148,6 +148,8 @@ def read_json(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HttpError(400, f"Request decode failed: {error}") from None
+    except RecursionError:
+        raise HttpError(400, "Request decode failed: objects and lists are nested too deep") from None
 
 
 # ------------------------------------------------------------------------------------------------------------- registry

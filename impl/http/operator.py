@@ -69,17 +69,17 @@ async def add_peer(context: Context, request: Request) -> Response:
     if not address:
         raise HttpError(400, "Must specify ?address with IP:port of the server to add")
     id, name = parameters.get("id", ""), parameters.get("name", "")
-    return await _change(context, AddPeer(address, id, name, "non-voter" in parameters))
+    return await _change(context, request, AddPeer(address, id, name, "non-voter" in parameters))
 
 
 async def promote(context: Context, request: Request) -> Response:
     """PUT promote: a non-voter votes from now on."""
-    return await _change(context, Promote(_id(request, "promote")))
+    return await _change(context, request, Promote(_id(request, "promote")))
 
 
 async def demote(context: Context, request: Request) -> Response:
     """PUT demote: a voter votes no more."""
-    return await _change(context, Demote(_id(request, "demote")))
+    return await _change(context, request, Demote(_id(request, "demote")))
 
 
 async def transfer_leader(context: Context, request: Request) -> Response:
@@ -88,8 +88,8 @@ async def transfer_leader(context: Context, request: Request) -> Response:
     return json_response({"Success": True}, request.pretty)
 
 
-async def _change(context: Context, operation: Operation) -> Response:
-    return json_response({"Index": await context.agent.operate(operation)}, pretty=False)
+async def _change(context: Context, request: Request, operation: Operation) -> Response:
+    return json_response({"Index": await context.agent.operate(operation)}, request.pretty)
 
 
 def _id(request: Request, what: str) -> str:

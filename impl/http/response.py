@@ -23,6 +23,9 @@ _EFFECTIVE = {
     Consistency.CONSISTENT: (b"X-Consul-Effective-Consistency", b"consistent"),
     Consistency.STALE: (b"X-Consul-Effective-Consistency", b"stale"),
 }
+_POLICY = (b"X-Consul-Default-Acl-Policy", b"allow")
+"""Of every answer, since there are no ACLs yet."""
+_BACKEND = (b"X-Consul-Query-Backend", b"blocking-query")
 _TRUE, _FALSE = (b"X-Consul-Knownleader", b"true"), (b"X-Consul-Knownleader", b"false")
 
 
@@ -67,7 +70,8 @@ class Response(msgspec.Struct, frozen=True):
     async def send(self, send: Send) -> None:
         """Hand it to the ASGI server."""
         length = (b"Content-Length", b"%d" % len(self.body))
-        await send({"type": "http.response.start", "status": self.status, "headers": (*self.headers, length)})
+        headers = (*self.headers, _POLICY, length)
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
@@ -94,4 +98,5 @@ def read_headers(index: int, reply: ReadReply, consistency: Consistency) -> tupl
         _TRUE if reply.known_leader else _FALSE,
         (b"X-Consul-Lastcontact", b"%d" % reply.last_contact_ms),
         _EFFECTIVE[consistency],
+        _BACKEND,
     )

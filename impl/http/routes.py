@@ -68,6 +68,8 @@ def found(path: str) -> tuple[Methods, str] | None:
     exact = ENDPOINTS.get(path)
     if exact is not None:
         return exact, ""
+    if f"{path}/" in ENDPOINTS:
+        return None  # not what is under a shorter prefix: `/v1/agent/service/deregister` is no service
     end = len(path)
     # The longest prefix wins: `/v1/agent/service/deregister/` is more than a service of that name.
     while (end := path.rfind("/", 0, end)) > 0:

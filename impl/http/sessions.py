@@ -13,6 +13,7 @@ from impl.http.request import HttpError, read_options
 from impl.http.response import Response, json_response, read_headers
 
 BODY_SIZE_MAX = 64 * 1024
+UUID_CHARACTERS = 36
 
 
 async def create(context: Context, request: Request) -> Response:
@@ -65,4 +66,6 @@ async def _list(context: Context, request: Request, query: GetSession | ListSess
 def _session(request: Request) -> str:
     if not request.rest:
         raise HttpError(400, "Missing session")
+    if len(request.rest) != UUID_CHARACTERS:
+        raise HttpError(500, f"failed session lookup: index error: UUID must be {UUID_CHARACTERS} characters")
     return request.rest
