@@ -11,6 +11,7 @@ from impl.http.context import Context, Request
 from impl.http.documents import session_document
 from impl.http.request import HttpError, read_options
 from impl.http.response import Response, json_response, read_headers
+from impl.http.shapes import CreatedDocument
 
 BODY_SIZE_MAX = 64 * 1024
 UUID_CHARACTERS = 36
@@ -21,7 +22,8 @@ async def create(context: Context, request: Request) -> Response:
     asked = bodies.session(await request.body(BODY_SIZE_MAX), context.node_name)
     session = msgspec.structs.replace(asked, id=context.agent.new_id())
     await writes.result(context.agent, SessionCreate(session))
-    return json_response({"ID": session.id}, request.pretty)
+    document: CreatedDocument = {"ID": session.id}
+    return json_response(document, request.pretty)
 
 
 async def destroy(context: Context, request: Request) -> Response:

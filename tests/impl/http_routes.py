@@ -6,11 +6,10 @@ and the node of the agent that is asked: `{session}`, `{node}`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from impl.http import kv, routes
+from impl.http import routes
 
 CONSUL_NODE = {"Node": "n1", "Address": "10.0.0.1"}
 KB = 1024
@@ -250,6 +249,7 @@ LINES = (
             ("?stale&consistent", [{"KV": {"Verb": "get", "Key": "t"}}], 400, "Cannot specify ?stale with ?consistent"),
         ),
     ),
+    Line("GET", "/v1/openapi.json"),
     Line("GET", "/v1/status/leader"),
     Line("GET", "/v1/status/peers"),
     Line("GET", "/v1/operator/raft/configuration"),
@@ -277,10 +277,6 @@ LINES = (
 )
 
 
-def served() -> Iterator[tuple[str, str]]:
+def served() -> list[tuple[str, str]]:
     """Method and endpoint of every route."""
-    for method in kv.METHODS:
-        yield method, "/v1/kv/"
-    for endpoint, methods in routes.ENDPOINTS.items():
-        for method in methods:
-            yield method, endpoint
+    return [(method, endpoint) for endpoint, methods in routes.served().items() for method in methods]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from impl.http import routes
-from tests.impl.agent_processes import AgentProcess, eventually
+from tests.impl.http_agents import PreparedAgent
 from tests.impl.http_routes import LINES, UNKNOWN_SESSION, Line, served
 
 METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "HEAD")
@@ -26,48 +26,10 @@ READ_HEADERS = {
 }
 
 
-class Agent(AgentProcess):
-    """A `-dev` agent with a service, a check, a key and a session."""
-
-    def prepare(self) -> None:
-        eventually(lambda: self.request("GET", "/v1/health/node/dev")[1] not in (b"", b"[]"), "the node is registered")
-        self.do("PUT", "/v1/agent/service/register", {"Name": "web", "Check": {"TTL": "1h", "Status": "passing"}})
-        self.do("PUT", "/v1/agent/check/register", {"Name": "c", "TTL": "1h", "Status": "passing"})
-        self.put("k", "v")
-        self.session = json.loads(self.do("PUT", "/v1/session/create", {"Name": "mine"}))["ID"]
-
-    def do(self, method: str, path: str, document: Any = None) -> bytes:
-        status, answer = self.ask(method, path, document)
-        assert status == 200, (method, path, status, answer)
-        return answer
-
-    def ask(self, method: str, path: str, document: Any = None) -> tuple[int, bytes]:
-        body = document if document is None or isinstance(document, bytes) else json.dumps(document).encode()
-        answer = self.request(method, path.format(session=self.session_id, node="dev"), body)
-        self.headers = {name.lower(): value for name, value in self.headers.items()}
-        return answer
-
-    session = ""
-
-    @property
-    def session_id(self) -> str:
-        return self.session or UNKNOWN_SESSION
-
-    def of(self, line: Line, rest: str | None = None, body: Any = None) -> tuple[int, bytes]:
-        return self.ask(line.method, line.endpoint + (line.rest if rest is None else rest), body)
-
-    def index(self) -> str:
-        self.request("GET", "/v1/agent/self")
-        return str(self.raft()["commit_index"])
-
-
 @pytest.fixture(scope="module")
-def agent() -> Iterator[Agent]:
-    agent = Agent("-dev", "-node", "dev", "-server-port", "0")
-    agent.started()
-    agent.prepare()
-    yield agent
-    agent.terminate()
+def agent() -> Iterator[PreparedAgent]:
+    with PreparedAgent.running() as agent:
+        yield agent
 
 
 def lines(chosen: Any = lambda line: True) -> Any:
@@ -106,7 +68,7 @@ def test_a_route_without_a_line_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @lines()
-def test_a_good_request_is_answered_with_consuls_headers(agent: Agent, line: Line) -> None:
+def test_a_good_request_is_answered_with_consuls_headers(agent: PreparedAgent, line: Line) -> None:
     status = agent.of(line, body=line.body)[0]
     assert status == line.status
     assert agent.headers["x-consul-default-acl-policy"] == "allow"
@@ -114,7 +76,7 @@ def test_a_good_request_is_answered_with_consuls_headers(agent: Agent, line: Lin
 
 
 @lines(lambda line: line.method == "GET")
-def test_pretty_answers_say_the_same(agent: Agent, line: Line) -> None:
+def test_pretty_answers_say_the_same(agent: PreparedAgent, line: Line) -> None:
     plain, pretty = agent.of(line), agent.of(line, with_parameter(line.rest, "pretty"))
     if line.name == "GET /v1/agent/host":
         assert json.loads(plain[1]).keys() == json.loads(pretty[1]).keys()
@@ -124,7 +86,7 @@ def test_pretty_answers_say_the_same(agent: Agent, line: Line) -> None:
 
 
 @lines(lambda line: line.indexed)
-def test_reads_that_find_nothing_have_the_headers_too(agent: Agent, line: Line) -> None:
+def test_reads_that_find_nothing_have_the_headers_too(agent: PreparedAgent, line: Line) -> None:
     rest = {"": "", "any": "passing"}.get(line.rest, UNKNOWN_SESSION if "{session}" in line.rest else "none")
     status, answer = agent.of(line, rest)
     assert READ_HEADERS.issubset(agent.headers) and int(agent.headers["x-consul-index"]) >= 1
@@ -144,7 +106,7 @@ def test_reads_that_find_nothing_have_the_headers_too(agent: Agent, line: Line) 
 
 
 @lines()
-def test_other_methods_are_405_and_told_which_are_served(agent: Agent, line: Line) -> None:
+def test_other_methods_are_405_and_told_which_are_served(agent: PreparedAgent, line: Line) -> None:
     served_here = [each.method for each in LINES if each.endpoint == line.endpoint]
     for method in set(METHODS) - set(served_here):
         status, answer = agent.ask(method, line.endpoint + line.rest)
@@ -155,7 +117,7 @@ def test_other_methods_are_405_and_told_which_are_served(agent: Agent, line: Lin
 
 
 @lines()
-def test_another_datacenter_cannot_be_reached_and_namespaces_are_none(agent: Agent, line: Line) -> None:
+def test_another_datacenter_cannot_be_reached_and_namespaces_are_none(agent: PreparedAgent, line: Line) -> None:
     before = agent.index()
     elsewhere = agent.of(line, with_parameter(line.rest, "dc=elsewhere"), line.body)
     if line.endpoint.startswith("/v1/agent/") or line.endpoint == "/v1/catalog/datacenters":
@@ -171,7 +133,7 @@ def test_another_datacenter_cannot_be_reached_and_namespaces_are_none(agent: Age
 
 
 @lines()
-def test_what_is_no_url_is_400(agent: Agent, line: Line) -> None:
+def test_what_is_no_url_is_400(agent: PreparedAgent, line: Line) -> None:
     refused(agent.of(line, with_parameter(line.rest, "x=%f"), line.body), 400, 'invalid URL escape "%f"')
     refused(agent.of(line, with_parameter(line.rest, "x=%ff"), line.body), 400, "Invalid query string: not UTF-8")
     if line.endpoint.endswith("/"):
@@ -180,13 +142,13 @@ def test_what_is_no_url_is_400(agent: Agent, line: Line) -> None:
 
 
 @lines(lambda line: line.endpoint.endswith("/"))
-def test_a_forgotten_slash_is_redirected(agent: Agent, line: Line) -> None:
+def test_a_forgotten_slash_is_redirected(agent: PreparedAgent, line: Line) -> None:
     assert agent.ask(line.method, line.endpoint[:-1] + "?a=b")[0] == 301
     assert agent.headers["location"] == line.endpoint + "?a=b"
 
 
 @lines(lambda line: not line.endpoint.endswith("/"))
-def test_a_slash_too_many_is_404(agent: Agent, line: Line) -> None:
+def test_a_slash_too_many_is_404(agent: PreparedAgent, line: Line) -> None:
     status, answer = agent.ask(line.method, line.endpoint + "/")
     if routes.found(line.endpoint + "/") is None:
         refused((status, answer), 404, "Invalid URL path: not a recognized HTTP API endpoint")
@@ -195,13 +157,13 @@ def test_a_slash_too_many_is_404(agent: Agent, line: Line) -> None:
 
 
 @lines(lambda line: line.missing is not None)
-def test_a_missing_name_is_asked_for(agent: Agent, line: Line) -> None:
+def test_a_missing_name_is_asked_for(agent: PreparedAgent, line: Line) -> None:
     assert line.missing is not None
     refused(agent.of(line, "", line.body), *line.missing)
 
 
 @lines(lambda line: line.indexed)
-def test_bad_blocking_and_consistency_are_400(agent: Agent, line: Line) -> None:
+def test_bad_blocking_and_consistency_are_400(agent: PreparedAgent, line: Line) -> None:
     for parameter, text in (
         ("index=x", "Invalid index"),
         ("index=-1", "Invalid index"),
@@ -215,20 +177,20 @@ def test_bad_blocking_and_consistency_are_400(agent: Agent, line: Line) -> None:
 
 
 @lines(lambda line: line.indexed)
-def test_of_a_repeated_parameter_the_first_counts(agent: Agent, line: Line) -> None:
+def test_of_a_repeated_parameter_the_first_counts(agent: PreparedAgent, line: Line) -> None:
     assert agent.of(line, with_parameter(line.rest, "index=0&index=x"))[0] == 200
     refused(agent.of(line, with_parameter(line.rest, "index=x&index=0")), 400, "Invalid index")
 
 
 @lines(lambda line: line.filtered)
-def test_a_bad_filter_is_400_with_the_position(agent: Agent, line: Line) -> None:
+def test_a_bad_filter_is_400_with_the_position(agent: PreparedAgent, line: Line) -> None:
     for expression, where in (("a%20b", "3: "), ("(", "2: "), ("a%20matches%20%22(%22", "11: "), ("%22", "1: ")):
         wrong = agent.of(line, with_parameter(line.rest, f"filter={expression}"))
         refused(wrong, 400, f"Failed to create boolean expression evaluator: {where}")
 
 
 @lines(lambda line: line.json_body)
-def test_a_body_that_is_not_what_was_asked_for_is_400(agent: Agent, line: Line) -> None:
+def test_a_body_that_is_not_what_was_asked_for_is_400(agent: PreparedAgent, line: Line) -> None:
     before = agent.index()
     for body, text in (
         (b"{", "truncated"),
@@ -244,7 +206,7 @@ def test_a_body_that_is_not_what_was_asked_for_is_400(agent: Agent, line: Line) 
 
 
 @lines(lambda line: line.body_bytes_max)
-def test_a_body_over_the_limit_is_413(agent: Agent, line: Line) -> None:
+def test_a_body_over_the_limit_is_413(agent: PreparedAgent, line: Line) -> None:
     size, limit = line.body_bytes_max + 1, line.body_bytes_max
     before = agent.index()
     refused(agent.of(line, body=b" " * size), 413, f"Request body({size} bytes) too large, max size: {limit} bytes.")
@@ -258,7 +220,7 @@ def test_a_body_over_the_limit_is_413(agent: Agent, line: Line) -> None:
 
 
 @lines(lambda line: line.bad)
-def test_what_else_is_wrong_is_told(agent: Agent, line: Line) -> None:
+def test_what_else_is_wrong_is_told(agent: PreparedAgent, line: Line) -> None:
     before = agent.index()
     for rest, body, status, text in line.bad:
         refused(agent.of(line, rest, body), status, text)
@@ -268,7 +230,7 @@ def test_what_else_is_wrong_is_told(agent: Agent, line: Line) -> None:
         )
 
 
-def test_keys_are_kept_as_they_are_escaped(agent: Agent) -> None:
+def test_keys_are_kept_as_they_are_escaped(agent: PreparedAgent) -> None:
     for escaped, key in (
         ("a%2Fb", "a/b"),
         ("a%20b", "a b"),
@@ -282,7 +244,7 @@ def test_keys_are_kept_as_they_are_escaped(agent: Agent) -> None:
         assert row["Key"] == key
 
 
-def test_what_is_no_endpoint_is_404_whatever_is_asked_of_it(agent: Agent) -> None:
+def test_what_is_no_endpoint_is_404_whatever_is_asked_of_it(agent: PreparedAgent) -> None:
     refused(agent.ask("GET", "/v1/nothing?dc=elsewhere"), 404, "not a recognized HTTP API endpoint")
     refused(agent.ask("GET", "/kv/k"), 404, "ensure the path starts with '/v1/'")
     assert agent.ask("GET", "/v1/agent/service/deregister")[0] == 301, "it is no service of that name"
