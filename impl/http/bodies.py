@@ -7,7 +7,6 @@ type is refused with its name (400), what Consul's servers refuse, with their te
 
 from __future__ import annotations
 
-import binascii
 from base64 import b64decode
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -383,7 +382,7 @@ def _kv_operation(fields: Fields, value_size_max: int) -> KvOperation:
         raise HttpError(400, f"Failed to parse body: Verb must be one of {verbs}, not {verb!r}")
     try:
         value = b64decode(fields.text("Value"), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one; text that is not ASCII is another
         raise HttpError(400, f"Failed to parse body: failed to decode value: {error}") from None
     if len(value) > value_size_max:
         size = f"({len(value)} > {value_size_max} bytes)"

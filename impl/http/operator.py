@@ -7,6 +7,7 @@ that makes no sense is a 400; what the cluster refuses is a 500 with the reason,
 
 from __future__ import annotations
 
+from impl.agent.config import ConfigError, parse_address
 from impl.agent.operations import AddPeer, Demote, Operation, Promote, RaftConfiguration, RemovePeer, TransferLeader
 from impl.http.context import Context, Request
 from impl.http.request import HttpError
@@ -67,6 +68,10 @@ async def add_peer(context: Context, request: Request) -> Response:
     address = parameters.get("address", "")
     if not address:
         raise HttpError(400, "Must specify ?address with IP:port of the server to add")
+    try:
+        parse_address(address)
+    except ConfigError as error:
+        raise HttpError(400, f"Invalid ?address: {error}") from None
     id, name = parameters.get("id", ""), parameters.get("name", "")
     return await _change(context, request, AddPeer(address, id, name, "non-voter" in parameters))
 

@@ -242,6 +242,12 @@ LINES = (
             ("", [{"KV": {"Verb": "set", "Key": "t", "Value": "?"}}], 400, "failed to decode value"),
             (
                 "",
+                [{"KV": {"Verb": "set", "Key": "t", "Value": "é"}}],
+                400,
+                "failed to decode value",
+            ),  # found by the fuzz
+            (
+                "",
                 [{"KV": {"Verb": "get", "Key": "none"}}] * 129,
                 413,
                 "Transaction contains too many operations (129 > 128)",
@@ -268,7 +274,10 @@ LINES = (
         "/v1/operator/raft/peer",
         "?address=nowhere",
         status=500,
-        bad=(("", None, 400, "Must specify ?address with IP:port of the server to add"),),
+        bad=(
+            ("", None, 400, "Must specify ?address with IP:port of the server to add"),
+            ("?address=127.0.0.1:x", None, 400, "Invalid ?address: cannot join '127.0.0.1:x': give host:port"),
+        ),
     ),
     Line("PUT", "/v1/operator/raft/promote", "?id=none", status=500, bad=(("", None, 400, "Must specify ?id with"),)),
     Line("PUT", "/v1/operator/raft/demote", "?id=none", status=500, bad=(("", None, 400, "Must specify ?id with"),)),
