@@ -22,7 +22,10 @@ async def run(context: Context, request: Request) -> Response:
     """PUT /v1/txn: 200 with the results, 409 with the errors."""
     limit = context.kv_max_value_size
     body = await request.body(BODY_SIZE_FACTOR * limit, KV_SIZE_SETTING)
-    operations = bodies.operations(body, context.datacenter, limit)
+    try:
+        operations = bodies.operations(body, context.datacenter, limit)
+    except bodies.RefusedOperations as refused:
+        return _response(Outcome([], refused.errors), request)
     if not only_reads(operations):
         outcome = await writes.result(context.agent, Transaction(operations))
         assert isinstance(outcome, Outcome)

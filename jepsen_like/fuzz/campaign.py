@@ -7,6 +7,7 @@ campaign, or tried alone by its curl command.
 from __future__ import annotations
 
 import logging
+import subprocess
 import time
 import warnings
 from collections import Counter
@@ -39,11 +40,14 @@ FILES_MORE_MAX, TASKS_MORE_MAX, THREADS_MORE_MAX = 4, 4, 4
 SETTLE_SECONDS: Final = 5.0
 """Connections that clients closed, and checks that were removed, are gone after that."""
 
+LEAVE_SECONDS: Final = 20.0
+
 ENDED = "the agent does not end by itself"
 GROWTH = "requests leave nothing behind"
+LEAVES = "an agent that is told to leave answers, and ends"
 
 EXCLUDED: Final[Mapping[str, str]] = {
-    "putAgentLeave": "the process ends, which is what it is for; tried apart at the end",
+    "putAgentLeave": "the process ends, which is what it is for: it is asked last",
 }
 """Operations that are not fuzzed, by operationId, and why."""
 EXCLUDED_OF_CLUSTERS: Final[Mapping[str, str]] = {
@@ -164,6 +168,7 @@ class Campaign:
         return [
             *(self._property(name) for name in PROPERTIES),
             self._growth(first, warm),
+            self._leave(),
             self._effort(seconds),
         ]
 
@@ -219,6 +224,19 @@ class Campaign:
             if not more or time.monotonic() > deadline:
                 return now, more
             time.sleep(0.1)
+
+    def _leave(self) -> CheckResult:
+        """Whatever it was asked before, the agent leaves when it is told to."""
+        reason = ""
+        try:
+            status = state.leave(self._agent)
+            code = self._agent.process.wait(LEAVE_SECONDS)
+            if (status, code) != (200, 0):
+                reason = f"it answered {status} and ended with {code}"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            reason = str(error)
+        verdict = Verdict.INVALID if reason else Verdict.VALID
+        return CheckResult(checker="fuzz/leave", verdict=verdict, property=LEAVES if reason else "", reason=reason)
 
     def _effort(self, seconds: float) -> CheckResult:
         """A campaign that met nothing but refusals has shown little."""

@@ -54,6 +54,11 @@ def prepare(agent: AgentUnderTest) -> dict[str, tuple[str, ...]]:
     }
 
 
+def leave(agent: AgentUnderTest) -> int:
+    """Tell the agent to leave: the status of its answer. Raises OSError."""
+    return _do(agent, "PUT", "/v1/agent/leave")[0]
+
+
 def clear(agent: AgentUnderTest) -> int:
     """Remove everything again; how many services and checks of the agent are left.
 

@@ -252,6 +252,13 @@ LINES = (
                 413,
                 "Transaction contains too many operations (129 > 128)",
             ),
+            ("", [{"Node": {"Verb": "set", "Node": {}}}], 409, '"OpIndex":0,"What":"Must provide node"'),
+            (
+                "",
+                [{"KV": {"Verb": "set", "Key": "t"}}, {"Service": {"Verb": "delete", "Service": {"ID": "db1"}}}],
+                409,
+                '{"Results":null,"Errors":[{"OpIndex":1,"What":"Must provide service name with ID"}]}',
+            ),
             ("?stale&consistent", [{"KV": {"Verb": "get", "Key": "t"}}], 400, "Cannot specify ?stale with ?consistent"),
         ),
     ),

@@ -5,14 +5,17 @@ Each test asks every route of `http_routes.LINES`, over a real connection to a r
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from impl.http import routes
+from tests.impl.agent_processes import ROOT
 from tests.impl.http_agents import PreparedAgent
 from tests.impl.http_routes import LINES, UNKNOWN_SESSION, Line, served
 
@@ -248,3 +251,24 @@ def test_what_is_no_endpoint_is_404_whatever_is_asked_of_it(agent: PreparedAgent
     refused(agent.ask("GET", "/v1/nothing?dc=elsewhere"), 404, "not a recognized HTTP API endpoint")
     refused(agent.ask("GET", "/kv/k"), 404, "ensure the path starts with '/v1/'")
     assert agent.ask("GET", "/v1/agent/service/deregister")[0] == 301, "it is no service of that name"
+
+
+# -------------------------------------------------------------------------------------------------------------- mutants
+
+MUTANTS = (
+    ("headers-forgotten-where-nothing-is-found", test_reads_that_find_nothing_have_the_headers_too, "GET /v1/kv/"),
+    ("datacenter-ignored", test_another_datacenter_cannot_be_reached_and_namespaces_are_none, "PUT /v1/kv/"),
+    ("body-limit-ignored", test_a_body_over_the_limit_is_413, "PUT /v1/session/create"),
+    ("escapes-taken-as-they-are", test_what_is_no_url_is_400, "DELETE /v1/kv/"),
+    ("key-error-let-through", test_a_good_request_is_answered_with_consuls_headers, "PUT /v1/session/create"),
+)
+
+
+@pytest.mark.parametrize(("mutant", "noticed_by", "name"), MUTANTS)
+def test_an_agent_with_a_mistake_is_noticed(mutant: str, noticed_by: Any, name: str) -> None:
+    (line,) = (line for line in LINES if line.name == name)
+    if mutant == "key-error-let-through":
+        line = dataclasses.replace(line, body={})
+    command = (sys.executable, str(ROOT / "tests/mutants/http_agent.py"), mutant)
+    with PreparedAgent.running(*command) as mutated, pytest.raises(AssertionError):
+        noticed_by(mutated, line)

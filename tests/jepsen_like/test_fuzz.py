@@ -41,6 +41,10 @@ EXPECTED = {
 }
 
 
+KILLED_BY_BAD_INPUT = {"datacenter-ignored", "body-limit-ignored", "escapes-taken-as-they-are"}
+"""Mistakes that an OpenAPI document does not exclude: tests/impl/test_http_bad_input.py."""
+
+
 def fuzz(
     count: int, only: str | None = None, agent_command: str | None = None, servers: int = 0
 ) -> tuple[Verdict, dict[str, CheckResult]]:
@@ -58,7 +62,7 @@ def test_an_agent_stands_random_requests() -> None:
 
 
 def test_every_mutant_is_expected_somewhere() -> None:
-    assert set(EXPECTED) == set(runpy.run_path(str(AGENT))["MUTANTS"])
+    assert set(EXPECTED) | KILLED_BY_BAD_INPUT == set(runpy.run_path(str(AGENT))["MUTANTS"])
 
 
 @pytest.mark.parametrize("mutant", EXPECTED)

@@ -1,6 +1,6 @@
 """Starts an agent whose HTTP API has one mistake: `python tests/mutants/http_agent.py NAME -dev ...`.
 
-As `agent.py`, for what `comitia chaos fuzz` must find.
+As `agent.py`, for what `comitia chaos fuzz`, and the tests of bad input, must find.
 """
 
 from __future__ import annotations
@@ -125,6 +125,26 @@ def tasks_are_left_running() -> None:
     replace("impl.http.agent:service", make)
 
 
+def datacenter_ignored() -> None:
+    """What is meant for another datacenter, or for a namespace, is done in this one."""
+    replace("impl.http.app:Application._refuse_elsewhere", lambda original: lambda *arguments: None)
+
+
+def body_limit_ignored() -> None:
+    """A body of any size is read, and what it asks for is done."""
+
+    def make(original: Function) -> Function:
+        return lambda scope, receive, limit, *rest: original(scope, receive, 1 << 40, *rest)
+
+    replace("impl.http.request:read_body", make)
+
+
+def escapes_taken_as_they_are() -> None:
+    """A percent-escape that is none is taken as text."""
+    parse = importlib.import_module("urllib.parse")
+    replace("impl.http.request:_unquote", lambda original: lambda text, where: parse.unquote_to_bytes(text))
+
+
 def process_ends() -> None:
     """A name of more than a hundred characters ends the process."""
 
@@ -151,6 +171,9 @@ MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
         memory_is_kept,
         files_are_left_open,
         tasks_are_left_running,
+        datacenter_ignored,
+        body_limit_ignored,
+        escapes_taken_as_they_are,
         process_ends,
     )
 }
