@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jepsen_like.analysis import RunResult, analyze
+from jepsen_like.fuzz.command import command as fuzz_command
 from jepsen_like.nemesis.package import DEFAULT, PACKAGES
 from jepsen_like.runner import replay_command, run_blocking
 from jepsen_like.store.run_directory import ChaosParams, RunDirectory
@@ -181,6 +182,9 @@ def analyze_command(run: Path, as_json: bool) -> int:
     except (OSError, msgspec.ValidationError, msgspec.DecodeError, MalformedHistory) as error:
         raise click.UsageError(f"{run} does not hold a readable run: {error}") from error
     return _finish(result, as_json, console)
+
+
+command.add_command(fuzz_command)
 
 
 class _progress:

@@ -23,6 +23,9 @@ _EFFECTIVE = {
     Consistency.CONSISTENT: (b"X-Consul-Effective-Consistency", b"consistent"),
     Consistency.STALE: (b"X-Consul-Effective-Consistency", b"stale"),
 }
+_POLICY = (b"X-Consul-Default-Acl-Policy", b"allow")
+"""Of every answer, since there are no ACLs yet."""
+_BACKEND = (b"X-Consul-Query-Backend", b"blocking-query")
 _TRUE, _FALSE = (b"X-Consul-Knownleader", b"true"), (b"X-Consul-Knownleader", b"false")
 
 
@@ -67,7 +70,8 @@ class Response(msgspec.Struct, frozen=True):
     async def send(self, send: Send) -> None:
         """Hand it to the ASGI server."""
         length = (b"Content-Length", b"%d" % len(self.body))
-        await send({"type": "http.response.start", "status": self.status, "headers": (*self.headers, length)})
+        headers = (*self.headers, _POLICY, length)
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
@@ -80,7 +84,7 @@ class Streamed(Response, frozen=True, kw_only=True):
     async def send(self, send: Send) -> None:
         """Hand it to the ASGI server, as fast as its client reads."""
         try:
-            await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+            await send({"type": "http.response.start", "status": self.status, "headers": (*self.headers, _POLICY)})
             piece = self.body
             while piece:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -122,4 +126,5 @@ def answer_headers(
         _TRUE if known_leader else _FALSE,
         (b"X-Consul-Lastcontact", b"%d" % last_contact_ms),
         _EFFECTIVE[consistency],
+        _BACKEND,
     )

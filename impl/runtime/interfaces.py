@@ -272,6 +272,9 @@ class Tasks(Protocol):
     def future(self) -> Future[Any]:
         """A new future of this loop."""
 
+    def count(self) -> int:
+        """How many tasks have not ended, those of the HTTP server among them."""
+
 
 class Executor(Protocol):
     """One thread for blocking work, in the order of submission."""
