@@ -43,6 +43,8 @@ HANDED_OUT_BYTES: Final = 128 * 1024
 
 ROW_BYTES_MAX: Final = 6 * 1024 * 1024
 """A row must fit into an entry, and that into a frame between servers."""
+BLOCK_BYTES_MAX: Final = ROW_BYTES_MAX + 2 * 1024 * 1024
+"""More than whoever makes archives puts into a block."""
 
 _rows: msgspec.msgpack.Decoder[list[ArchivedRow]] = msgspec.msgpack.Decoder(list[ArchivedRow])
 
@@ -74,6 +76,8 @@ class Verifying:
         if block is None:
             self._check_end()
             return None
+        if len(block) > BLOCK_BYTES_MAX:
+            raise BadArchive(f"state.bin has a block of {len(block)} bytes")
         try:
             rows = _rows.decode(block)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -379,10 +383,10 @@ class VerifiedArchive:
         if self._verifying is None:
             self._verifying = await off_loop(runtime, lambda: Verifying(runtime.disk, self._path, self.meta))
         while not self._cut:
-            block = await off_loop(runtime, self._verifying.block)
-            if block is None:
+            parts = await off_loop(runtime, partial(_next_parts, self._verifying))
+            if parts is None:
                 return None
-            self._cut.extend(cut(block))
+            self._cut.extend(parts)
         return self._cut.popleft()
 
     def close(self) -> None:
@@ -390,6 +394,11 @@ class VerifiedArchive:
         if self._verifying is not None:
             self._archives.runtime.executor.submit(self._verifying.close, ignore, ignore)
         self._archives.remove(self._path)
+
+
+def _next_parts(verifying: Verifying) -> list[list[ArchivedRow]] | None:
+    block = verifying.block()
+    return None if block is None else list(cut(block))
 
 
 def cut(rows: Sequence[ArchivedRow]) -> Iterator[list[ArchivedRow]]:

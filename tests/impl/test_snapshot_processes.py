@@ -174,6 +174,7 @@ def test_a_restore_whose_leader_is_killed_leaves_the_old_state(target: Smaller, 
     target.agents[leader].kill()
     restoring.join()
     assert told[0].returncode == 1, told
+    assert "it is unknown whether the snapshot was, or will be, restored" in told[0].stderr
     new = target.agents[target.leader()]
     assert new.get("here") == "before"
     assert new.request("GET", "/v1/kv/lock")[0] == 404
