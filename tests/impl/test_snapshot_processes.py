@@ -233,6 +233,26 @@ def test_what_is_written_later_has_greater_indexes_and_wakes_who_knows_the_resto
     assert answers == [(200, b"later")]
 
 
+def test_a_cluster_may_restore_its_own_snapshot_and_need_not_restore_it_again_when_it_starts(
+    source: Cluster, archive: Path, tmp_path: Path
+) -> None:
+    leader = source.agents[source.leader()]
+    leader.put("lock/later", "1")
+    leader.put("counter", "now")
+    leader.request("GET", "/v1/kv/counter")
+    before = int(leader.headers["x-consul-index"])
+    assert all(source.agents[name].raft()["last_snapshot_index"] == "0" for name in ("s1", "s2", "s3"))
+    assert snapshot("restore", leader, str(archive)).returncode == 0
+    leader.request("GET", "/v1/kv/counter")
+    assert int(leader.headers["x-consul-index"]) < before, "restored indexes are those of the archive"
+    assert leader.request("GET", "/v1/kv/lock/later")[0] == 404
+    expected = Archive(archive.read_bytes(), tmp_path).of_users()
+    assert agreed(source, tmp_path).of_users() == expected
+    for name in ("s1", "s2", "s3"):
+        raft = source.agents[name].raft
+        eventually(lambda raft=raft: raft()["last_snapshot_index"] != "0", f"{name} took a snapshot at once")
+
+
 @pytest.mark.parametrize("name", ["source", "target"])
 def test_what_the_servers_did_is_what_the_spec_allows(name: str, request: pytest.FixtureRequest) -> None:
     cluster: Cluster = request.getfixturevalue(name)
