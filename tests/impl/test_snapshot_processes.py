@@ -42,7 +42,7 @@ class Archive:
         path, state = directory / "archive", directory / "state"
         state.unlink(missing_ok=True)
         path.write_bytes(data)
-        self.meta, _ = verify_archive(RealDisk(), str(path), str(state), 1 << 30)
+        self.meta = verify_archive(RealDisk(), str(path), str(state), 1 << 30)
         reader, self.rows = SnapshotReader(RealDisk(), str(state), None), list[list[Any]]()
         while (block := reader.block()) is not None:
             self.rows += msgspec.to_builtins(decode_rows(block), builtin_types=[bytes])
