@@ -82,7 +82,7 @@ class Application:
 
     async def _respond_kv(self, key: str, parameters: dict[str, str], scope: Scope, receive: Receive) -> Response:
         agent = self._context.agent
-        if parameters and scope["method"] in kv.METHODS:
+        if scope["method"] in kv.METHODS:
             self._refuse_elsewhere(_KV, parameters)
         match scope["method"]:
             case "GET":
@@ -107,9 +107,9 @@ class Application:
 
 def _refuse_method(method: str, allowed: tuple[str, ...]) -> Response:
     headers = ((b"Allow", ",".join(("OPTIONS", *allowed)).encode()),)
-    return (
-        Response(200, headers) if method == "OPTIONS" else text_response(405, f"method {method} not allowed", headers)
-    )
+    if method == "OPTIONS":
+        return Response(200, headers)
+    return text_response(405, f"method {method} not allowed", headers)
 
 
 def _redirect(path: str, query: bytes) -> Response:
