@@ -12,7 +12,7 @@ import msgspec
 
 from impl.agent.describe import VERSION
 from impl.http import body_shapes
-from impl.http.operations import ANY_BYTES, EMPTY, OPERATIONS, PARAMETERS, TEXT, Operation
+from impl.http.operations import ANY_BYTES, ARCHIVE, EMPTY, OPERATIONS, PARAMETERS, TEXT, Operation
 
 Schema = dict[str, Any]
 Routes = Mapping[str, Mapping[str, Any]]
@@ -31,6 +31,8 @@ _INDEXED: Final[Schema] = {
     },
     "X-Consul-Query-Backend": {"required": True, "schema": {"const": "blocking-query"}},
 }
+_NO_DOCUMENTS: Final = (ANY_BYTES, ARCHIVE, TEXT, EMPTY)
+_KINDS: Final = {ANY_BYTES: "application/octet-stream", ARCHIVE: "application/x-gzip", TEXT: "text/plain"}
 _REFUSALS: Final = {
     400: "The request makes no sense; the text says why.",
     413: "The body is too large.",
@@ -63,7 +65,7 @@ def _types() -> list[Any]:
     found: dict[str, Any] = {}
     for operation in OPERATIONS.values():
         for each in (*(shape for shapes_ in operation.answers.values() for shape in shapes_), operation.body):
-            if each is not None and each not in (ANY_BYTES, TEXT, EMPTY):
+            if each is not None and each not in _NO_DOCUMENTS:
                 found[repr(each)] = each
     return list(found.values())
 
@@ -91,12 +93,9 @@ def _operation(method: str, endpoint: str, operation: Operation, doc: str, schem
         },
     }
     if operation.body is not None:
-        content = (
-            {"application/octet-stream": {"schema": {}}}
-            if operation.body is ANY_BYTES
-            else {"application/json": {"schema": schema_of[repr(operation.body)]}}
-        )
-        said["requestBody"] = {"required": operation.body_required, "content": content}
+        kind = _KINDS.get(operation.body, "application/json")
+        schema = {} if operation.body in _NO_DOCUMENTS else schema_of[repr(operation.body)]
+        said["requestBody"] = {"required": operation.body_required, "content": {kind: {"schema": schema}}}
     return said
 
 
@@ -122,12 +121,11 @@ def _parameters(operation: Operation) -> Iterator[Schema]:
 
 
 def _answer(bodies: tuple[Any, ...], operation: Operation, schema_of: Mapping[str, Schema]) -> Schema:
-    schemas = [schema_of[repr(each)] for each in bodies if each not in (TEXT, EMPTY)]
+    schemas = [schema_of[repr(each)] for each in bodies if each not in _NO_DOCUMENTS]
     content: Schema = {}
     if schemas:
         content["application/json"] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
-    if TEXT in bodies:
-        content["text/plain"] = {"schema": _STRING}
+    content |= {_KINDS[each]: {"schema": _STRING if each is TEXT else {}} for each in bodies if each in (TEXT, ARCHIVE)}
     headers = {**_ALWAYS, **(_INDEXED if operation.indexed else {})}
     return {"description": "The answer.", "headers": headers} | ({"content": content} if content else {})
 

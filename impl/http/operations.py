@@ -14,6 +14,8 @@ from impl.http import body_shapes, shapes
 
 ANY_BYTES: Final = object()
 """A body that is a value, not a document."""
+ARCHIVE: Final = object()
+"""A body, or an answer, that is a snapshot's archive."""
 TEXT: Final = object()
 """An answer in plain text."""
 EMPTY: Final = object()
@@ -179,6 +181,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         ("dc", "stale", "consistent", "pretty"),
         list[body_shapes.OperationBody],
     ),
+    ("GET", "/v1/snapshot"): Operation({200: (ARCHIVE,)}, ("dc", "stale"), indexed=True),
+    ("PUT", "/v1/snapshot"): Operation({200: (EMPTY,)}, ("dc",), ARCHIVE),
     ("GET", "/v1/status/leader"): _local(str, "dc"),
     ("GET", "/v1/status/peers"): _local(list[str], "dc"),
     ("GET", "/v1/operator/raft/configuration"): _local(shapes.RaftConfigurationDocument, "dc", "stale"),

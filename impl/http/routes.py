@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from impl.http import agent, kv, openapi, operator, registry, sessions, transactions
+from impl.http import agent, kv, openapi, operator, registry, sessions, snapshot, transactions
 from impl.http.context import Context, Handler, Request
 from impl.http.response import Response, json_response
 
@@ -66,6 +66,7 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/agent/version": {"GET": agent.version},
     "/v1/agent/host": {"GET": agent.host},
     "/v1/txn": {"PUT": transactions.run},
+    "/v1/snapshot": {"GET": snapshot.save, "PUT": snapshot.restore},
     "/v1/status/leader": {"GET": operator.status_leader},
     "/v1/status/peers": {"GET": operator.status_peers},
     "/v1/operator/raft/configuration": {"GET": operator.configuration},

@@ -28,6 +28,8 @@ class Line:
     indexed: bool = False
     """It answers with X-Consul-Index and what goes with it, and can block."""
     filtered: bool = False
+    archive: bool = False
+    """It answers with an archive, at once: there is no JSON to indent, and nothing to wait for."""
     json_body: bool = False
     """It needs a JSON object, or a list for transactions."""
     body_bytes_max: int = 0
@@ -263,6 +265,8 @@ LINES = (
         ),
     ),
     Line("GET", "/v1/openapi.json"),
+    Line("GET", "/v1/snapshot", indexed=True, archive=True),
+    Line("PUT", "/v1/snapshot", "", b"no archive", status=500, bad=(("?stale", b"", 500, "stale not allowed for restore"),)),
     Line("GET", "/v1/status/leader"),
     Line("GET", "/v1/status/peers"),
     Line("GET", "/v1/operator/raft/configuration"),

@@ -78,7 +78,7 @@ def test_a_good_request_is_answered_with_consuls_headers(agent: PreparedAgent, l
     assert (READ_HEADERS.issubset(agent.headers)) == line.indexed
 
 
-@lines(lambda line: line.method == "GET")
+@lines(lambda line: line.method == "GET" and not line.archive)
 def test_pretty_answers_say_the_same(agent: PreparedAgent, line: Line) -> None:
     plain, pretty = agent.of(line), agent.of(line, with_parameter(line.rest, "pretty"))
     if line.name == "GET /v1/agent/host":
@@ -165,7 +165,7 @@ def test_a_missing_name_is_asked_for(agent: PreparedAgent, line: Line) -> None:
     refused(agent.of(line, "", line.body), *line.missing)
 
 
-@lines(lambda line: line.indexed)
+@lines(lambda line: line.indexed and not line.archive)
 def test_bad_blocking_and_consistency_are_400(agent: PreparedAgent, line: Line) -> None:
     for parameter, text in (
         ("index=x", "Invalid index"),
@@ -179,7 +179,7 @@ def test_bad_blocking_and_consistency_are_400(agent: PreparedAgent, line: Line) 
         refused(agent.of(line, with_parameter(line.rest, parameter)), 400, text)
 
 
-@lines(lambda line: line.indexed)
+@lines(lambda line: line.indexed and not line.archive)
 def test_of_a_repeated_parameter_the_first_counts(agent: PreparedAgent, line: Line) -> None:
     assert agent.of(line, with_parameter(line.rest, "index=0&index=x"))[0] == 200
     refused(agent.of(line, with_parameter(line.rest, "index=x&index=0")), 400, "Invalid index")
