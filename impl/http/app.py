@@ -84,7 +84,7 @@ class Application:
 
     async def _respond_kv(self, key: str, parameters: dict[str, str], scope: Scope, receive: Receive) -> Response:
         agent = self._context.agent
-        if scope["method"] in kv.METHODS:
+        if parameters and scope["method"] in kv.METHODS:
             self._refuse_elsewhere(_KV, parameters)
         match scope["method"]:
             case "GET":

@@ -20,6 +20,11 @@ Routes = Mapping[str, Mapping[str, Any]]
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _STRING: Final = {"type": "string"}
+_BYTES: Final[Mapping[Any, Schema]] = {
+    ANY_BYTES: {"application/octet-stream": {"schema": {}}},
+    ARCHIVE: {"application/x-gzip": {"schema": {}}},
+}
+_NO_DOCUMENTS: Final = (ANY_BYTES, ARCHIVE, TEXT, EMPTY)
 _ALWAYS: Final[Schema] = {"X-Consul-Default-Acl-Policy": {"required": True, "schema": {"const": "allow"}}}
 _INDEXED: Final[Schema] = {
     "X-Consul-Index": {"required": True, "schema": {"type": "integer", "minimum": 1}},
@@ -31,8 +36,6 @@ _INDEXED: Final[Schema] = {
     },
     "X-Consul-Query-Backend": {"required": True, "schema": {"const": "blocking-query"}},
 }
-_NO_DOCUMENTS: Final = (ANY_BYTES, ARCHIVE, TEXT, EMPTY)
-_KINDS: Final = {ANY_BYTES: "application/octet-stream", ARCHIVE: "application/x-gzip", TEXT: "text/plain"}
 _REFUSALS: Final = {
     400: "The request makes no sense; the text says why.",
     413: "The body is too large.",
@@ -93,9 +96,8 @@ def _operation(method: str, endpoint: str, operation: Operation, doc: str, schem
         },
     }
     if operation.body is not None:
-        kind = _KINDS.get(operation.body, "application/json")
-        schema = {} if operation.body in _NO_DOCUMENTS else schema_of[repr(operation.body)]
-        said["requestBody"] = {"required": operation.body_required, "content": {kind: {"schema": schema}}}
+        content = _BYTES.get(operation.body) or {"application/json": {"schema": schema_of[repr(operation.body)]}}
+        said["requestBody"] = {"required": operation.body_required, "content": content}
     return said
 
 
@@ -122,10 +124,11 @@ def _parameters(operation: Operation) -> Iterator[Schema]:
 
 def _answer(bodies: tuple[Any, ...], operation: Operation, schema_of: Mapping[str, Schema]) -> Schema:
     schemas = [schema_of[repr(each)] for each in bodies if each not in _NO_DOCUMENTS]
-    content: Schema = {}
+    content: Schema = dict(_BYTES[ARCHIVE]) if ARCHIVE in bodies else {}
     if schemas:
         content["application/json"] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
-    content |= {_KINDS[each]: {"schema": _STRING if each is TEXT else {}} for each in bodies if each in (TEXT, ARCHIVE)}
+    if TEXT in bodies:
+        content["text/plain"] = {"schema": _STRING}
     headers = {**_ALWAYS, **(_INDEXED if operation.indexed else {})}
     return {"description": "The answer.", "headers": headers} | ({"content": content} if content else {})
 

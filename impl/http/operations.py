@@ -15,7 +15,7 @@ from impl.http import body_shapes, shapes
 ANY_BYTES: Final = object()
 """A body that is a value, not a document."""
 ARCHIVE: Final = object()
-"""A body, or an answer, that is a snapshot's archive."""
+"""A body, or an answer, that is an archive of the state."""
 TEXT: Final = object()
 """An answer in plain text."""
 EMPTY: Final = object()
@@ -154,6 +154,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", "/v1/session/info/"): _read(list[shapes.SessionDocument], rest="session"),
     ("GET", "/v1/session/list"): _read(list[shapes.SessionDocument]),
     ("GET", "/v1/session/node/"): _read(list[shapes.SessionDocument], rest="node"),
+    ("GET", "/v1/snapshot"): Operation({200: (ARCHIVE,)}, ("dc", "stale")),
+    ("PUT", "/v1/snapshot"): Operation({200: (EMPTY,)}, ("dc",), ARCHIVE),
     ("GET", "/v1/agent/self"): _local(shapes.SelfDocument),
     ("PUT", "/v1/agent/leave"): _done(),
     ("GET", "/v1/agent/services"): _local(dict[str, shapes.AgentServiceDocument], "filter"),
@@ -181,8 +183,6 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         ("dc", "stale", "consistent", "pretty"),
         list[body_shapes.OperationBody],
     ),
-    ("GET", "/v1/snapshot"): Operation({200: (ARCHIVE,)}, ("dc", "stale"), indexed=True),
-    ("PUT", "/v1/snapshot"): Operation({200: (EMPTY,)}, ("dc",), ARCHIVE),
     ("GET", "/v1/status/leader"): _local(str, "dc"),
     ("GET", "/v1/status/peers"): _local(list[str], "dc"),
     ("GET", "/v1/operator/raft/configuration"): _local(shapes.RaftConfigurationDocument, "dc", "stale"),

@@ -84,8 +84,7 @@ class Streamed(Response, frozen=True, kw_only=True):
     async def send(self, send: Send) -> None:
         """Hand it to the ASGI server, as fast as its client reads."""
         try:
-            headers = (*self.headers, _POLICY)
-            await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            await send({"type": "http.response.start", "status": self.status, "headers": (*self.headers, _POLICY)})
             piece = self.body
             while piece:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -27,9 +27,9 @@ class Line:
     status: int = 200
     indexed: bool = False
     """It answers with X-Consul-Index and what goes with it, and can block."""
-    filtered: bool = False
     archive: bool = False
-    """It answers with an archive, at once: there is no JSON to indent, and nothing to wait for."""
+    """It answers with an archive, and with an index that one cannot wait on."""
+    filtered: bool = False
     json_body: bool = False
     """It needs a JSON object, or a list for transactions."""
     body_bytes_max: int = 0
@@ -264,9 +264,16 @@ LINES = (
             ("?stale&consistent", [{"KV": {"Verb": "get", "Key": "t"}}], 400, "Cannot specify ?stale with ?consistent"),
         ),
     ),
+    Line("GET", "/v1/snapshot", archive=True),
+    Line(
+        "PUT",
+        "/v1/snapshot",
+        "",
+        b"no archive",
+        status=500,
+        bad=(("?stale", b"", 500, "stale not allowed for restore"),),
+    ),
     Line("GET", "/v1/openapi.json"),
-    Line("GET", "/v1/snapshot", indexed=True, archive=True),
-    Line("PUT", "/v1/snapshot", "", b"no archive", status=500, bad=(("?stale", b"", 500, "stale not allowed for restore"),)),
     Line("GET", "/v1/status/leader"),
     Line("GET", "/v1/status/peers"),
     Line("GET", "/v1/operator/raft/configuration"),

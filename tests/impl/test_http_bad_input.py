@@ -9,7 +9,7 @@ import dataclasses
 import http.client
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from tests.impl.agent_processes import ROOT
 from tests.impl.http_agents import PreparedAgent
 from tests.impl.http_routes import LINES, UNKNOWN_SESSION, Line, served
 
+TRIES = 5
 METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "HEAD")
 READ_HEADERS = {
     "x-consul-index",
@@ -50,6 +51,16 @@ def refused(answer: tuple[int, bytes], status: int, text: str) -> None:
     assert (answer[0], text in answer[1].decode()) == (status, True), answer
 
 
+def writing_nothing(agent: PreparedAgent, ask: Callable[[], None]) -> None:
+    """Ask for what must leave the log alone; again, if an entry of the agent's own came between."""
+    for _ in range(TRIES):
+        before = agent.index()
+        ask()
+        if agent.index() == before:
+            return
+    raise AssertionError(f"the log grew each of {TRIES} times")
+
+
 # ------------------------------------------------------------------------------------------- the table is complete
 
 
@@ -75,7 +86,7 @@ def test_a_good_request_is_answered_with_consuls_headers(agent: PreparedAgent, l
     status = agent.of(line, body=line.body)[0]
     assert status == line.status
     assert agent.headers["x-consul-default-acl-policy"] == "allow"
-    assert (READ_HEADERS.issubset(agent.headers)) == line.indexed
+    assert READ_HEADERS.issubset(agent.headers) == (line.indexed or line.archive)
 
 
 @lines(lambda line: line.method == "GET" and not line.archive)
@@ -121,13 +132,13 @@ def test_other_methods_are_405_and_told_which_are_served(agent: PreparedAgent, l
 
 @lines()
 def test_another_datacenter_cannot_be_reached_and_namespaces_are_none(agent: PreparedAgent, line: Line) -> None:
-    before = agent.index()
-    elsewhere = agent.of(line, with_parameter(line.rest, "dc=elsewhere"), line.body)
+    def ask() -> tuple[int, bytes]:
+        return agent.of(line, with_parameter(line.rest, "dc=elsewhere"), line.body)
+
     if line.endpoint.startswith("/v1/agent/") or line.endpoint == "/v1/catalog/datacenters":
-        assert elsewhere[0] == line.status
+        assert ask()[0] == line.status
     else:
-        refused(elsewhere, 500, "No path to datacenter")
-        assert agent.index() == before
+        writing_nothing(agent, lambda: refused(ask(), 500, "No path to datacenter"))
     refused(
         agent.of(line, with_parameter(line.rest, "ns=mine"), line.body),
         400,
@@ -165,7 +176,7 @@ def test_a_missing_name_is_asked_for(agent: PreparedAgent, line: Line) -> None:
     refused(agent.of(line, "", line.body), *line.missing)
 
 
-@lines(lambda line: line.indexed and not line.archive)
+@lines(lambda line: line.indexed)
 def test_bad_blocking_and_consistency_are_400(agent: PreparedAgent, line: Line) -> None:
     for parameter, text in (
         ("index=x", "Invalid index"),
@@ -179,7 +190,7 @@ def test_bad_blocking_and_consistency_are_400(agent: PreparedAgent, line: Line) 
         refused(agent.of(line, with_parameter(line.rest, parameter)), 400, text)
 
 
-@lines(lambda line: line.indexed and not line.archive)
+@lines(lambda line: line.indexed)
 def test_of_a_repeated_parameter_the_first_counts(agent: PreparedAgent, line: Line) -> None:
     assert agent.of(line, with_parameter(line.rest, "index=0&index=x"))[0] == 200
     refused(agent.of(line, with_parameter(line.rest, "index=x&index=0")), 400, "Invalid index")
@@ -194,8 +205,7 @@ def test_a_bad_filter_is_400_with_the_position(agent: PreparedAgent, line: Line)
 
 @lines(lambda line: line.json_body)
 def test_a_body_that_is_not_what_was_asked_for_is_400(agent: PreparedAgent, line: Line) -> None:
-    before = agent.index()
-    for body, text in (
+    wrong = (
         (b"{", "truncated"),
         (b'{"a": b}', "(byte 6)"),
         (b"\xff", "(byte 0)"),
@@ -203,34 +213,42 @@ def test_a_body_that_is_not_what_was_asked_for_is_400(agent: PreparedAgent, line
         (b'"text"', "must be"),
         (b"3", "must be"),
         (b"null", "must be"),
-    ):
-        refused(agent.of(line, body=body), 400, text)
-    assert agent.index() == before
+    )
+
+    def ask() -> None:
+        for body, text in wrong:
+            refused(agent.of(line, body=body), 400, text)
+
+    writing_nothing(agent, ask)
 
 
 @lines(lambda line: line.body_bytes_max)
 def test_a_body_over_the_limit_is_413(agent: PreparedAgent, line: Line) -> None:
     size, limit = line.body_bytes_max + 1, line.body_bytes_max
-    before = agent.index()
-    refused(agent.of(line, body=b" " * size), 413, f"Request body({size} bytes) too large, max size: {limit} bytes.")
-    connection = http.client.HTTPConnection("127.0.0.1", agent.http_port, timeout=15)
-    connection.request(
-        line.method, (line.endpoint + line.rest).format(node="dev", session=UNKNOWN_SESSION), iter([b" " * size])
-    )
-    assert connection.getresponse().status == 413, "of a body that does not say its size"
-    connection.close()
-    assert agent.index() == before
+    path = (line.endpoint + line.rest).format(node="dev", session=UNKNOWN_SESSION)
+
+    def ask() -> None:
+        text = f"Request body({size} bytes) too large, max size: {limit} bytes."
+        refused(agent.of(line, body=b" " * size), 413, text)
+        connection = http.client.HTTPConnection("127.0.0.1", agent.http_port, timeout=15)
+        connection.request(line.method, path, iter([b" " * size]))
+        assert connection.getresponse().status == 413, "of a body that does not say its size"
+        connection.close()
+
+    writing_nothing(agent, ask)
 
 
 @lines(lambda line: line.bad)
 def test_what_else_is_wrong_is_told(agent: PreparedAgent, line: Line) -> None:
-    before = agent.index()
-    for rest, body, status, text in line.bad:
-        refused(agent.of(line, rest, body), status, text)
-    if "agent" not in line.endpoint and all(status != 500 for _, _, status, _ in line.bad):
-        assert agent.index() == before, (
-            "what the state machine refuses stands in the log; what came no further does not"
-        )
+    def ask() -> None:
+        for rest, body, status, text in line.bad:
+            refused(agent.of(line, rest, body), status, text)
+
+    # What the state machine refuses stands in the log; what came no further does not.
+    if "agent" in line.endpoint or any(status == 500 for _, _, status, _ in line.bad):
+        ask()
+    else:
+        writing_nothing(agent, ask)
 
 
 def test_keys_are_kept_as_they_are_escaped(agent: PreparedAgent) -> None:
