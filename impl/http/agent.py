@@ -30,7 +30,7 @@ from impl.http.definitions import check_definition, service_definition
 from impl.http.documents import agent_service_document, check_document
 from impl.http.registry import filtered
 from impl.http.request import HttpError, read_options
-from impl.http.response import Response, json_response, text_response
+from impl.http.response import AsWritten, Response, json_response, text_response
 from impl.http.shapes import AgentHealthDocument, HashedServiceDocument, HostDocument, VersionDocument
 
 BODY_SIZE_MAX = 512 * 1024
@@ -63,7 +63,7 @@ async def service(context: Context, request: Request) -> Response:
     digest = local.content_hash(found.id)
     shown = agent_service_document(found, context.datacenter)
     document: HashedServiceDocument = {**shown, "ContentHash": digest}
-    return json_response(document, request.pretty, ((b"X-Consul-Contenthash", digest.encode()),))
+    return json_response(document, request.pretty, ((AsWritten(b"X-Consul-Contenthash"), digest.encode()),))
 
 
 async def register_service(context: Context, request: Request) -> Response:

@@ -109,9 +109,9 @@ class Application:
 
 def _refuse_method(method: str, allowed: tuple[str, ...]) -> Response:
     headers = ((b"Allow", ",".join(("OPTIONS", *allowed)).encode()),)
-    return (
-        Response(200, headers) if method == "OPTIONS" else text_response(405, f"method {method} not allowed", headers)
-    )
+    if method == "OPTIONS":
+        return Response(200, headers)
+    return text_response(405, f"method {method} not allowed", headers)
 
 
 def _redirect(path: str, query: bytes) -> Response:

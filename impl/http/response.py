@@ -15,18 +15,29 @@ from impl.http.request import Send
 
 Header = tuple[bytes, bytes]
 
+
+class AsWritten(bytes):
+    """The name of a header that reaches the client as it is written here: uvicorn sends `name.lower()`, and the scripts
+    of Consul's users look for `X-Consul-Index`."""
+
+    def lower(self) -> AsWritten:
+        """Itself."""
+        return self
+
+
 _JSON = (b"Content-Type", b"application/json")
 _TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
 _encoder = msgspec.json.Encoder()
 _EFFECTIVE = {
-    Consistency.DEFAULT: (b"X-Consul-Effective-Consistency", b"leader"),
-    Consistency.CONSISTENT: (b"X-Consul-Effective-Consistency", b"consistent"),
-    Consistency.STALE: (b"X-Consul-Effective-Consistency", b"stale"),
+    Consistency.DEFAULT: (AsWritten(b"X-Consul-Effective-Consistency"), b"leader"),
+    Consistency.CONSISTENT: (AsWritten(b"X-Consul-Effective-Consistency"), b"consistent"),
+    Consistency.STALE: (AsWritten(b"X-Consul-Effective-Consistency"), b"stale"),
 }
-_POLICY = (b"X-Consul-Default-Acl-Policy", b"allow")
+_INDEX, _LAST_CONTACT = AsWritten(b"X-Consul-Index"), AsWritten(b"X-Consul-Lastcontact")
+_POLICY = (AsWritten(b"X-Consul-Default-Acl-Policy"), b"allow")
 """Of every answer, since there are no ACLs yet."""
-_BACKEND = (b"X-Consul-Query-Backend", b"blocking-query")
-_TRUE, _FALSE = (b"X-Consul-Knownleader", b"true"), (b"X-Consul-Knownleader", b"false")
+_BACKEND = (AsWritten(b"X-Consul-Query-Backend"), b"blocking-query")
+_TRUE, _FALSE = (AsWritten(b"X-Consul-Knownleader"), b"true"), (AsWritten(b"X-Consul-Knownleader"), b"false")
 
 
 class KvRow(msgspec.Struct, frozen=True):
@@ -122,9 +133,9 @@ def answer_headers(
 ) -> tuple[Header, ...]:
     """The headers of whatever was answered from the state."""
     return (
-        (b"X-Consul-Index", b"%d" % index),
+        (_INDEX, b"%d" % index),
         _TRUE if known_leader else _FALSE,
-        (b"X-Consul-Lastcontact", b"%d" % last_contact_ms),
+        (_LAST_CONTACT, b"%d" % last_contact_ms),
         _EFFECTIVE[consistency],
         _BACKEND,
     )

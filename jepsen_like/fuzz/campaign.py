@@ -55,8 +55,8 @@ EXCLUDED_OF_CLUSTERS: Final[Mapping[str, str]] = {
     "putOperatorRaftDemote": "the same",
 }
 """The same, where there are several servers."""
-NEVER_DONE: Final = frozenset(("putOperatorRaftPeer", "putOperatorRaftPromote"))
-"""What no case succeeds at: it needs a server that waits to be added, or to vote."""
+NEVER_DONE: Final = frozenset(("putOperatorRaftPeer", "putOperatorRaftPromote", "putSnapshot"))
+"""What no case succeeds at: it needs a server that waits to be added, or to vote, or an archive."""
 NEVER_DONE_ALONE: Final = NEVER_DONE | {
     "deleteOperatorRaftPeer",
     "putOperatorRaftDemote",

@@ -6,10 +6,12 @@ few that are registered, and waits, addresses and URLs are such that a case ends
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import schemathesis
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from schemathesis.schemas import APIOperation
@@ -25,6 +27,9 @@ PIECES = (
 _VERBS = ("set", "cas", "get", "get-tree", "lock", "unlock", "delete", "delete-cas", "delete-tree", "check-index")
 _ADDRESSES = ("127.0.0.1:9", "127.0.0.1", "[::1]:9", "", "127.0.0.1:x")
 _WAIT_LOOKS_GOOD = re.compile(r"^[+-]?[0-9.]+[a-zµμ]")
+
+ARCHIVE = "application/x-gzip"
+schemathesis.openapi.media_type(ARCHIVE, st.binary() | st.binary().map(gzip.compress))
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Known = Mapping[str, tuple[str, ...]]

@@ -8,13 +8,11 @@ import shlex
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from jepsen_like.report.verdicts import verdict_line, verdict_table
 from model_checks.verdicts import EXIT_INTERNAL, CheckResult, SetupFailed, Verdict, merge
 
 CASES = 10_000
-STYLES = {Verdict.VALID: "bold green", Verdict.INVALID: "bold red", Verdict.UNKNOWN: "bold yellow"}
 
 
 class FuzzResult(msgspec.Struct, frozen=True):
@@ -81,16 +79,10 @@ def _replay(count: int, servers: int, seed: int, operation: str | None, agent_co
 
 
 def _show(result: FuzzResult, console: Console) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("checker", "verdict", "broken property, or why"):
-        table.add_column(title, overflow="fold")
-    for check in result.checks:
-        why = ": ".join(filter(None, [check.property, check.reason]))
-        table.add_row(check.checker, Text(check.verdict.value, STYLES[check.verdict]), Text(why))
-    console.print(table)
+    console.print(verdict_table(result.checks))
     for check in result.checks:
         if check.details:
             console.print(check.details, markup=False, highlight=False, soft_wrap=True)
         for name, figure in check.figures.items():
             console.print(f"{check.checker}, {name}: {figure}", markup=False, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("verdict: ", ""), (result.verdict.value, STYLES[result.verdict])))
+    console.print(verdict_line(result.verdict))

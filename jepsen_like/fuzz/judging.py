@@ -48,6 +48,8 @@ SERVER_ERRORS: Final = (
     r'invalid session ".*"',
     r"missing session",
     # what its agents refuse
+    r"failed to verify snapshot: .*",
+    r"stale not allowed for restore",
     r'ServiceID ".*" does not exist',
     r'CheckID ".*" does not have associated TTL',
     # Comitia's own refusals of changes to the cluster

@@ -89,8 +89,8 @@ def has_shape(found: Any, documented: Any, where: str = "the answer") -> None:
 def test_key_value_data(sh: Shell) -> None:
     """The page of that name, from its first command to its last."""
     assert sh("curl -v http://localhost:8500/v1/kv/?recurse") == ""
-    shown = sh.shown.lower()
-    assert "< http/1.1 404 not found" in shown and "< x-consul-index: " in shown and "< content-length: 0" in shown
+    assert "< HTTP/1.1 404 Not Found" in sh.shown and "< X-Consul-Index: " in sh.shown
+    assert "< content-length: 0" in sh.shown.lower()
 
     assert sh("curl -X PUT -d 'test' http://localhost:8500/v1/kv/web/key1") == "true"
     assert sh("curl -X PUT -d 'test' http://localhost:8500/v1/kv/web/key2?flags=42") == "true"

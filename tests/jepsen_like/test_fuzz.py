@@ -105,19 +105,8 @@ def test_a_seed_decides_what_is_asked() -> None:
 
 
 def test_the_command_says_how_to_repeat_it_and_that_no_agent_is_no_verdict() -> None:
-    words = [
-        sys.executable,
-        "-m",
-        "comitia",
-        "chaos",
-        "fuzz",
-        "--cases",
-        "20",
-        "--seed",
-        "5",
-        "--agent-command",
-        "false",
-    ]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    words = ["comitia", "chaos", "fuzz", "--cases", "20", "--servers", "0", "--seed", "5", "--agent-command", "false"]
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 255 and "agent dev did not start" in done.stdout
     assert f"repeat with: {' '.join(words)}" in done.stdout
