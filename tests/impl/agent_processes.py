@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ def _end_everybody() -> None:
 class AgentProcess:
     """One `comitia agent`, without DNS unless the flags ask for it; its log is read until it has started."""
 
-    def __init__(self, *flags: str) -> None:
-        command = [sys.executable, str(ROOT / "comitia.py"), "agent", "-http-port", "0", "-dns-port", "-1", *flags]
+    def __init__(self, *flags: str, program: Sequence[str] = (str(ROOT / "comitia.py"), "agent")) -> None:
+        """`program`: what Python runs."""
+        command = [sys.executable, *program, "-http-port", "0", "-dns-port", "-1", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         _started.append(self.process)
         self.lines: list[str] = []
