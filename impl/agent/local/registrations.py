@@ -93,7 +93,8 @@ class Registrations:
         self.scripts = scripts
         self.changes = Changes(runtime)
         """Notified whenever services or checks change."""
-        self.state = LocalState(node, kept, runtime.clock.monotonic_ns, self.changes.notify)
+        clock, chance = runtime.clock.monotonic_ns, runtime.random.random
+        self.state = LocalState(node, kept, clock, self.changes.notify, chance)
         self.definitions: dict[str, CheckDefinition] = {}
         self.runtime = runtime
         self._log = log
