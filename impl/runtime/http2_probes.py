@@ -1,8 +1,8 @@
 """Health checks' questions over HTTP/2: a PING, and gRPC's health protocol. HTTP/2 itself is h2's.
 
-gRPC's part is one call with one message each way, a dozen lines over h2, and not grpcio: its threads, its hooks into
-fork and its 20 MB would be in every agent that has such a check, and a peer could make it hold 4 MB. The tests ask real
-grpcio servers. Nothing here imports this module before the first such check runs.
+gRPC's part is one call with one message each way over h2, and not grpcio: its threads, its hooks into fork and its
+20 MB would be in every agent that has such a check, and a peer could make it hold 4 MB. The tests ask real grpcio
+servers. Nothing imports this module before the first such check runs.
 
 What a peer may send is bounded (`ANSWER_BYTES_MAX`); the time is the caller's to bound. It must not judge answers.
 Source: RFC 9113, section 6.7; "gRPC over HTTP2"; "GRPC Health Checking Protocol".

@@ -89,7 +89,7 @@ def never_more_than_two_hold(console: Console, prefix: str) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert most == 2
+    assert 1 <= most <= 2
     assert keys(console, prefix) == [], "who finds nobody waiting removes the semaphore"
 
 

@@ -18,7 +18,7 @@ from impl.agent.changes import Changes
 from impl.agent.local.definitions import CheckDefinition
 from impl.agent.local.state import LocalState
 from impl.catalog.registry_queries import ChecksAnswer, NodeAnswer, NodeChecks, NodeServices
-from impl.catalog.rows import CRITICAL, PASSING, WARNING, Check, row_key
+from impl.catalog.rows import CRITICAL, PASSING, WARNING, Check, node_key, row_key
 from impl.runtime.interfaces import NANOSECONDS, Runtime, Task
 
 WAIT_SECONDS: Final = 60
@@ -76,7 +76,8 @@ class Alias:
     def _set(self, checks: Iterable[Check], exists: bool) -> None:
         definition = self._definition
         # Its own row in the catalog stands under its agent's node, which may be the one that it follows.
-        own = definition.check_id if definition.alias_node in ("", self._state.node.node) else ""
+        here = ("", node_key(self._state.node.node))
+        own = definition.check_id if node_key(definition.alias_node) in here else ""
         status, output = judged(own, definition.alias_node, definition.alias_service, checks, exists)
         self._state.update_check(definition.check_id, status, output[: definition.output_bytes_max])
 
