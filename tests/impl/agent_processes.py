@@ -35,9 +35,10 @@ def _end_everybody() -> None:
 class AgentProcess:
     """One `comitia agent`, without DNS unless the flags ask for it; its log is read until it has started."""
 
-    def __init__(self, *flags: str, program: Sequence[str] = (str(ROOT / "comitia.py"), "agent")) -> None:
-        """`program`: what Python runs."""
-        command = [sys.executable, *program, "-http-port", "0", "-dns-port", "-1", *flags]
+    def __init__(self, *flags: str, command: Sequence[str] = ()) -> None:
+        """`command`: how to start an agent, if not `comitia agent`."""
+        start = command or [sys.executable, str(ROOT / "comitia.py"), "agent"]
+        command = [*start, "-http-port", "0", "-dns-port", "-1", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         _started.append(self.process)
         self.lines: list[str] = []

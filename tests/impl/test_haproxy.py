@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -96,11 +97,11 @@ class Backend:
 class Balanced:
     """An agent, HAProxy that asks it, and backends a, b and c, none of them registered."""
 
-    def __init__(self, directory: Path, stack: ExitStack, *program: str) -> None:
-        """`program`: an agent with a mistake, whose names lead HAProxy to all three."""
-        self._is_misled = bool(program)
-        how = {"program": program} if program else {}
-        self.agent = AgentProcess("-dev", "-node", "s1", "-server-port", "0", "-dns-port", "0", **how).started()
+    def __init__(self, directory: Path, stack: ExitStack, *command: str) -> None:
+        """`command`: starts an agent with a mistake, whose names lead HAProxy to all three."""
+        self._is_misled = bool(command)
+        flags = ("-dev", "-node", "s1", "-server-port", "0", "-dns-port", "0")
+        self.agent = AgentProcess(*flags, command=command).started()
         stack.callback(self.agent.kill)
         dns = re.search(r" dns=127\.0\.0\.1:(\d+)", self.agent.wait_for_line("agent started"))
         assert dns is not None
@@ -242,4 +243,4 @@ def test_an_agent_whose_names_mislead_is_noticed(
 ) -> None:
     program = WRONG_AGENT.format(root=str(ROOT), target=target, mutant=mutant)
     with ExitStack() as stack, pytest.raises(AssertionError, match=why):
-        sentence(Balanced(tmp_path, stack, "-c", program))
+        sentence(Balanced(tmp_path, stack, sys.executable, "-c", program))
