@@ -79,7 +79,7 @@ class AgentProcess:
         with contextlib.closing(connection):
             connection.request(method, path, body)
             answer = connection.getresponse()
-            self.headers = dict(answer.getheaders())
+            self.headers = {name.lower(): value for name, value in answer.getheaders()}
             return answer.status, answer.read()
 
     def put(self, key: str, value: str) -> None:
@@ -114,7 +114,7 @@ class AgentProcess:
 
 @contextlib.contextmanager
 def paused(agents: Iterable[AgentProcess]) -> Iterator[None]:
-    """Stand still, so that what each has written down does not go on while it is read."""
+    """Stand still, so that their traces do not grow while they are read: that may be UNKNOWN."""
     living = [agent.process for agent in agents if agent.process.poll() is None]
     for process in living:
         process.send_signal(signal.SIGSTOP)
