@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
@@ -51,6 +51,23 @@ class HttpClient:
         if parts.scheme != "http" or not parts.hostname or not port:
             raise CommandError(f"Error connecting to Consul agent: {address!r} is not http://host:port")
         self._host, self._port = parts.hostname, port
+
+    def follow(self, path: str, parameters: dict[str, str], failure: str) -> Iterator[bytes]:
+        """The lines of an answer that goes on until the agent ends it. Raises CommandError."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request("GET", f"{path}?{urlencode(parameters)}")
+            response = connection.getresponse()
+            if response.status != 200:
+                text = response.read().decode(errors="replace")
+                raise CommandError(f"{failure}Unexpected response code: {response.status} ({text})")
+            if connection.sock is not None:
+                connection.sock.settimeout(None)  # nothing may happen for long
+            yield from response
+        except (OSError, http.client.HTTPException) as error:
+            raise CommandError(f"{failure}{error or type(error).__name__}") from error
+        finally:
+            connection.close()
 
     def ask(
         self,

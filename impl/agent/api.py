@@ -17,6 +17,7 @@ from impl.catalog.rows import Session
 from impl.catalog.transitions import Result
 
 if TYPE_CHECKING:
+    from impl.agent.config import Address
     from impl.agent.operations import Operation, RaftConfiguration
 
 
@@ -140,6 +141,14 @@ class Agent(Protocol):
         """Leave the cluster and end the process: a server hands over leadership and is removed from the configuration.
 
         Returns when that is done, or has been refused; the process ends soon after.
+        """
+        ...
+
+    async def join(self, address: Address) -> None:
+        """Ask the server at an address to be introduced to it and to those that it knows, now and from then on.
+
+        Raises:
+            AgentError: it does not answer, or belongs elsewhere.
         """
         ...
 

@@ -7,8 +7,22 @@ from dataclasses import dataclass
 
 from impl.agent.api import Agent
 from impl.agent.local.registrations import Registrations
+from impl.agent.logs import Log
 from impl.http.request import HttpError, Receive, Scope, parse_repeated, read_body
-from impl.http.response import Response
+from impl.http.response import Response, Stream
+from impl.telemetry.instruments import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What an operator may see of an agent, and have it do."""
+
+    telemetry: Telemetry
+    log: Log
+    reload: Callable[[], Awaitable[None]]
+    """Read the configuration again. Raises ConfigError: nothing was changed."""
+    data_dir: str
+    """Of this directory's disk the operator wants to know; "" is the working directory's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +35,7 @@ class Context:
     kv_max_value_size: int
     local: Registrations | None = None
     """The agent's own services and checks."""
+    controls: Controls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +72,4 @@ class Request:
         return await read_body(self.scope, self.receive, size_max)
 
 
-Handler = Callable[[Context, Request], Awaitable[Response]]
+Handler = Callable[[Context, Request], Awaitable[Response | Stream]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from impl.http import agent, operator, registry, sessions, transactions
+from impl.http import agent, controls, operator, registry, sessions, transactions
 from impl.http.context import Handler
 
 Methods = Mapping[str, Handler]
@@ -51,7 +51,12 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/agent/maintenance": {"PUT": agent.maintain_node},
     "/v1/agent/members": {"GET": agent.members},
     "/v1/agent/version": {"GET": agent.version},
-    "/v1/agent/host": {"GET": agent.host},
+    "/v1/agent/host": {"GET": controls.host},
+    "/v1/agent/metrics": {"GET": controls.metrics},
+    "/v1/agent/monitor": {"GET": controls.monitor},
+    "/v1/agent/reload": {"PUT": controls.reload},
+    "/v1/agent/join/": {"PUT": controls.join},
+    "/v1/agent/force-leave/": {"PUT": controls.force_leave},
     "/v1/txn": {"PUT": transactions.run},
     "/v1/status/leader": {"GET": operator.status_leader},
     "/v1/status/peers": {"GET": operator.status_peers},
