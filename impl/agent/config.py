@@ -35,6 +35,7 @@ _NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NODE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,200}}$){_LABEL}(\.{_LABEL})*")
+_METRICS_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 _DATACENTER = re.compile(r"[A-Za-z0-9_-]{1,128}")
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
@@ -341,9 +342,12 @@ def _telemetry_settings(given: TelemetryConfig) -> TelemetrySettings:
             raise ConfigError("Cannot have empty filter rule in prefix_filter")
         if rule[0] not in "+-":
             raise ConfigError(f"Filter rule must begin with either '+' or '-': \"{rule}\"")
+    prefix = _or(given.metrics_prefix, "consul")
+    if _METRICS_PREFIX.fullmatch(prefix) is None:
+        raise ConfigError(f"invalid metrics_prefix {prefix!r}: letters, digits, '_', '.' and '-', a letter first")
     retention = _or(given.prometheus_retention_time, "")
     return TelemetrySettings(
-        prefix=_or(given.metrics_prefix, "consul"),
+        prefix=prefix,
         disable_hostname=_or(given.disable_hostname, False),
         allowed=tuple(rule[1:] for rule in rules if rule[0] == "+"),
         blocked=tuple(rule[1:] for rule in rules if rule[0] == "-"),

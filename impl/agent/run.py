@@ -83,6 +83,8 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
     """What SIGHUP does, once there is something to reload."""
 
     def hung_up() -> None:
+        if not hang_up:
+            log.warn("SIGHUP before the agent has started: nothing to reload")
         for each in hang_up:
             each()
 
@@ -93,7 +95,7 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
         return configured(by.services, by.checks, scripts)
 
     definitions = defined(config)
-    telemetry = Telemetry(runtime.clock, config.node_name, config.telemetry)
+    telemetry = Telemetry(runtime.clock, runtime.host.hostname, config.telemetry)
     show_process(telemetry, runtime, log)
     started = await _start(runtime, config, log, fail, partial(stop, "leave"), telemetry)
     agent = started.agent

@@ -10,6 +10,7 @@ own, and its summaries have no quantiles. The tests read what is written here wi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final
@@ -17,7 +18,7 @@ from typing import Final
 from impl.telemetry.instruments import Labels, Metric, Telemetry
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_NAME = str.maketrans(" .=-/", "_____")
+_NOT_OF_NAMES = re.compile(r"[^A-Za-z0-9_:]")
 
 Line = tuple[str, Labels, float]
 
@@ -26,13 +27,13 @@ def expose(telemetry: Telemetry) -> str:
     """Everything that is counted, as it is now."""
     families: list[tuple[str, Metric, str, list[Line]]] = []
     for metric, value in telemetry.gauges():
-        name = telemetry.full_name(metric.name, of_gauge=True).translate(_NAME)
+        name = _named(telemetry.full_name(metric.name, of_gauge=True))
         families.append((name, metric, "gauge", [(name, metric.labels, value)]))
     for metric, total in telemetry.counters():
-        name = telemetry.full_name(metric.name).translate(_NAME)
+        name = _named(telemetry.full_name(metric.name))
         families.append((name, metric, "counter", [(name, metric.labels, total)]))
     for metric, sample in telemetry.samples():
-        name = telemetry.full_name(metric.name).translate(_NAME)
+        name = _named(telemetry.full_name(metric.name))
         lines: list[Line] = [
             (name, (*metric.labels, ("quantile", f"{rank:g}")), value) for rank, value in sample.quantiles()
         ]
@@ -53,8 +54,12 @@ def _text(families: Iterable[tuple[str, Metric, str, list[Line]]]) -> Iterator[s
                 yield f"{series}{_shown(labels)} {_number(value)}\n"
 
 
+def _named(name: str) -> str:
+    return _NOT_OF_NAMES.sub("_", name)
+
+
 def _shown(labels: Labels) -> str:
-    pairs = [f'{name.translate(_NAME)}="{_quoted(value)}"' for name, value in labels]
+    pairs = [f'{_named(name)}="{_quoted(value)}"' for name, value in labels]
     return "{" + ",".join(pairs) + "}" if pairs else ""
 
 

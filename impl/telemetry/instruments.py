@@ -140,11 +140,11 @@ class Interval(msgspec.Struct, frozen=True):
 class Telemetry:
     """The instruments of one agent."""
 
-    def __init__(self, clock: Clock, node_name: str = "", settings: Settings | None = None) -> None:
-        """None yet. `node_name` stands in the names of gauges, unless the settings say otherwise."""
+    def __init__(self, clock: Clock, hostname: str = "", settings: Settings | None = None) -> None:
+        """None yet. `hostname` stands in the names of gauges, unless the settings say otherwise."""
         self.settings = settings or Settings()
         self._clock = clock
-        self._node_name = node_name
+        self._hostname = hostname
         self._counters: dict[Metric, Callable[[], int]] = {}
         self._samples: dict[Metric, Sample] = {}
         self._gauges: dict[Metric, Callable[[], float | None]] = {}
@@ -226,12 +226,11 @@ class Telemetry:
             yield metric, sample
 
     def full_name(self, name: str, *, of_gauge: bool = False) -> str:
-        """With the prefix, and for gauges with the node's name."""
+        """With the prefix, and for gauges with the machine's name."""
         if name.startswith("comitia."):
             return name
-        host = f"{self._node_name}." if of_gauge and self._node_name and not self.settings.disable_hostname else ""
-        prefix = f"{self.settings.prefix}." if self.settings.prefix else ""
-        return f"{prefix}{host}{name}"
+        host = f"{self._hostname}." if of_gauge and self._hostname and not self.settings.disable_hostname else ""
+        return f"{self.settings.prefix}.{host}{name}"
 
     def _shown(self, found: dict[Metric, T]) -> list[tuple[Metric, T]]:
         return sorted(

@@ -15,7 +15,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     prefix: str = "consul"
     disable_hostname: bool = False
-    """Gauges do not have the name of the node in theirs."""
+    """Gauges do not have the name of the machine in theirs."""
     allowed: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     """Beginnings of names with the prefix; the longest one that fits decides."""

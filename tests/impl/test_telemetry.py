@@ -31,7 +31,7 @@ class Agent:
     def __init__(self, settings: Settings | None = None) -> None:
         self.world = VirtualWorld(1)
         self.clock = self.world.process("n", VirtualDisk()).runtime.clock
-        self.telemetry = Telemetry(self.clock, "node1", settings)
+        self.telemetry = Telemetry(self.clock, "host-1.lan", settings)
         self.applied = self.telemetry.counter("raft.apply", "Entries.")
         self.took = self.telemetry.sample("kvs.apply", "Writes, in ms.")
         self.telemetry.start()
@@ -113,20 +113,20 @@ def test_before_the_first_interval_has_ended_the_one_under_way_is_shown() -> Non
     assert summarize(agent.telemetry) == document  # looking changes nothing
 
 
-def gauges_say_what_is_so_now_and_have_the_name_of_the_node_in_theirs() -> None:
+def gauges_say_what_is_so_now_and_have_the_name_of_the_machine_in_theirs() -> None:
     agent = Agent()
     agent.telemetry.gauge("state.nodes", "Nodes.", lambda: 3, (("datacenter", "dc1"),))
     agent.telemetry.gauge("autopilot.healthy", "1.", lambda: None)
     assert summarize(agent.telemetry)["Gauges"] == [
-        {"Name": "consul.node1.state.nodes", "Value": 3, "Labels": {"datacenter": "dc1"}}
+        {"Name": "consul.host-1.lan.state.nodes", "Value": 3, "Labels": {"datacenter": "dc1"}}
     ]
-    assert agent.exposed()["consul_node1_state_nodes", (("datacenter", "dc1"),)] == 3
+    assert agent.exposed()["consul_host_1_lan_state_nodes", (("datacenter", "dc1"),)] == 3
     agent.telemetry.settings = Settings(disable_hostname=True)
     assert agent.exposed()["consul_state_nodes", (("datacenter", "dc1"),)] == 3
 
 
-def test_gauges_say_what_is_so_now_and_have_the_name_of_the_node_in_theirs() -> None:
-    gauges_say_what_is_so_now_and_have_the_name_of_the_node_in_theirs()
+def test_gauges_say_what_is_so_now_and_have_the_name_of_the_machine_in_theirs() -> None:
+    gauges_say_what_is_so_now_and_have_the_name_of_the_machine_in_theirs()
 
 
 def quantiles_are_those_of_the_last_intervals() -> None:
@@ -194,6 +194,7 @@ def test_the_longest_prefix_that_fits_decides_what_is_shown() -> None:
         (TelemetryConfig(prefix_filter=[""]), "Cannot have empty filter rule in prefix_filter"),
         (TelemetryConfig(prefix_filter=["consul"]), "Filter rule must begin with either '+' or '-': \"consul\""),
         (TelemetryConfig(prometheus_retention_time="soon"), "invalid duration 'soon'"),
+        (TelemetryConfig(metrics_prefix="1 x"), "invalid metrics_prefix '1 x'"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(given: TelemetryConfig, why: str) -> None:
@@ -243,7 +244,7 @@ MUTANTS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]] =
     ),
     (
         lambda patch: patch.setattr(Telemetry, "full_name", lambda self, name, *, of_gauge=False: f"consul.{name}"),
-        gauges_say_what_is_so_now_and_have_the_name_of_the_node_in_theirs,
+        gauges_say_what_is_so_now_and_have_the_name_of_the_machine_in_theirs,
     ),
     (lambda patch: patch.setattr(exposition, "_quoted", lambda text: text), labels_and_help_of_any_text_are_read_back),
     (
