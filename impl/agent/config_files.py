@@ -80,7 +80,7 @@ def decode(text: bytes, source: str, form: str) -> tuple[Any, dict[str, int]]:
     if form == "json" or decoded.lstrip().startswith("{"):
         try:
             return _shaped(msgspec.json.decode(text)), {}
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             found = _BYTE.search(str(error))
             line = text.count(b"\n", 0, int(found[1])) + 1 if found is not None else 0
             raise _failure(source, str(error), line) from error

@@ -34,7 +34,7 @@ def show_process(telemetry: Telemetry, runtime: Runtime, log: Log) -> None:
     usage = runtime.host.usage
     telemetry.gauge("runtime.alloc_bytes", "Memory of this process (resident).", lambda: usage().resident_bytes)
     telemetry.gauge("runtime.sys_bytes", "Address space of this process.", lambda: usage().virtual_bytes)
-    telemetry.gauge("runtime.num_goroutines", "Tasks of this process.", lambda: usage().tasks)
+    telemetry.gauge("runtime.num_goroutines", "Tasks of this process.", runtime.tasks.count)
     telemetry.gauge("runtime.total_gc_runs", "Collections of garbage.", lambda: usage().collections)
     telemetry.gauge("comitia.log.followers", "Who follows the log.", log.follower_count)
 

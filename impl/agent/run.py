@@ -79,14 +79,17 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
 
     for name in SIGNALS:
         runtime.host.on_signal(name, partial(stop, name))
-    hang_up: list[Callable[[], None]] = []
-    """What SIGHUP does, once there is something to reload."""
+    reloading: Reloading | None = None
+
+    async def reload() -> None:
+        if reloading is None:
+            log.warn("SIGHUP before the agent has started: nothing to reload")
+            return
+        with suppress(ConfigError):  # the log says it
+            await reloading.reload()
 
     def hung_up() -> None:
-        if not hang_up:
-            log.warn("SIGHUP before the agent has started: nothing to reload")
-        for each in hang_up:
-            each()
+        runtime.tasks.spawn(reload(), "reload")
 
     runtime.host.on_signal("SIGHUP", hung_up)
     scripts = _may_run_scripts(config)
@@ -132,7 +135,6 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
         log.info("agent started", node=config.node_name, **ports, **started.facts)
         local.start()
         telemetry.start()
-        hang_up.append(lambda: _hang_up(runtime, reloading))
         reason, orderly = await stopped, True
         log.info("stopping", reason=reason)
     except StartError:
@@ -149,14 +151,6 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
             await http.close()
     log.info("stopped")
     return 0
-
-
-def _hang_up(runtime: Runtime, reloading: Reloading) -> None:
-    async def reload() -> None:
-        with suppress(ConfigError):  # the log says it
-            await reloading.reload()
-
-    runtime.tasks.spawn(reload(), "reload")
 
 
 @dataclass(frozen=True, slots=True)

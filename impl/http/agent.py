@@ -288,7 +288,8 @@ async def about_self(context: Context, request: Request) -> Response:
     if local is not None:
         statistics = document["Stats"]
         statistics["agent"] = describe_local(local) | statistics["agent"]
-        statistics |= {"build": describe_build(), "runtime": dict(local.runtime.host.statistics())}
+        runtime = {**local.runtime.host.statistics(), "goroutines": str(local.runtime.tasks.count())}
+        statistics |= {"build": describe_build(), "runtime": runtime}
         document["Meta"] = local.state.node.meta
     return json_response(document, request.pretty)
 

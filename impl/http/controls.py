@@ -19,9 +19,12 @@ from impl.http.context import Context, Controls, Request
 from impl.http.request import HttpError, Receive
 from impl.http.response import Response, Stream, json_response, text_response
 from impl.runtime.interfaces import NANOSECONDS, Runtime
+from impl.runtime.off_loop import off_loop
 from impl.telemetry.exposition import CONTENT_TYPE, expose
 from impl.telemetry.summary import summarize
 
+FOLLOWERS_MAX: Final = 64
+"""Each costs something with every line."""
 FOLLOW_NS: Final = 10 * NANOSECONDS
 """A follower looks again so often, even if nothing is written."""
 _DONE = Response(200)
@@ -56,6 +59,8 @@ async def monitor(context: Context, request: Request) -> Stream:
     level = request.parameters.get("loglevel", "").upper() or "INFO"
     if level not in LOG_LEVELS:
         raise HttpError(400, f"Unknown log level: {level}")
+    if _controls(context).log.follower_count() >= FOLLOWERS_MAX:
+        raise HttpError(429, f"{FOLLOWERS_MAX} clients follow the log of this agent already: end one of them")
     as_json = "logjson" in request.parameters
     return Stream(_lines(_controls(context), _runtime(context), level, as_json, request.receive))
 
@@ -128,7 +133,8 @@ async def host(context: Context, request: Request) -> Response:
     document: dict[str, Any] = {"Memory": None, "CPU": None, "Host": None, "Disk": None}
     errors: list[str] | None = None
     try:
-        document |= runtime.host.machine(controls.data_dir or ".")
+        # A disk that hangs must not hold up the loop.
+        document |= await off_loop(runtime, lambda: runtime.host.machine(controls.data_dir or "."))
     except OSError as error:
         errors = [str(error)]
     document |= {"CollectionTime": runtime.clock.wall_ns(), "Errors": errors}

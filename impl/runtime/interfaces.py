@@ -272,6 +272,9 @@ class Tasks(Protocol):
     def future(self) -> Future[Any]:
         """A new future of this loop."""
 
+    def count(self) -> int:
+        """How many tasks have not ended, those of the HTTP server among them."""
+
 
 class Executor(Protocol):
     """One thread for blocking work, in the order of submission."""
@@ -286,8 +289,6 @@ class Usage:
 
     resident_bytes: int = 0
     virtual_bytes: int = 0
-    tasks: int = 0
-    """Coroutines that run."""
     collections: int = 0
     """Of garbage, so far."""
 
@@ -311,10 +312,13 @@ class Host(Protocol):
         """What this process takes now."""
 
     def statistics(self) -> Mapping[str, str]:
-        """What `/v1/agent/self` shows as `Stats.runtime`."""
+        """What `/v1/agent/self` shows as `Stats.runtime`, but for the tasks."""
 
     def machine(self, path: str) -> Mapping[str, Any]:
-        """The machine in the shape of `/v1/agent/host`: `Memory`, `CPU`, `Host`, and the `Disk` that holds `path`."""
+        """The machine in the shape of `/v1/agent/host`: `Memory`, `CPU`, `Host`, and the `Disk` that holds `path`.
+
+        Blocks: for the executor. Raises OSError.
+        """
 
     def on_signal(self, name: str, callback: Callable[[], None]) -> None:
         """Call on the loop when the signal ("SIGTERM", "SIGINT", "SIGHUP") arrives."""

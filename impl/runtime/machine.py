@@ -21,13 +21,12 @@ def describe_machine(path: str) -> Document:
     return {"Memory": _memory(), "CPU": _processors(), "Host": _host(), "Disk": _disk(path)}
 
 
-def describe_process(tasks: int) -> dict[str, str]:
+def describe_process() -> dict[str, str]:
     """What runs here: the names are Go's, of its runtime."""
     processors = str(psutil.cpu_count() or 1)
     return {
         "arch": platform.machine(),
         "cpu_count": processors,
-        "goroutines": str(tasks),
         "max_procs": "1",
         "os": platform.system().lower(),
         "version": f"python{platform.python_version()}",

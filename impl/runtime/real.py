@@ -93,6 +93,10 @@ class RealTasks:
         """As `Tasks.future`."""
         return self._loop.create_future()
 
+    def count(self) -> int:
+        """As `Tasks.count`."""
+        return len(asyncio.all_tasks(self._loop))
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -295,11 +299,11 @@ class RealHost:
         """As `Host.usage`."""
         memory = self._process.memory_info()
         collections = sum(generation["collections"] for generation in gc.get_stats())
-        return Usage(memory.rss, memory.vms, len(asyncio.all_tasks(self._loop)), collections)
+        return Usage(memory.rss, memory.vms, collections)
 
     def statistics(self) -> Mapping[str, str]:
         """As `Host.statistics`."""
-        return describe_process(self.usage().tasks)
+        return describe_process()
 
     def machine(self, path: str) -> Mapping[str, Any]:
         """As `Host.machine`."""

@@ -150,8 +150,10 @@ def test_a_service_that_a_user_registered_over_that_of_a_file_is_the_files_again
     assert running.reload(FILE) == ""
     assert running.own.state.services["web"].port == 80
     running.own.register_service(service_definition({"Name": "web", "Port": 99}))
+    running.own.register_check(check_definition({"Name": "disk", "TTL": "9h"}))
     assert running.reload("") == ""
     assert running.own.state.services["web"].port == 99
+    assert running.own.definitions["disk"].ttl_ns == 9 * 3600 * NANOSECONDS
 
 
 def a_bad_file_changes_nothing_and_says_why() -> None:

@@ -199,6 +199,8 @@ def test_mistakes_are_named_with_their_line() -> None:
 def test_mistakes_of_json_have_a_line_where_it_is_known() -> None:
     with pytest.raises(ConfigError, match=r"failed to parse a\.json: line 2: JSON is malformed"):
         read_document(b'{"server":\n tru}', "a.json")
+    with pytest.raises(ConfigError, match=r"failed to parse a\.json: "):
+        read_document(b'{"a":' * 100_000, "a.json")
     with pytest.raises(ConfigError, match=r"failed to parse a\.json: line 2: it is not UTF-8"):
         read_document(b'{"server":\n "\xff"}', "a.json")
     with pytest.raises(ConfigError, match=r"failed to parse a\.json: a service: Port must be a number"):

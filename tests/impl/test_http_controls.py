@@ -247,6 +247,14 @@ def test_a_level_that_does_not_exist_is_refused() -> None:
     assert Console().ask("GET", "monitor?loglevel=loud")[::2] == (400, "Unknown log level: LOUD")
 
 
+def test_only_so_many_may_follow_the_log() -> None:
+    console = Console()
+    for _ in range(controls.FOLLOWERS_MAX):
+        console.begin("GET", "/v1/agent/monitor")
+    status, _, text = console.ask("GET", "monitor")
+    assert status == 429 and "64 clients follow the log of this agent already" in text
+
+
 def test_a_level_that_changes_holds_for_every_part_of_the_log() -> None:
     console = Console()
     part = console.log.named("raft")
@@ -316,7 +324,9 @@ def test_each_endpoint_has_its_method(method: str, target: str, allowed: str) ->
 
 def test_the_host_is_described_or_says_why_not() -> None:
     console = Console()
-    status, _, text = console.ask("GET", "host")
+    exchange = console.begin("GET", "/v1/agent/host")
+    console.world.run_for(NANOSECONDS)
+    status, text = exchange.sent[0]["status"], exchange.text()
     assert status == 200 and {"Memory", "CPU", "Host", "Disk", "CollectionTime", "Errors"} == set(json.loads(text))
 
 

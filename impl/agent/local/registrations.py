@@ -127,7 +127,7 @@ class Registrations:
             self._register(service)
         for check in checks:
             self._define(CHECKS, check.check_id)
-            self.register_check(check)
+            self._register_check(check)
 
     def redefine(self, services: Iterable[ServiceDefinition], checks: Iterable[CheckDefinition]) -> None:
         """Configuration files say this now: what is as before goes on, checks that changed keep their status, and what
@@ -209,7 +209,11 @@ class Registrations:
     # --- checks ------------------------------------------------------------------------------------------------------
 
     def register_check(self, definition: CheckDefinition) -> None:
-        """Register or replace a check. Raises NoSuchService."""
+        """A user registers or replaces a check. Raises NoSuchService."""
+        self._configured.discard((CHECKS, definition.check_id))
+        self._register_check(definition)
+
+    def _register_check(self, definition: CheckDefinition) -> None:
         if definition.service_id and definition.service_id not in self.state.services:
             raise NoSuchService(f'ServiceID "{definition.service_id}" does not exist')
         self._put_check(definition, None)
