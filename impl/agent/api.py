@@ -145,7 +145,7 @@ class Agent(Protocol):
         ...
 
     async def join(self, address: Address) -> None:
-        """Ask the server at an address to be introduced to it and to those that it knows, now and from then on.
+        """Introduce oneself to the server at an address, now, and get to know those that it knows.
 
         Raises:
             AgentError: it does not answer, or belongs elsewhere.

@@ -71,14 +71,12 @@ class Introductions:
             await self._runtime.clock.sleep(int((CALM_NS if self._complete() else QUICK_NS) * jitter))
 
     async def join(self, address: Address) -> None:
-        """Ask this server, too, now and from now on. Raises DefiniteError."""
+        """Ask this server now; once it has answered it is one of those in sight. Raises DefiniteError."""
         try:
             reply = await introduce(self._pool, self._discovery, address, JOIN_NS_MAX)
             self._discovery.learn(reply, self._runtime.clock.monotonic_ns())
         except (RpcError, Conflict, *MALFORMED) as error:
             raise DefiniteError(f"1 error occurred:\n\t* Failed to join {address}: {error}\n\n") from error
-        if address not in self._join:
-            self._join = (*self._join, address)
         self._learned(reply)
 
     async def _ask(self, address: Address) -> None:

@@ -101,7 +101,7 @@ async def _until_gone(receive: Receive, follower: Follower) -> None:
 
 
 async def join(context: Context, request: Request) -> Response:
-    """PUT /v1/agent/join/ADDRESS: the agent introduces itself there, now, and from then on."""
+    """PUT /v1/agent/join/ADDRESS: the agent introduces itself there, now."""
     if request.truth("wan"):
         raise HttpError(500, "this agent has no WAN pool: there is one datacenter")
     try:

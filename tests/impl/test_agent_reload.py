@@ -156,6 +156,17 @@ def test_a_service_that_a_user_registered_over_that_of_a_file_is_the_files_again
     assert running.own.definitions["disk"].ttl_ns == 9 * 3600 * NANOSECONDS
 
 
+def test_tags_that_others_may_change_stay_as_they_are() -> None:
+    file = 'service { name = "web" port = %d tags = ["file"] enable_tag_override = true }'
+    running = Running(file % 80)
+    state = running.own.state
+    state.services["web"] = msgspec.structs.replace(state.services["web"], tags=("catalog",))  # as anti-entropy does
+    state.pending_services.clear()
+    assert running.reload(file % 80) == "" and not state.pending_services
+    assert running.reload(file % 81) == "" and state.pending_services == {"web"}
+    assert (state.services["web"].tags, state.services["web"].port) == (("catalog",), 81)
+
+
 def a_bad_file_changes_nothing_and_says_why() -> None:
     running = Running()
     config = running.reloading._config

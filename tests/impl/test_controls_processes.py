@@ -210,10 +210,22 @@ def test_agents_that_failed_are_made_to_leave(tmp_path: Path, capsys: pytest.Cap
         for name in (dead, "c1"):
             cluster.agents[name].kill()
         eventually(lambda: [members()[name] for name in (dead, "c1")] == [4, 4], "they are known to have failed")
+
+        def metrics() -> dict[str, float]:
+            """By the end of their names; the gauges have the machine's in theirs."""
+            text = leader.request("GET", "/v1/agent/metrics?format=prometheus")[1].decode()
+            samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+            return {
+                sample.name.rpartition("_raft_")[2].rpartition("_autopilot_")[2]: sample.value for sample in samples
+            }
+
+        assert (metrics()["healthy"], metrics()["failure_tolerance"]) == (0, 0)
+        assert metrics()["leader_lastContact_count"] > 0 and metrics()["peers"] == 3
         for name in (dead, "c1"):
             assert run(capsys, "force-leave", here, "-prune", name) == (0, "", "")
         eventually(lambda: not {dead, "c1"} & set(members()), "they are gone")
         peers = json.loads(leader.request("GET", "/v1/operator/raft/configuration")[1])["Servers"]
         assert dead not in {peer["Node"] for peer in peers} and len(peers) == 2
+        assert (metrics()["healthy"], metrics()["failure_tolerance"]) == (1, 0)
     finally:
         cluster.stop()

@@ -147,9 +147,14 @@ class Registrations:
                 self._drop_check(identity)
         for service in services:
             changed = tuple(check for check in service.checks if self.definitions.get(check.check_id) != check)
-            stands = self.state.services.get(service.service.id)
-            if changed or stands != replace(service.service, node=self.state.node.node):
-                self._register(replace(service, checks=changed))
+            wanted, stands = (
+                replace(service.service, node=self.state.node.node),
+                self.state.services.get(service.service.id),
+            )
+            if stands is not None and wanted.enable_tag_override:
+                wanted = replace(wanted, tags=stands.tags)  # the catalog's, which others may have changed
+            if changed or stands != wanted:
+                self._register(replace(service, service=wanted, checks=changed))
         for check in checks:
             if self.definitions.get(check.check_id) != check:
                 self._put_check(check, self.state.checks.get(check.check_id))
