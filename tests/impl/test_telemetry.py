@@ -220,7 +220,8 @@ def test_settings_are_consuls() -> None:
 def test_counting_costs_next_to_nothing() -> None:
     """The bound is a hundred times what it takes: a lock, a clock of its own or a sort for each value would not fit."""
     sample = Sample()
-    assert timeit.timeit(lambda: sample.observe(1.5), number=20_000) / 20_000 < 10e-6
+    best = min(timeit.repeat(lambda: sample.observe(1.5), number=5_000, repeat=10)) / 5_000
+    assert best < 10e-6
 
 
 def _counts_from_the_start(patch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -57,12 +58,15 @@ class Monitored:
         address, files = f"{self.network}.{len(self.agents) + 1}", self.directory / name
         files.mkdir()
         (files / "telemetry.hcl").write_text(f"telemetry {{ {telemetry} }}")
-        where = ("-bind", address, "-client", address, "-http-port", "8500")
+        where = ("-bind", address, "-client", address)
         agent = AgentProcess("-node", name, "-data-dir", str(files / "data"), "-config-dir", str(files), *where, *flags)
         self.agents.append(agent)
         return agent.started()
 
     def _start_prometheus(self) -> subprocess.Popen[bytes]:
+        with socket.socket() as free:
+            free.bind((f"{self.network}.200", 0))
+            self.address = f"{self.network}.200:{free.getsockname()[1]}"
         resolver, config = self.directory / "resolv.conf", self.directory / "prometheus.json"
         resolver.write_text(f"nameserver {self.network}.1\n")
         found = {"names": ["metrics.service.consul"], "type": "SRV", "refresh_interval": "1s"}
@@ -78,7 +82,7 @@ class Monitored:
             str(PROMETHEUS),
             f"--config.file={config}",
             f"--storage.tsdb.path={self.directory / 'tsdb'}",
-            f"--web.listen-address={self.network}.200:9090",
+            f"--web.listen-address={self.address}",
             "--log.level=warn",
         ]
         script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
@@ -87,7 +91,7 @@ class Monitored:
 
     def query(self, expression: str) -> dict[str, float]:
         """Values by the name of the node that they are from."""
-        url = f"http://{self.network}.200:9090/api/v1/query?query={quote(expression)}"
+        url = f"http://{self.address}/api/v1/query?query={quote(expression)}"
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
