@@ -67,6 +67,7 @@ class Server:
         """Not for callers: use `start`."""
         self._left = left
         self._telemetry = telemetry
+        self._measures = RaftMeasures(telemetry, runtime.clock)
         self._runtime = runtime
         self._config = config
         self._data = data
@@ -349,7 +350,7 @@ class Server:
                 self._changes,
                 self._new_store,
                 self._members.call,
-                RaftMeasures(self._telemetry, self._runtime.clock),
+                self._measures,
             )
         except (CannotTrace, StorageError) as error:
             self._fail(str(error))
