@@ -87,13 +87,14 @@ class DiskWrites:
             self._disk_log.sync()
             return now_ns() - started_ns
 
-        self._runtime.executor.submit(
-            work, lambda elapsed_ns: self._written(writes, elapsed_ns), lambda error: self._write_failed(writes, error)
-        )
+        def done(elapsed_ns: int) -> None:
+            self._measured(elapsed_ns)
+            self._written(writes)
 
-    def _written(self, writes: list[DiskWrite], elapsed_ns: int) -> None:
+        self._runtime.executor.submit(work, done, lambda error: self._write_failed(writes, error))
+
+    def _written(self, writes: list[DiskWrite]) -> None:
         self._busy = False
-        self._measured(elapsed_ns)
         if self._full_reported:
             self._full_reported = False
             self._log.info("there is space again: everything that waited is on disk")

@@ -23,8 +23,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether what none of them fits is shown."""
     retention_seconds: float = RETENTION_SECONDS
     """0: nothing is shown in Prometheus's format. *Deviation:* Consul's documentation has 0 as its default; here
-    scraping costs nothing until somebody scrapes, so it is on. All metrics are declared at the start and none expires:
-    any other number means the same."""
+    scraping costs nothing until somebody scrapes, so it is on. No metric expires: any other number means the same."""
 
     def shows(self, name: str) -> bool:
         """Whether a metric of this name, with the prefix, is shown."""
