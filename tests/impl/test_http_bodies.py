@@ -130,7 +130,7 @@ def test_a_small_lock_delay_means_seconds(given: Any, nanoseconds: int) -> None:
         ({"Behavior": "keep"}, 500, "Invalid Behavior setting 'keep'"),
         ({"LockDelay": []}, 400, "LockDelay must be a duration, not a list"),
         ({"LockDelay": "later"}, 400, "Request decode failed"),
-        ({"LockDelay": "99999999999h"}, 400, "it is longer than 292 years"),
+        ({"LockDelay": "99999999999h"}, 400, "LockDelay must be a duration of at most 292 years"),
         ({"LockDelay": 1e300}, 400, "LockDelay must be a duration of at most 292 years"),
     ],
 )
