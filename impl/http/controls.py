@@ -124,7 +124,7 @@ async def force_leave(context: Context, request: Request) -> Response:
     if member["Status"] == ALIVE:
         return text_response(200, f"{request.rest} is alive, and stays a member: only it can leave")
     await context.agent.operate(ForceLeave(request.rest))
-    return _DONE
+    return text_response(200, "")
 
 
 async def host(context: Context, request: Request) -> Response:
