@@ -124,8 +124,8 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
             unexpected,
             config.node_name,
             local,
-            controls,
-            HttpMeasures(telemetry, runtime.clock),
+            controls=controls,
+            measures=HttpMeasures(telemetry, runtime.clock),
         )
         http = _listen_http(config, app)
         ports: dict[str, Value] = {

@@ -64,8 +64,8 @@ class Console:
             lambda what, error: pytest.fail(f"{what}: {error!r}"),
             "n",
             anything,
-            Controls(self.telemetry, self.log, self.reload, ""),
-            HttpMeasures(self.telemetry, self.runtime.clock),
+            controls=Controls(self.telemetry, self.log, self.reload, ""),
+            measures=HttpMeasures(self.telemetry, self.runtime.clock),
         )
 
     def register(self, node: str, status: str, *, server: bool = False) -> None:
@@ -319,7 +319,7 @@ def test_only_an_agent_that_failed_can_be_made_to_leave() -> None:
 )
 def test_each_endpoint_has_its_method(method: str, target: str, allowed: str) -> None:
     status, headers, text = Console().ask(method, target)
-    assert (status, headers["allow"], text) == (405, allowed, f"method {method} not allowed")
+    assert (status, text) == (405, f"method {method} not allowed") and allowed in headers["allow"].split(",")
 
 
 def test_the_host_is_described_or_says_why_not() -> None:
