@@ -141,6 +141,7 @@ def test_an_agent_that_was_told_of_nobody_alive_joins_when_it_is_told_to(
     assert code == 1 and "Error joining address '127.0.0.1:2'" in told and "Connection refused" in told
     assert told.endswith("Failed to join any nodes.\n")
     other = AgentProcess("-dev", "-node", "other", "-server-port", "0").started()
+    eventually(lambda: other.raft()["state"] == "Leader", "a cluster of its own")
     code, _, told = run(capsys, "join", other.rpc)
     assert code == 1 and "s1 belongs to cluster" in told and other.terminate() == 0
     assert run(capsys, "join", here)[::2] == (1, "At least one address to join must be specified.\n")
