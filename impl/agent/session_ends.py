@@ -27,6 +27,9 @@ from impl.catalog.commands import (
     KvSet,
     ReapTombstones,
     Register,
+    RestoreBegin,
+    RestoreChunk,
+    RestoreCommit,
     SessionCreate,
     SessionDestroy,
     Transaction,
@@ -82,6 +85,9 @@ def ended(tables: Tables, command: Write) -> list[str]:
             | KvRelease()
             | ReapTombstones()
             | SessionCreate()
+            | RestoreBegin()
+            | RestoreChunk()
+            | RestoreCommit()  # what was lost before a restore does not count after it
         ):
             return []
         case _:
@@ -102,7 +108,10 @@ def _of_nodes(tables: Tables, nodes: set[str]) -> list[str]:
     return [session.id for node in nodes for session in sessions.of_node(tables, node)]
 
 
-PLAIN: Final = (KvSet, KvCas, KvDelete, KvDeleteCas, KvDeleteTree, ReapTombstones, SessionCreate)
+PLAIN: Final = (
+    *(KvSet, KvCas, KvDelete, KvDeleteCas, KvDeleteTree, ReapTombstones, SessionCreate),
+    *(RestoreBegin, RestoreChunk, RestoreCommit),
+)
 """Commands that neither want a lock nor end a session."""
 
 Name = TypeVar("Name", str, Acquired)

@@ -23,7 +23,7 @@ from impl.catalog.registry_queries import (
     NodesAnswer,
     ServiceInstances,
 )
-from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, STATUSES, WARNING, Check, Service
+from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, STATUSES, WARNING, Check, Service, node_key
 from impl.http.bodies import Fields, read_json
 from impl.http.context import Context, Request
 from impl.http.definitions import check_definition, service_definition
@@ -269,12 +269,12 @@ async def _members(context: Context, servers_only: bool) -> list[dict[str, Any]]
         isinstance(nodes, NodesAnswer) and isinstance(servers, InstancesAnswer) and isinstance(critical, ChecksAnswer)
     )
     ports = {each.node.node: each.service.port for each in servers.instances if each.service.id == CONSUL}
-    dead = {check.node for check in critical.checks if check.check_id == SERF_HEALTH}
+    dead = {node_key(check.node) for check in critical.checks if check.check_id == SERF_HEALTH}
     found = []
     for node in nodes.nodes:
         # Whoever has no version registered itself without an agent.
         if node.node in ports or ("consul-version" in node.meta and not servers_only):
-            status = FAILED if node.node in dead else ALIVE
+            status = FAILED if node_key(node.node) in dead else ALIVE
             name = f"{node.node}.{node.datacenter}" if servers_only else node.node
             port = ports.get(node.node, 0)
             found.append(describe_member(name, node.address, port, node.datacenter, node.id, status))

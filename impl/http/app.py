@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from impl.agent.api import Agent, AgentError
+from impl.agent.config import SNAPSHOT_MAX_SIZE
 from impl.agent.local.registrations import Registrations
 from impl.http import kv, routes
 from impl.http.context import Context, Request
@@ -31,12 +32,13 @@ class Application:
         unexpected: Callable[[str, Exception], None],
         node_name: str = "",
         local: Registrations | None = None,
+        snapshot_max_size: int = SNAPSHOT_MAX_SIZE,
     ) -> None:
         """`datacenter`, `node_name` and `local` (services and checks): the agent's own.
 
         `unexpected` hears of errors that no handler expected: (what was asked, error).
         """
-        self._context = Context(agent, node_name, datacenter, kv_max_value_size, local)
+        self._context = Context(agent, node_name, datacenter, kv_max_value_size, local, snapshot_max_size)
         self._unexpected = unexpected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from impl.agent.api import Consistency, ReadReply
+from impl.agent.api import AgentError, ArchiveStream, Consistency, ReadReply
 from impl.catalog.store import KvEntry
 from impl.http.request import Send
 
@@ -71,6 +71,27 @@ class Response(msgspec.Struct, frozen=True):
         await send({"type": "http.response.body", "body": self.body})
 
 
+class Streamed(Response, frozen=True, kw_only=True):
+    """A body that comes in pieces: `body` is the first. What breaks off ends the connection, so that its client sees
+    that something is missing."""
+
+    rest: ArchiveStream
+
+    async def send(self, send: Send) -> None:
+        """Hand it to the ASGI server, as fast as its client reads."""
+        try:
+            await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+            piece = self.body
+            while piece:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = await self.rest.read()
+            await send({"type": "http.response.body", "body": b""})
+        except AgentError:
+            return
+        finally:
+            self.rest.close()
+
+
 def json_response(document: Any, pretty: bool, headers: tuple[Header, ...] = ()) -> Response:
     """200 with a JSON body as Go writes it: `<`, `>` and `&` escaped; `pretty` indents by four and ends the line."""
     body = _encoder.encode(document)
@@ -89,9 +110,16 @@ def text_response(status: int, text: str, headers: tuple[Header, ...] = ()) -> R
 
 def read_headers(index: int, reply: ReadReply, consistency: Consistency) -> tuple[Header, ...]:
     """The headers of every answer to a query."""
+    return answer_headers(index, reply.known_leader, reply.last_contact_ms, consistency)
+
+
+def answer_headers(
+    index: int, known_leader: bool, last_contact_ms: int, consistency: Consistency
+) -> tuple[Header, ...]:
+    """The headers of whatever was answered from the state."""
     return (
         (b"X-Consul-Index", b"%d" % index),
-        _TRUE if reply.known_leader else _FALSE,
-        (b"X-Consul-Lastcontact", b"%d" % reply.last_contact_ms),
+        _TRUE if known_leader else _FALSE,
+        (b"X-Consul-Lastcontact", b"%d" % last_contact_ms),
         _EFFECTIVE[consistency],
     )

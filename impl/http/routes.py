@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from impl.http import agent, operator, registry, sessions, transactions
+from impl.http import agent, operator, registry, sessions, snapshot, transactions
 from impl.http.context import Handler
 
 Methods = Mapping[str, Handler]
@@ -53,6 +53,7 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/agent/version": {"GET": agent.version},
     "/v1/agent/host": {"GET": agent.host},
     "/v1/txn": {"PUT": transactions.run},
+    "/v1/snapshot": {"GET": snapshot.save, "PUT": snapshot.restore},
     "/v1/status/leader": {"GET": operator.status_leader},
     "/v1/status/peers": {"GET": operator.status_peers},
     "/v1/operator/raft/configuration": {"GET": operator.configuration},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -279,3 +281,16 @@ def test_a_program_that_fails_ends_the_watch(console: Console) -> None:
     process = console.start("watch", "-type=nodes", "exit 3", stderr=subprocess.PIPE)
     _, error = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, error) == (1, "Error executing handler: exit status 3\n")
+
+
+def test_an_agent_raises_its_limit_of_open_files_as_programs_in_go_do() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = min(hard, soft) // 2
+    resource.setrlimit(resource.RLIMIT_NOFILE, (low, hard))
+    try:
+        agent = AgentProcess("-dev", "-server-port", "0").started()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    limits = Path(f"/proc/{agent.process.pid}/limits").read_text()
+    agent.kill()
+    assert re.search(rf"Max open files +{hard} +{hard} ", limits), limits

@@ -133,6 +133,45 @@ def test_rows_of_this_node_that_the_agent_does_not_have_are_removed() -> None:
     assert local.service("old") is None and local.check("c") is None and local.check("o") is None
 
 
+def test_an_id_that_changes_its_case_stays_registered() -> None:
+    local = Local()
+    upper = replace(WEB, id="WEB"), replace(TTL, check_id="TTL", service_id="WEB")
+    local.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    local.pass_time(1)
+    local.own.deregister_service("web")
+    local.own.register_service(ServiceDefinition(upper[0], (upper[1],)))
+    local.pass_time(1)
+    shown = local.service("web"), local.check("ttl")
+    assert [row is not None and row.node for row in shown] == ["n", "n"]
+    assert shown[0] is not None and shown[1] is not None
+    assert (shown[0].id, shown[1].check_id, shown[1].service_id) == ("WEB", "TTL", "WEB")
+
+
+def test_of_two_ids_that_differ_in_case_the_one_that_is_left_stays_registered() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB, ()))
+    local.pass_time(1)
+    other = replace(TTL, check_id="other", service_id="WEB")
+    local.own.register_service(ServiceDefinition(replace(WEB, id="WEB"), (other,)))
+    local.pass_time(1)
+    local.own.deregister_service("web")
+    local.pass_time(1)
+    found = local.service("web")
+    assert found is not None and found.id == "WEB" and local.check("other") is not None
+
+
+def test_of_two_checks_that_differ_in_case_the_one_that_is_left_stays_registered() -> None:
+    local = Local()
+    local.own.register_check(replace(TTL, service_id=""))
+    local.pass_time(1)
+    local.own.register_check(replace(TTL, check_id="TTL", service_id=""))
+    local.pass_time(1)
+    local.own.deregister_check("ttl")
+    local.pass_time(1)
+    found = local.check("ttl")
+    assert found is not None and found.check_id == "TTL"
+
+
 def test_what_the_leader_registers_stays() -> None:
     local = Local()
     local.apply(Register(Node("n", ""), Service("n", "consul", "consul"), (Check("n", SERF_HEALTH),), True))
@@ -237,9 +276,20 @@ def _never_compares(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sync, "FULL_NS", 10**18)
 
 
+def _knows_case(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(local_state, "_alike", lambda identity, others: set())
+
+
+def _registers_first(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sync, "sorted", lambda each, key: sorted(each), raising=False)
+
+
 @pytest.mark.parametrize(
     ("mutant", "sentence"),
     [
+        (_registers_first, test_an_id_that_changes_its_case_stays_registered),
+        (_knows_case, test_of_two_ids_that_differ_in_case_the_one_that_is_left_stays_registered),
+        (_knows_case, test_of_two_checks_that_differ_in_case_the_one_that_is_left_stays_registered),
         (_keeps_foreign_rows, test_rows_of_this_node_that_the_agent_does_not_have_are_removed),
         (_removes_consul, test_what_the_leader_registers_stays),
         (_defers_nothing, test_a_change_of_output_alone_waits_for_minutes),

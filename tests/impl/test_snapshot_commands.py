@@ -13,6 +13,7 @@ from impl.catalog.rows import Check, Node, Service
 from impl.catalog.snapshot import StoreView, encode_blocks, state_digest
 from impl.catalog.store import Store
 from impl.runtime.real_disk import RealDisk
+from impl.snapshot_commands import byte_size
 from impl.storage import snapshots
 from impl.storage.snapshots import SnapshotHeader, SnapshotWriter
 
@@ -36,6 +37,10 @@ def store() -> Store:
 
 @pytest.fixture
 def path(store: Store, tmp_path: Path) -> Path:
+    return written(store, tmp_path)
+
+
+def written(store: Store, tmp_path: Path) -> Path:
     writer = SnapshotWriter(RealDisk(), str(tmp_path), SnapshotHeader("cluster", 3, 2, b"", 0, ""), "ab12")
     view = StoreView(store)
     while not view.done:
@@ -47,19 +52,36 @@ def path(store: Store, tmp_path: Path) -> Path:
 def test_the_rows_are_counted(path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-format=json", str(path)) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["index"], found["term"], found["cluster"], found["id"]) == (3, 2, "cluster", "3-2-ab12")
-    assert {kind: found["rows"][kind] for kind in ("kv", "node", "service", "check")} == {
-        "kv": 2,
-        "node": 1,
-        "service": 1,
-        "check": 1,
-    }
-    assert found["state_digest"] == state_digest(store)
-    assert 100 < found["sizes"]["kv"] < sum(found["sizes"].values()) < found["size"] == path.stat().st_size
+    meta, counts = found["Meta"], {each["Name"]: each["Count"] for each in found["Stats"]}
+    assert (meta["Index"], meta["Term"], meta["Cluster"], meta["ID"]) == (3, 2, "cluster", "3-2-ab12")
+    assert [counts[name] for name in ("KVS", "Node", "Service", "Check")] == [2, 1, 1, 1]
+    assert meta["StateDigest"] == state_digest(store)
+    sizes = {each["Name"]: each["Sum"] for each in found["Stats"]}
+    assert 100 < sizes["KVS"] < found["TotalSize"] < meta["Size"] == path.stat().st_size
+    assert found["StatsKV"] is None
     assert run(str(path)) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["Index", "3"] in lines and ["Type", "Count", "Size"] in lines
-    assert ["kv", "2"] in [line[:2] for line in lines]
+    assert ["KVS", "2"] in [line[:2] for line in lines]
+
+
+def test_keys_are_counted_by_their_prefixes(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index, key in enumerate(["app/web/a", "app/web/b", "app/db/a", "other"], 4):
+        store.apply(KvSet(key, b"", 0), index)
+    path = written(store, tmp_path)
+    assert run("-format=json", "-kvdetails", str(path)) == 0
+    found = {each["Name"]: each["Count"] for each in json.loads(capsys.readouterr().out)["StatsKV"]}
+    assert found == {"app/web": 2, "app/db": 1, "other": 1, "a": 1, "b": 1}
+    assert run("-format=json", "-kvdetails", "-kvdepth=1", "-kvfilter=app", str(path)) == 0
+    found = {each["Name"]: each["Count"] for each in json.loads(capsys.readouterr().out)["StatsKV"]}
+    assert found == {"app": 3}
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [(0, "0"), (285, "285B"), (2048, "2KB"), (12_595, "12.3KB"), (3 << 20, "3MB")]
+)
+def test_sizes_are_shown_as_consul_does(size: int, shown: str) -> None:
+    assert byte_size(size) == shown
 
 
 def damage_is_found(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

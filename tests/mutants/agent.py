@@ -254,6 +254,15 @@ def stale_default_read() -> None:
     replace("impl.agent.requests:Requests.read", make)
 
 
+def services_share_one_index() -> None:
+    """The index of every service is that of the tables: a registration answers the blocking queries of all."""
+
+    def make(original: Function) -> Function:
+        return lambda tables, service, *all_tables: all_tables
+
+    replace("impl.catalog.registry_queries:_service_topics", make)
+
+
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     mutate.__name__.replace("_", "-"): mutate
     for mutate in (
@@ -275,9 +284,9 @@ MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
         blocking_query_misses_a_change,
         deregistration_acknowledged_before_commit,
         stale_default_read,
+        services_share_one_index,
     )
 }
-
 
 DISK_THAT_HANGS = "disk-that-hangs"
 STALL = "stall"

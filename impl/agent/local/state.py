@@ -1,7 +1,8 @@
 """The services and checks of one agent, and which of them the catalog does not show yet.
 
 The agent is the authority for its node: what it has must be in the catalog, what it has not must not. This module
-keeps the books; `sync` writes. Source: Consul, "Anti-entropy", and its `agent/local/state.go`.
+keeps the books; `sync` writes. Ids have case here and none in the catalog: of two that differ in case only it shows
+one. Source: Consul, "Anti-entropy", and its `agent/local/state.go`.
 
 It must not do I/O. Times are monotonic nanoseconds.
 """
@@ -59,11 +60,14 @@ class LocalState:
     def drop_service(self, service_id: str) -> list[str]:
         """Deregister an instance; the ids of the checks that went with it. The catalog drops them by itself."""
         self.services.pop(service_id)
-        self.pending_services.add(service_id)
+        alike = _alike(service_id, self.services)
+        self.pending_services |= {service_id, *alike}
+        self.pending_checks |= {check_id for check_id, check in self.checks.items() if check.service_id in alike}
         gone = [check_id for check_id, check in self.checks.items() if check.service_id == service_id]
         for check_id in gone:
             self._forget_check(check_id)
             self.pending_checks.discard(check_id)
+            self.pending_checks |= _alike(check_id, self.checks)
         self._changed()
         return gone
 
@@ -81,7 +85,7 @@ class LocalState:
     def drop_check(self, check_id: str) -> None:
         """Deregister a check."""
         self._forget_check(check_id)
-        self.pending_checks.add(check_id)
+        self.pending_checks |= {check_id, *_alike(check_id, self.checks)}
         self._changed()
 
     def update_check(self, check_id: str, status: str, output: str) -> None:
@@ -174,3 +178,8 @@ class LocalState:
         if mine.check_id in self._deferred:
             same = replace(same, output=mine.output)
         return mine == same
+
+
+def _alike(identity: str, others: Iterable[str]) -> set[str]:
+    """Ids that are the same one to the catalog: what is deregistered under one must be registered under the other."""
+    return {other for other in others if other.lower() == identity.lower()}
