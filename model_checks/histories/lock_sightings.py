@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
+from model_checks.histories.findings import read_as
 from model_checks.histories.operations import Operation, Outcome
-from model_checks.histories.register import UnknownOperation
+from model_checks.histories.register import Model, UnknownOperation
 
 Hold = tuple[int, int]
 """(CreateIndex, LockIndex) of a key; later holds of the key are greater."""
@@ -122,21 +123,13 @@ class ProtectedValue(msgspec.Struct, frozen=True):
     index: int = 0
 
 
-def _read(operation: Operation, value: Any, kind: type[Any]) -> Any:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        cause = f"process {operation.process}: {operation.f} {value!r}: {error}"
-        raise UnknownOperation(f"not an operation of the model lock: {cause}") from None
-
-
 def lock_history(operations: Iterable[Operation]) -> LockHistory:
     """Sort the operations. Raises UnknownOperation."""
     found = LockHistory()
     operations = list(operations)
     for operation in operations:  # a session's creation may be acknowledged after others have seen it
         if operation.f == "create" and operation.outcome is Outcome.OK:
-            made = _read(operation, operation.answer, _Created)
+            made = read_as(operation, operation.answer, _Created, Model.LOCK)
             ttl_ns = None if made.ttl is None else round(made.ttl * 1e9)
             session = Session(made.session, ttl_ns, round(made.lock_delay * 1e9), made.bound, operation)
             session.renewals.append(operation)
@@ -168,7 +161,7 @@ def _sort(found: LockHistory, operation: Operation) -> None:
         case "acquire":
             _acquire(found, operation)
         case "release":
-            holder = _read(operation, operation.argument, _Holder)
+            holder = read_as(operation, operation.argument, _Holder, Model.LOCK)
             session = _session(found, operation, holder.session)
             if happened:
                 session.releases.setdefault(operation.key, []).append(operation)
@@ -178,7 +171,7 @@ def _sort(found: LockHistory, operation: Operation) -> None:
             if ok and operation.answer is None:
                 found.absences.setdefault(operation.key, []).append(operation)
             elif ok:
-                _see(found, operation, _read(operation, operation.answer, Row))
+                _see(found, operation, read_as(operation, operation.answer, Row, Model.LOCK))
         case "write":
             _write(found, operation)
         case "read-protected":
@@ -189,12 +182,12 @@ def _sort(found: LockHistory, operation: Operation) -> None:
 
 
 def _acquire(found: LockHistory, operation: Operation) -> None:
-    holder = _read(operation, operation.argument, _Holder)
+    holder = read_as(operation, operation.argument, _Holder, Model.LOCK)
     session = _session(found, operation, holder.session)
     if operation.outcome is Outcome.OK:
         session.alive.append(operation)
         found.acquired.setdefault(operation.key, []).append(operation)
-        answer = _read(operation, operation.answer, _Holder)
+        answer = read_as(operation, operation.answer, _Holder, Model.LOCK)
         if answer.row is not None:
             _see(found, operation, answer.row)
     elif operation.outcome is Outcome.FAIL and INVALID_SESSION in str(operation.error):
@@ -202,7 +195,7 @@ def _acquire(found: LockHistory, operation: Operation) -> None:
 
 
 def _write(found: LockHistory, operation: Operation) -> None:
-    asked = _read(operation, operation.argument, _Write)
+    asked = read_as(operation, operation.argument, _Write, Model.LOCK)
     session = _session(found, operation, asked.session)
     if operation.outcome is Outcome.FAIL:
         found.refused_writes += "failed" in str(operation.error)
@@ -210,7 +203,7 @@ def _write(found: LockHistory, operation: Operation) -> None:
     index = None
     if operation.outcome is Outcome.OK:
         session.alive.append(operation)
-        index = _read(operation, operation.answer, _Write).index
+        index = read_as(operation, operation.answer, _Write, Model.LOCK).index
     written = Written(asked.value, asked.session, asked.hold, asked.checked_index, index, operation)
     found.writes.setdefault(operation.key, []).append(written)
 

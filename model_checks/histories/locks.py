@@ -36,7 +36,7 @@ from typing import Any
 import msgspec
 
 from model_checks.histories.circumstances import ALONE, Circumstances, covers
-from model_checks.histories.findings import Findings, Objection
+from model_checks.histories.findings import Findings, Objection, going_back
 from model_checks.histories.lock_sightings import (
     Hold,
     LockHistory,
@@ -150,17 +150,8 @@ def _rows(key: Any, seen: list[Sighting]) -> Iterator[Objection]:
 
 def _real_time(key: Any, seen: list[Sighting]) -> Iterator[Objection]:
     """What was invoked after an answer does not show an older row."""
-    by_return = sorted(seen, key=lambda sighting: sighting.by.ret)
-    newest: Sighting | None = None
-    place = 0
-    for sighting in sorted(seen, key=lambda sighting: sighting.by.call):
-        while place < len(by_return) and by_return[place].by.ret < sighting.by.call:
-            if newest is None or by_return[place].row.modify > newest.row.modify:
-                newest = by_return[place]
-            place += 1
-        if newest is not None and sighting.row.modify < newest.row.modify:
-            reason = f"ModifyIndex {sighting.row.modify} was shown after {newest.row.modify}"
-            yield Objection(EXCLUSION, reason, key, (newest.by, sighting.by))
+    for (newer, first), (older, then) in going_back([(sighting.row.modify, sighting.by) for sighting in seen]):
+        yield Objection(EXCLUSION, f"ModifyIndex {older} was shown after {newer}", key, (first, then))
 
 
 def certain_holds(seen: list[Sighting]) -> dict[Hold, Certain]:

@@ -26,9 +26,9 @@ from typing import Any
 import msgspec
 
 from model_checks.histories.circumstances import ALONE, Circumstances
-from model_checks.histories.findings import Findings, Objection
+from model_checks.histories.findings import Findings, Objection, going_back, read_as
 from model_checks.histories.operations import Operation, Outcome
-from model_checks.histories.register import UnknownOperation
+from model_checks.histories.register import Model, UnknownOperation
 
 WAKE_MARGIN_NS = 2_000_000_000
 """A blocking query must have been answered so long after a change was acknowledged: a process may be short of CPU."""
@@ -96,14 +96,6 @@ class RegistryHistory(msgspec.Struct):
     """By instance, the last look at the catalog for it."""
 
 
-def _read(operation: Operation, value: Any, kind: type[Any]) -> Any:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        cause = f"process {operation.process}: {operation.f} {value!r}: {error}"
-        raise UnknownOperation(f"not an operation of the model registry: {cause}") from None
-
-
 def registry_history(operations: Iterable[Operation]) -> RegistryHistory:
     """Sort the operations. Raises UnknownOperation."""
     found = RegistryHistory()
@@ -116,8 +108,9 @@ def registry_history(operations: Iterable[Operation]) -> RegistryHistory:
                     changes.append(operation)
             case "read" | "watch":
                 if operation.outcome is Outcome.OK:
-                    asked = _read(operation, operation.argument, _Asked)
-                    answer = Answer(operation.key, asked, _read(operation, operation.answer, _Shown), operation)
+                    asked = read_as(operation, operation.argument, _Asked, Model.REGISTRY)
+                    shown = read_as(operation, operation.answer, _Shown, Model.REGISTRY)
+                    answer = Answer(operation.key, asked, shown, operation)
                     found.answers.setdefault(operation.key, []).append(answer)
                     if operation.f == "watch":
                         found.watchers.setdefault((operation.process, operation.key), []).append(answer)
@@ -189,7 +182,7 @@ def register(instance: str, changes: list[Operation], answers: list[Answer], pas
 def _written(change: Operation) -> State:
     if change.argument is None:
         return None
-    registered: _Registered = _read(change, change.argument, _Registered)
+    registered = read_as(change, change.argument, _Registered, Model.REGISTRY)
     return registered.version, registered.status
 
 
@@ -227,18 +220,10 @@ def _one_state(service: str, answers: list[Answer]) -> Iterator[Objection]:
 
 
 def _forward(service: str, answers: list[Answer]) -> Iterator[Objection]:
-    by_return = sorted(answers, key=lambda answer: answer.by.ret)
-    newest: Answer | None = None
-    place = 0
-    for answer in sorted(answers, key=lambda answer: answer.by.call):
-        while place < len(by_return) and by_return[place].by.ret < answer.by.call:
-            if newest is None or by_return[place].shown.index > newest.shown.index:
-                newest = by_return[place]
-            place += 1
-        if newest is not None and answer.shown.index < newest.shown.index:
-            reason = f"the index of {service} was {newest.shown.index}, and then {answer.shown.index}"
-            yield Objection(FORWARD, reason, service, (newest.by, answer.by))
-        elif answer.shown.index < answer.shown.given:
+    for (newer, first), (older, then) in going_back([(answer.shown.index, answer.by) for answer in answers]):
+        yield Objection(FORWARD, f"the index of {service} was {newer}, and then {older}", service, (first, then))
+    for answer in answers:
+        if answer.shown.index < answer.shown.given:
             reason = f"a blocking query with index {answer.shown.given} was answered with {answer.shown.index}"
             yield Objection(FORWARD, reason, service, (answer.by,))
 

@@ -33,17 +33,18 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "tests" / "mutants" / "agent.py"
 RACES = 40
+HONEST_S = 6
 LOCKS, REGISTRY = ("lock", "histories/locks"), ("registry", "histories/registry")
 QUIET = ("--nemesis", "none", "--clients", "0", "--concurrency", "20")
 
-# mutant -> (workload and its checker, servers, seconds, property that must be named)
+# mutant -> (workload and its checker, servers, seconds, properties of which one must be named)
 EXPECTED = {
-    "lock-delay-ignored": (LOCKS, 1, 3, locks.LOCK_DELAY),
-    "session-end-keeps-its-lock": (LOCKS, 1, 3, locks.ENDED),
-    "acquire-while-held": (LOCKS, 1, 3, locks.HELD),
-    "blocking-query-misses-a-change": (REGISTRY, 1, 9, registry.WOKEN),
-    "deregistration-acknowledged-before-commit": (REGISTRY, 1, 2, registry.ANSWERS),
-    "stale-default-read": (REGISTRY, 3, 2, registry.ANSWERS),
+    "lock-delay-ignored": (LOCKS, 1, 3, {locks.LOCK_DELAY}),
+    "session-end-keeps-its-lock": (LOCKS, 1, 3, {locks.ENDED}),
+    "acquire-while-held": (LOCKS, 1, 3, {locks.HELD, locks.EXCLUSION}),
+    "blocking-query-misses-a-change": (REGISTRY, 1, 9, {registry.WOKEN}),
+    "deregistration-acknowledged-before-commit": (REGISTRY, 1, 2, {registry.ANSWERS}),
+    "stale-default-read": (REGISTRY, 3, 2, {registry.ANSWERS, registry.FORWARD}),
 }
 
 
@@ -81,7 +82,7 @@ def test_a_mutated_agent_is_found_out(tmp_path: Path, mutant: str) -> None:
     code, report = chaos(tmp_path, workload, *QUIET, *how, "--agent-command", agent)
     assert (code, report["verdict"]) == (1, "INVALID"), report
     objections = {check["checker"]: check["property"] for check in report["checks"] if check["verdict"] == "INVALID"}
-    assert objections.get(checker) == broken, (objections, report["reason"])
+    assert objections.get(checker) in broken, (objections, report["reason"])
 
 
 def judged_race(agent_command: str | None) -> CheckResult:
@@ -138,14 +139,15 @@ def test_a_lock_is_not_given_behind_the_end_of_its_session() -> None:
 
 def test_a_lock_that_is_given_behind_the_end_of_its_session_is_found_out() -> None:
     result = judged_race(shlex.join([sys.executable, str(AGENT), "lock-given-behind-the-end-of-its-session"]))
-    assert (result.verdict, result.property) == (Verdict.INVALID, locks.LOCK_DELAY), result.reason
+    assert (result.verdict, result.property) == (Verdict.INVALID, {locks.LOCK_DELAY}), result.reason
 
 
 @pytest.mark.parametrize("workload", ["lock", "registry"])
 def test_honest_agents_that_are_broken_are_valid(tmp_path: Path, workload: str) -> None:
-    how = ("--servers", "3", "--clients", "1", "--nemesis", "partition,kill,pause", "--time-limit", "6")
+    how = ("--servers", "3", "--clients", "1", "--nemesis", "partition,kill,pause", "--time-limit", str(HONEST_S))
     code, report = chaos(tmp_path, workload, *how, "--rate", "300", "--seed", "5")
     assert report["verdict"] != "INVALID", report["reason"]
     assert code == 0 or "tried too little" in report["reason"]
-    by_name = {check["checker"]: check["verdict"] for check in report["checks"]}
-    assert by_name[f"histories/{'locks' if workload == 'lock' else 'registry'}"] == "VALID"
+    (check,) = [check for check in report["checks"] if check["checker"].startswith("histories/")]
+    assert (check["verdict"], check["checker"]) == ("VALID", "histories/locks" if workload == "lock" else REGISTRY[1])
+    assert check["seconds"] < HONEST_S, "judging a history takes less than the run"
