@@ -88,7 +88,7 @@ class Registrations(msgspec.Struct, frozen=True):
         clients, watchers, users = roles(context.threads)
         for thread in watchers:
             if thread in context.free and context.now_ns >= self.answered_ns.get(thread, -REST_NS) + REST_NS:
-                return Emit(_watch(thread, context.now_ns, WAIT_MS), self)
+                return Emit(_watch(thread, context.now_ns, WAIT_MS, self.default_judged), self)
         free = [thread for thread in (*clients, *users) if thread in context.free]
         if not free:
             return PENDING
@@ -149,9 +149,11 @@ def _of_user(thread: Thread, place: int) -> str:
     return f"agents-{thread}/{place}"
 
 
-def _watch(thread: Thread, at_ns: int | None, wait_ms: int) -> Invocation:
+def _watch(thread: Thread, at_ns: int | None, wait_ms: int, default_judged: bool = True) -> Invocation:
     assert isinstance(thread, int), "nobody but client threads watches"
     service, mode = watched_by(thread)
+    if mode == "default" and not default_judged:
+        mode = "consistent"
     return Invocation("watch", service, {"mode": mode, "passing": False}, thread, at_ns, wait_ms)
 
 

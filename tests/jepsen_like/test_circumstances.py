@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jepsen_like.analysis import effort
 from jepsen_like.circumstances import GAP_NS, SETTLED_NS, SNAPSHOT, calm, circumstances, reigns, restores
 from jepsen_like.nemesis.book import Fault
 from jepsen_like.nemesis.partition import between
 from jepsen_like.runner import replay_command
 from jepsen_like.store.run_directory import ChaosParams, Leadership, RunDirectory
 from jepsen_like.workload.base import Least
+from jepsen_like.workload.lock import LOCK
+from model_checks.verdicts import Verdict
 
 SECOND = 1_000_000_000
 SERVERS = ("s1", "s2", "s3")
@@ -78,3 +81,14 @@ def test_a_run_that_came_to_too_little_says_of_what() -> None:
     assert least.missing({"holds": 9}, 20.0) == "9 holds of locks of at least 10"
     assert least.missing({}, 20.0) == "0 holds of locks of at least 10"
     assert least.missing({}, 9.0) == "", "a run that short need not"
+
+
+def test_a_run_with_locks_in_which_nothing_was_held_is_unknown() -> None:
+    params = ChaosParams(workload="lock", nemesis=(), time_limit_s=20.0)
+    figures = {"acknowledged": 5_000, "holds": 19} | {each.figure: 1_000 for each in LOCK.least[1:]}
+    verdict = effort(params, figures, interrupted=False)
+    assert (verdict.verdict, verdict.reason) == (
+        Verdict.UNKNOWN,
+        "tried too little: 19 holds of locks of at least 20",
+    )
+    assert effort(params, figures | {"holds": 20}, interrupted=False).verdict is Verdict.VALID

@@ -31,7 +31,7 @@ from jepsen_like.client.http import Response
 from jepsen_like.client.kv import KvClient, Unanswered
 from jepsen_like.generator.combinators import Limit, OnThreads
 from jepsen_like.generator.interpreter import Interpreter, Worker
-from jepsen_like.generator.values import Draws, Ending, Thread
+from jepsen_like.generator.values import Completed, Completion, Context, Draws, Ending, Thread
 from jepsen_like.report.holds import drawing
 from jepsen_like.workload.catalog import WORKLOADS
 from model_checks.histories import locks, registry
@@ -279,6 +279,28 @@ def test_a_lying_registry_is_invalid(liar: type[Memory], broken: set[str]) -> No
     _, result = run("registry", 2, liar(2))
     assert result.verdict is Verdict.INVALID
     assert result.property in broken, result.reason
+
+
+@pytest.mark.parametrize("name", ["lock", "registry"])
+@pytest.mark.parametrize("default_judged", [True, False])
+def test_default_reads_are_asked_for_only_where_they_are_judged(name: str, default_judged: bool) -> None:
+    generator: Any = WORKLOADS[name].generator(Draws(3), default_judged)
+    threads = tuple(range(40))
+    asked: set[str] = set()
+    for step in range(400):
+        context = Context(step * NANOSECONDS // 100, threads, threads)
+        emitted = generator.ask(context)
+        invocation, generator = emitted.invocation, emitted.after
+        if name == "registry" and invocation.f in ("read", "watch"):
+            asked.add(invocation.value["mode"])
+        elif name == "lock" and invocation.f in ("read", "info"):
+            asked.add(invocation.note)
+        done = Completion(Ending.FAIL)
+        if invocation.f == "create":
+            done = Completion(Ending.OK, {"session": f"session-{step}", **invocation.value})
+        generator = generator.update(context, Completed(invocation, done))
+    assert ("default" in asked) is default_judged
+    assert "consistent" in asked
 
 
 # ------------------------------------------------------------------------------------------ the leader's clock, virtual
