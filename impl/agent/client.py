@@ -26,7 +26,7 @@ from impl.agent.api import (
 from impl.agent.archive_calls import Call, OpenArchive, opened_archive, opened_upload
 from impl.agent.changes import Changes
 from impl.agent.config import Address, Config
-from impl.agent.describe import describe_config
+from impl.agent.describe import describe_config, describe_runtime
 from impl.agent.discovery import Discovery, is_same
 from impl.agent.forwarding import Retriable, T
 from impl.agent.introductions import Introductions
@@ -217,6 +217,7 @@ class Client:
         peers = {known.get(address, str(address)): {"connected": address == current} for address in self._servers}
         document["Stats"] = {
             "agent": {},
+            "runtime": describe_runtime(self._runtime),
             "consul": {"server": "false", "known_servers": str(len(self._servers)), "cluster_id": self._cluster_id},
             "rpc": {"peers": peers},
         }

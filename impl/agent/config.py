@@ -274,22 +274,30 @@ def parse_address(text: str) -> Address:
 
 
 T = TypeVar("T")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+DURATION_CHARACTERS_MAX = 200
+DURATION_SECONDS_MAX = 9_223_372_036.0
+"""Of 2^63 nanoseconds: what Go's Duration holds."""
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration as Go writes it: `7s`, `1m30s`, `250ms`, `0`.
+    """Seconds of a duration as Go writes it: `7s`, `1m30s`, `250ms`, `.5s`, `0`. *Deviation:* not below zero.
 
     Raises:
-        ConfigError: not of that form.
+        ConfigError: not of that form, or longer than 292 years.
     """
-    if text == "0":
+    unsigned = text.removeprefix("+")
+    if unsigned == "0":
         return 0.0
-    if re.fullmatch(r"(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+", text) is None:
-        raise ConfigError(f"invalid duration {text!r}: write it as 7s, 250ms or 1m30s")
-    return sum(
-        float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d*)?)(ns|us|µs|ms|s|m|h)", text)
-    )
+    if len(text) > DURATION_CHARACTERS_MAX or _DURATION.fullmatch(unsigned) is None:
+        shown = text if len(text) <= DURATION_CHARACTERS_MAX else f"{text[:DURATION_CHARACTERS_MAX]}..."
+        raise ConfigError(f"invalid duration {shown!r}: write it as 7s, 250ms or 1m30s")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(unsigned))
+    if seconds > DURATION_SECONDS_MAX:
+        raise ConfigError(f"invalid duration {text!r}: the longest is 292 years")
+    return seconds
 
 
 def _or(value: T | UnsetType, default: T) -> T:

@@ -18,7 +18,7 @@ from impl.agent.archives import Archives
 from impl.agent.assembly import CannotTrace, assemble
 from impl.agent.changes import Changes, Watches
 from impl.agent.config import Config
-from impl.agent.describe import describe_config, describe_raft
+from impl.agent.describe import describe_config, describe_raft, describe_runtime
 from impl.agent.discovery import Conflict, Discovery, Refused, configuration_of, is_same
 from impl.agent.driver import Driver
 from impl.agent.introductions import Introductions
@@ -404,6 +404,7 @@ class Server:
         counters = self._rpc.counters if self._rpc is not None else None
         document["Stats"] = {
             "agent": {"incarnation": str(self._data.incarnation)},
+            "runtime": describe_runtime(self._runtime),
             "consul": {"server": "true", "cluster_id": genesis.cluster_id if genesis is not None else ""},
             "raft": describe_raft(driver, self._members, self.requests.last_contact_ms()),
             "snapshots": _describe_snapshots(driver),

@@ -30,7 +30,8 @@ from impl.http.definitions import check_definition, service_definition
 from impl.http.documents import agent_service_document, check_document
 from impl.http.registry import filtered
 from impl.http.request import HttpError, read_options
-from impl.http.response import Response, json_response, text_response
+from impl.http.response import AsWritten, Response, json_response, text_response
+from impl.http.shapes import AgentHealthDocument, HashedServiceDocument, HostDocument, VersionDocument
 
 BODY_SIZE_MAX = 512 * 1024
 MAINTENANCE = "maintenance"
@@ -60,8 +61,9 @@ async def service(context: Context, request: Request) -> Response:
     if found is None:
         raise _not_found(UnknownServiceId(request.rest))
     digest = local.content_hash(found.id)
-    document = agent_service_document(found, context.datacenter) | {"ContentHash": digest}
-    return json_response(document, request.pretty, ((b"X-Consul-Contenthash", digest.encode()),))
+    shown = agent_service_document(found, context.datacenter)
+    document: HashedServiceDocument = {**shown, "ContentHash": digest}
+    return json_response(document, request.pretty, ((AsWritten(b"X-Consul-Contenthash"), digest.encode()),))
 
 
 async def register_service(context: Context, request: Request) -> Response:
@@ -216,7 +218,7 @@ async def health_by_id(context: Context, request: Request) -> Response:
         raise HttpError(400, "Missing serviceID")
     found = local.state.services.get(service_id)
     if found is None:
-        nothing = {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}
+        nothing: AgentHealthDocument = {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}
         return _judged(request, 404, f"ServiceId {service_id} not found", nothing)
     status = _health(local, service_id)
     return _judged(request, _CODES[status], status, _info(context, status, found))
@@ -234,7 +236,7 @@ def _checks(local: Registrations, service_id: str) -> list[Check]:
     return [*local.state.checks_of(""), *local.state.checks_of(service_id)]
 
 
-def _info(context: Context, status: str, found: Service) -> dict[str, Any]:
+def _info(context: Context, status: str, found: Service) -> AgentHealthDocument:
     return {
         "AggregatedStatus": status,
         "Service": agent_service_document(found, context.datacenter),
@@ -294,14 +296,19 @@ async def leave(context: Context, request: Request) -> Response:
 
 async def version(context: Context, request: Request) -> Response:
     """GET /v1/agent/version."""
-    document = {"SHA": "comitia", "BuildDate": "1970-01-01T00:00:01Z", "HumanVersion": VERSION, "FIPS": ""}
+    document: VersionDocument = {
+        "SHA": "comitia",
+        "BuildDate": "1970-01-01T00:00:01Z",
+        "HumanVersion": VERSION,
+        "FIPS": "",
+    }
     return json_response(document, request.pretty)
 
 
 async def host(context: Context, request: Request) -> Response:
     """GET /v1/agent/host: of the machine, its name and this process; Comitia does not measure the rest."""
     runtime = _local(context).runtime
-    document = {
+    document: HostDocument = {
         "Memory": None,
         "CPU": None,
         "Host": {"hostname": runtime.host.hostname, "pid": runtime.host.pid},

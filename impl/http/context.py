@@ -55,9 +55,9 @@ class Request:
             return False
         raise HttpError(400, f"Invalid value for ?{name}")
 
-    async def body(self, size_max: int) -> bytes:
-        """The body. Raises HttpError (413) and ClientGone."""
-        return await read_body(self.scope, self.receive, size_max)
+    async def body(self, size_max: int, remedy: str = "") -> bytes:
+        """The body; `remedy`: the setting that bounds it. Raises HttpError (413) and ClientGone."""
+        return await read_body(self.scope, self.receive, size_max, remedy)
 
 
 Handler = Callable[[Context, Request], Awaitable[Response]]

@@ -92,6 +92,10 @@ class RealTasks:
         """As `Tasks.future`."""
         return self._loop.create_future()
 
+    def count(self) -> int:
+        """As `Tasks.count`."""
+        return len(asyncio.all_tasks(self._loop))
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

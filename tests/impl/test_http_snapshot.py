@@ -215,4 +215,4 @@ def test_a_client_that_hangs_up_restores_nothing() -> None:
 
 def test_other_methods_are_refused() -> None:
     found = ask(application(Noting()), "DELETE", "/v1/snapshot")
-    assert (found.status, found.headers["Allow"]) == (405, "GET,PUT")
+    assert (found.status, found.headers["Allow"]) == (405, "OPTIONS,GET,PUT")

@@ -86,7 +86,7 @@ class Memory:
 
     def new_id(self) -> str:
         self.ids += 1
-        return f"session-{self.ids}"
+        return f"00000000-0000-4000-8000-{self.ids:012d}"
 
 
 class MemoryClient(KvClient):
