@@ -44,7 +44,7 @@ from model_checks.verdicts import CheckResult, Verdict
 from tests.impl.test_agent_session_keeper import Led, led
 
 THREADS = 20
-OPERATIONS = 1_500
+OPERATIONS = 2_000
 SESSION_NODE = "me"
 
 
@@ -154,7 +154,7 @@ def test_an_honest_store_is_valid(name: str) -> None:
     assert figures["info"] > 0
     if name == "lock":
         counts = {f: figures[f] for f in ("sessions", "holds", "locks_lost", "fenced_writes", "fenced_writes_refused")}
-        assert min(counts.values()) > 10, counts
+        assert min(counts.values()) > 5, counts
         svg = drawing(pair(parse(render(events))))
         assert svg.count("<title>") == figures["holds"]
         assert "lost with its session" in svg
