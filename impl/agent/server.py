@@ -368,7 +368,7 @@ class Server:
         self._members.formed(driver)
         self.requests.formed(driver)
         self._met()
-        keeping = self._sessions.run(driver, self.requests.write)
+        keeping = self._sessions.run(driver, self.requests.write_leading)
         self._tasks.append(self._runtime.tasks.spawn(keeping, "sessions"))
         reconciling = self._reconciler.run(driver, self.requests.write)
         self._tasks.append(self._runtime.tasks.spawn(reconciling, "reconcile"))
