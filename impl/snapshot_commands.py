@@ -190,7 +190,7 @@ def _unpacked(archive: Path, directory: Path, failure: str) -> tuple[ArchiveMeta
 
     state = directory / "state.bin"
     try:
-        meta, _ = verify_archive(RealDisk(), str(archive), str(state), UNPACKED_MAX)
+        meta = verify_archive(RealDisk(), str(archive), str(state), UNPACKED_MAX)
     except BadArchive as error:
         raise CommandError(f"{failure}{error}") from error
     return meta, state

@@ -61,6 +61,14 @@ class IndefiniteError(AgentError):
     """The request may have had its effect, or may yet have it."""
 
 
+class RestoreUnknown(IndefiniteError):
+    """A snapshot may have been restored, or may yet be."""
+
+    def __init__(self, why: str) -> None:
+        known = "it is unknown whether the snapshot was, or will be, restored: "
+        super().__init__(known + why.removeprefix(known))
+
+
 class NoClusterLeader(DefiniteError):
     """No leader was found before the hold timeout ended."""
 

@@ -20,7 +20,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from impl.agent.api import ArchiveStream, ArchiveUpload, DefiniteError
+from impl.agent.api import ArchiveStream, ArchiveUpload, DefiniteError, IndefiniteError, RestoreUnknown
 from impl.agent.archives import HANDED_OUT_BYTES, Idle
 from impl.agent.forwarding import CALL_TIMEOUT_NS, Retriable, judge
 from impl.agent.protocol import decode_answer, encode
@@ -119,7 +119,10 @@ class RemoteUpload:
     async def restore(self) -> None:
         """As `ArchiveUpload.restore`."""
         self._closed = True
-        await _asked(self._call, UPLOAD_FINISH, encode(self._token), RESTORE_TIMEOUT_NS, is_write=True)
+        try:
+            await _asked(self._call, UPLOAD_FINISH, encode(self._token), RESTORE_TIMEOUT_NS, is_write=True)
+        except IndefiniteError as error:
+            raise RestoreUnknown(str(error)) from error
 
     def close(self) -> None:
         """Let the server forget it."""

@@ -43,6 +43,8 @@ HANDED_OUT_BYTES: Final = 128 * 1024
 
 ROW_BYTES_MAX: Final = 6 * 1024 * 1024
 """A row must fit into an entry, and that into a frame between servers."""
+BLOCK_BYTES_MAX: Final = ROW_BYTES_MAX + 2 * 1024 * 1024
+"""More than whoever makes archives puts into a block."""
 
 _rows: msgspec.msgpack.Decoder[list[ArchivedRow]] = msgspec.msgpack.Decoder(list[ArchivedRow])
 
@@ -74,6 +76,8 @@ class Verifying:
         if block is None:
             self._check_end()
             return None
+        if len(block) > BLOCK_BYTES_MAX:
+            raise BadArchive(f"state.bin has a block of {len(block)} bytes")
         try:
             rows = _rows.decode(block)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -132,8 +136,8 @@ def _why_not(row: ArchivedRow) -> str | None:
     return "a name has a NUL" if any("\0" in name for name in names) else None
 
 
-def verify_archive(disk: Disk, path: str, state_path: str, bytes_max: int) -> tuple[ArchiveMeta, int]:
-    """Verify an archive completely and at once; what it is of, and how many rows it has. The state file is left there.
+def verify_archive(disk: Disk, path: str, state_path: str, bytes_max: int) -> ArchiveMeta:
+    """Verify an archive completely and at once; what it is of. The state file is left there.
 
     Blocks. Raises BadArchive, OSError.
     """
@@ -143,15 +147,15 @@ def verify_archive(disk: Disk, path: str, state_path: str, bytes_max: int) -> tu
             pass
     finally:
         unpacking.close()
-    meta, rows = unpacking.meta, 0
+    meta = unpacking.meta
     assert meta is not None, "it was whole"
     verifying = Verifying(disk, state_path, meta)
     try:
-        while (block := verifying.block()) is not None:
-            rows += len(block)
+        while verifying.block() is not None:
+            pass
     finally:
         verifying.close()
-    return meta, rows
+    return meta
 
 
 class Idle:
@@ -379,10 +383,10 @@ class VerifiedArchive:
         if self._verifying is None:
             self._verifying = await off_loop(runtime, lambda: Verifying(runtime.disk, self._path, self.meta))
         while not self._cut:
-            block = await off_loop(runtime, self._verifying.block)
-            if block is None:
+            parts = await off_loop(runtime, partial(_next_parts, self._verifying))
+            if parts is None:
                 return None
-            self._cut.extend(cut(block))
+            self._cut.extend(parts)
         return self._cut.popleft()
 
     def close(self) -> None:
@@ -390,6 +394,11 @@ class VerifiedArchive:
         if self._verifying is not None:
             self._archives.runtime.executor.submit(self._verifying.close, ignore, ignore)
         self._archives.remove(self._path)
+
+
+def _next_parts(verifying: Verifying) -> list[list[ArchivedRow]] | None:
+    block = verifying.block()
+    return None if block is None else list(cut(block))
 
 
 def cut(rows: Sequence[ArchivedRow]) -> Iterator[list[ArchivedRow]]:

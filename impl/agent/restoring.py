@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from impl.agent.api import AgentError, DefiniteError, IndefiniteError
+from impl.agent.api import AgentError, DefiniteError, RestoreUnknown
 from impl.agent.archives import ReceivedArchive, VerifiedArchive
 from impl.agent.driver import Driver
 from impl.agent.logs import Log
@@ -49,7 +49,7 @@ class Restoring:
     async def restore(self, archive: VerifiedArchive, propose: Propose) -> None:
         """Put the archived state in the place of the one in force.
 
-        Raises DefiniteError: the old state is in force; IndefiniteError: nobody knows which one is, or will be.
+        Raises DefiniteError: the old state is in force; RestoreUnknown: nobody knows which one is, or will be.
         """
         if self._busy:
             raise DefiniteError("another restore is under way: try again when it is done")
@@ -93,7 +93,7 @@ class Restoring:
             await self._give_up(propose)
             raise DefiniteError(f"restore failed, nothing was changed: {error}") from error
         except AgentError as error:
-            raise IndefiniteError(f"it is unknown whether the snapshot was, or will be, restored: {error}") from error
+            raise RestoreUnknown(str(error)) from error
         if isinstance(result, Failed):
             await self._give_up(propose)
             raise DefiniteError(f"restore failed, nothing was changed: {result.why}")

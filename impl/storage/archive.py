@@ -95,8 +95,12 @@ class Unpacking:
         """The archive at `path`; the state file is made. At most `bytes_max` are unpacked. Raises OSError."""
         self.meta: ArchiveMeta | None = None
         """Set when all is done."""
-        self._source = disk.open(path)
         self._state = disk.open(state_path, create=True)
+        try:
+            self._source = disk.open(path)
+        except BaseException:
+            self._state.close()
+            raise
         self._steps = self._run(_Inflating(self._source, bytes_max))
 
     def step(self) -> bool:

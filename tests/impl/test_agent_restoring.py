@@ -48,6 +48,7 @@ from impl.runtime.real import run
 from impl.runtime.virtual import VirtualProcess, VirtualWorld
 from impl.runtime.virtual_disk import VirtualDisk
 from tests.impl.test_forwarding_rules import Remote, follower
+from tests.impl.test_storage_archive import META, tarred
 
 LINES: list[str] = []
 LOG = Log(LINES.append, lambda: 0.0)
@@ -282,17 +283,43 @@ def test_a_mutant_contradicts_its_sentence(monkeypatch: pytest.MonkeyPatch, muta
 # Archives
 
 
-def test_a_damaged_archive_is_refused_before_anything_is_proposed() -> None:
+def bent(data: bytes) -> bytes:
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :]
+
+
+def bomb(_: bytes) -> bytes:
+    return tarred(META, ("state.bin", bytes(17 << 20)))
+
+
+def foreign(_: bytes) -> bytes:
+    return tarred(("meta.json", b'{"Version":1,"ID":"2-13-1","Index":13,"Term":2,"Size":4}'), ("state.bin", b"\0abc"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (bent, ""),
+        (lambda data: data[:-5], "it was cut off"),
+        (lambda data: b"", "it was cut off"),
+        (bomb, "it unpacks to more than"),
+        (foreign, "Consul's own servers"),
+    ],
+    ids=["bent", "cut", "empty", "bomb", "foreign"],
+)
+def test_what_is_no_whole_archive_is_refused_before_anything_is_proposed(
+    damage: Callable[[bytes], bytes], why: str
+) -> None:
     server = Server()
+    before = state_digest(server.machine.store)
 
     async def work() -> None:
-        data = bytearray(await server.archive(OTHER))
-        data[len(data) // 2] ^= 4
-        await server.restore(bytes(data))
+        await server.restore(damage(await server.archive(OTHER)))
 
     outcome = server.run(work)
-    assert isinstance(outcome, DefiniteError) and str(outcome).startswith("failed to verify snapshot: ")
-    assert server.machine.proposed == [] and server.files() == []
+    assert isinstance(outcome, DefiniteError), outcome
+    assert str(outcome).startswith("failed to verify snapshot: ") and why in str(outcome)
+    assert server.machine.proposed == [] and state_digest(server.machine.store) == before
+    assert server.files() == []
 
 
 def test_an_archive_is_of_the_moment_at_which_it_was_asked_for_and_its_view_does_not_wait_for_its_reader() -> None:
@@ -487,7 +514,7 @@ def test_a_connection_that_is_lost_ends_the_snapshot_with_what_is_known() -> Non
         upload = await opened_upload(runtime, wire, forwarded=False)
         await upload.add(data)
         wire.lost = len(wire.made)
-        with pytest.raises(IndefiniteError, match="EOF"):
+        with pytest.raises(IndefiniteError, match="it is unknown whether the snapshot was, or will be, restored"):
             await upload.restore()
 
     assert server.run(work) is None

@@ -73,7 +73,7 @@ def verified(data: bytes, bytes_max: int = BYTES_MAX) -> ArchiveMeta:
     disk.make_directories(DIRECTORY)
     file = disk.open(f"{DIRECTORY}/a", create=True)
     file.write(0, data)
-    return verify_archive(disk, f"{DIRECTORY}/a", f"{DIRECTORY}/s", bytes_max)[0]
+    return verify_archive(disk, f"{DIRECTORY}/a", f"{DIRECTORY}/s", bytes_max)
 
 
 def refused(data: bytes, bytes_max: int = BYTES_MAX) -> str:
