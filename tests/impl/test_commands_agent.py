@@ -18,7 +18,7 @@ import pytest
 
 import comitia
 from impl import lock_command, locks, registry_commands
-from tests.impl.agent_processes import PATIENCE_SECONDS, eventually
+from tests.impl.agent_processes import PATIENCE_SECONDS, AgentProcess, eventually
 from tests.impl.console import Console, served
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
