@@ -31,6 +31,10 @@ COMMANDS = {
     "snapshot": "impl.snapshot_commands",
     "operator": "impl.operator_commands",
     "leave": "impl.operator_commands",
+    "join": "impl.agent_commands",
+    "force-leave": "impl.agent_commands",
+    "reload": "impl.agent_commands",
+    "monitor": "impl.agent_commands",
     "check": "model_checks.commands",
     "cluster": "jepsen_like.commands",
     "chaos": "jepsen_like.commands",
@@ -52,7 +56,7 @@ class LazyGroup(click.Group):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command = getattr(importlib.import_module(module), f"{cmd_name}_command")
+        command = getattr(importlib.import_module(module), f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
         return command
 

@@ -25,12 +25,13 @@ from impl.agent.api import (
 from impl.agent.archive_calls import OpenArchive, opened_archive, opened_upload
 from impl.agent.archives import Archives, LocalArchive
 from impl.agent.changes import Changes, Watches
-from impl.agent.config import Config
+from impl.agent.config import Address, Config
 from impl.agent.discovery import Discovery
 from impl.agent.driver import Driver
 from impl.agent.forwarding import Retriable
+from impl.agent.measures import RequestMeasures
 from impl.agent.members import Members
-from impl.agent.operations import AskConfiguration, Operate, Operation, RaftConfiguration
+from impl.agent.operations import AskConfiguration, ForceLeave, Operate, Operation, RaftConfiguration, RemovePeer
 from impl.agent.pool import Pool
 from impl.agent.protocol import (
     ANNOUNCE,
@@ -62,6 +63,7 @@ from impl.raft.errors import NotLeader, NotReady, Refused
 from impl.raft.ready import Role
 from impl.rpc.errors import RpcError
 from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Future, Runtime, new_uuid
+from impl.telemetry.instruments import Telemetry
 
 _result_decoder: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
 _session_decoder: msgspec.msgpack.Decoder[Session | None] = msgspec.msgpack.Decoder(Session | None)
@@ -91,12 +93,16 @@ class Requests:
         restoring: Restoring,
         describe: Callable[[], dict[str, Any]],
         leave: Callable[[], Awaitable[None]],
+        join: Callable[[Address], Awaitable[None]],
+        measures: RequestMeasures | None = None,
     ) -> None:
         """`changes` is notified when leadership, or what the driver has applied, changes. `describe` makes the document
-        of `/v1/agent/self`; `leave` is `Agent.leave`.
+        of `/v1/agent/self`; `leave` and `join` are the `Agent`'s.
         """
+        self._measures = measures or RequestMeasures(Telemetry(runtime.clock))
         self.describe = describe
         self._leave = leave
+        self._join = join
         self._origin = f"{config.node_name}/{incarnation}/r"
         self._writes = 0
         self.driver: Driver | None = None
@@ -187,6 +193,10 @@ class Requests:
         """As `Agent.upload_archive`."""
         return await self.open_upload(forwarded=False)
 
+    async def join(self, address: Address) -> None:
+        """As `Agent.join`."""
+        await self._join(address)
+
     # --- as asked by other agents -------------------------------------------------------------------------------------
 
     async def serve_write(self, request: KvWrite) -> Result:
@@ -231,7 +241,7 @@ class Requests:
             return await self.operate(request.operation)
         self._refuse_if_out()
         try:
-            return await self._reconfiguration.execute(request.operation)
+            return await self._operate_here(request.operation)
         except Retriable as retriable:
             raise retriable.final from retriable
 
@@ -325,9 +335,20 @@ class Requests:
         self._refuse_if_out()
         leader = self._remote_leader()
         if leader is None:
-            return await self._reconfiguration.execute(operation)
+            return await self._operate_here(operation)
         body = encode(Operate(operation, forwarded=True))
         return decode_answer(_int_decoder, await self._ask(leader, OPERATE, body, is_write=True))
+
+    async def _operate_here(self, operation: Operation) -> int:
+        """Carry it out as the leader, or raise Retriable."""
+        if not isinstance(operation, ForceLeave):
+            return await self._reconfiguration.execute(operation)
+        configuration = self._leading().core.configuration
+        is_server = configuration.member(operation.node) is not None
+        self._reconciler.force_leave(operation.node, is_server)
+        if is_server:
+            return await self._reconfiguration.execute(RemovePeer(id=operation.node))
+        return configuration.index
 
     async def _configuration_once(self) -> RaftConfiguration:
         self._refuse_if_out()
@@ -404,12 +425,16 @@ class Requests:
             raise Retriable(NoClusterLeader())
         if (refusal := self._sessions.refusal(request.command)) is not None:
             return refusal
+        now_ns = self._runtime.clock.monotonic_ns
+        started_ns = now_ns()
         try:
-            return await self.driver.propose(request.command, request.request)
+            result = await self.driver.propose(request.command, request.request)
         except (NotLeader, NotReady) as error:  # NotReady: it hands its leadership over
             raise Retriable(NoClusterLeader()) from error
         except Refused as error:
             raise DefiniteError(f"rpc error: {error}") from error
+        self._measures.written(request.command, now_ns() - started_ns)
+        return result
 
     async def _read_once(self, query: Query, options: ReadOptions) -> ReadReply:
         self._refuse_if_out()
@@ -433,6 +458,7 @@ class Requests:
             raise Retriable(NoClusterLeader()) from error
         except Refused as error:
             raise DefiniteError(f"rpc error: {error}") from error
+        self._measures.queries.total += 1
         return ReadReply(answer, known_leader=True, last_contact_ms=0)
 
     async def _read_stale(self, query: Query, options: ReadOptions) -> ReadReply:
@@ -441,6 +467,7 @@ class Requests:
         driver = self.driver
         assert driver is not None, "checked before"
         answer = driver.read_local(query, Consistency.STALE)
+        self._measures.queries.total += 1
         return ReadReply(answer, driver.core.leader_id is not None, self.last_contact_ms())
 
     async def _blocking(
