@@ -26,7 +26,6 @@ DEADLINE_S: Final = 10.0
 IN_TIME: Final = "every request is answered in time"
 CONFORMS: Final = "every answer is what the OpenAPI document says"
 NO_DEFECT: Final = "no 5xx but Consul's own"
-PROPERTIES: Final = (IN_TIME, CONFORMS, NO_DEFECT)
 
 SERVER_ERRORS: Final = (
     r"No path to datacenter",
