@@ -21,6 +21,7 @@ Must not: restrict the commands.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -95,19 +96,17 @@ class Entry:
         kept = {(KEPT + name, SEEN, *at): value for (name, *at), value in shown.items()}
         self.rows: TableRows = {**shown, **kept, ("open",): False, ("applied",): index - 1}
         self.done: list[Do] = []
+        self._symbols = Symbols({name: self._reader(name) for name in SIGNATURE})
+        self._places: dict[str, list[tuple[Any, ...]]] = {}
 
-    def symbols(self) -> Symbols:
-        """The model's state, as functions."""
-
-        def of(name: str) -> Callable[..., Any]:
-            default = {Sort.BOOL: False, Sort.INDEX: 0}.get(SIGNATURE[name].result)
-            return lambda *at: self.rows.get((name, *at), default)
-
-        return Symbols({name: of(name) for name in SIGNATURE})
+    def _reader(self, name: str) -> Callable[..., Any]:
+        """A symbol as a function of the model's present state."""
+        default = {Sort.BOOL: False, Sort.INDEX: 0}.get(SIGNATURE[name].result)
+        return lambda *at: self.rows.get((name, *at), default)
 
     def take(self, do: Do) -> None:
         """One step of the model. Raises Rejected if its guard is false."""
-        transition = RULES[do.action].rule(self.algebra, self.symbols(), *do.arguments)
+        transition = RULES[do.action].rule(self.algebra, self._symbols, *do.arguments)
         if not transition.guard:
             raise Rejected(f"the guard of {do} is false")
         changes: TableRows = {}
@@ -119,33 +118,29 @@ class Entry:
 
     def places(self, name: str) -> list[tuple[Any, ...]]:
         """All arguments of a symbol."""
-        found: list[tuple[Any, ...]] = [()]
-        for sort in SIGNATURE[name].arguments:
-            found = [(*at, element) for at in found for element in self.known[sort]]
-        return found
+        if name not in self._places:
+            self._places[name] = list(itertools.product(*(self.known[sort] for sort in SIGNATURE[name].arguments)))
+        return self._places[name]
 
     def holds(self, name: str, *at: Any) -> Any:
         """A row of the model's state."""
         return self.rows.get((name, *at))
 
-    def compare(self, after: State, prefix: str = "") -> None:
-        """Compare tables with the projection of the next state. Raises Rejected with the first difference."""
+    def compare(self, after: State) -> None:
+        """Compare tables, and what readers see, with the next state. Raises Rejected with the first difference."""
         expected = projection(after)
         for name in TABLES:
             if name in HISTORY:
                 continue
             for at in self.places(name):
-                wanted, found = expected.get((name, *at)) or None, self.rows.get((prefix + name, *prefixed(prefix, at)))
                 if name in MEANT and not expected.get((MEANT[name], *at)):
                     continue
-                if (found or None) != wanted:
-                    shown = ", ".join(repr(part) for part in at)
-                    raise Rejected(f"{prefix}{name}({shown}) is {found} in the model, {wanted} in the spec")
-
-
-def prefixed(prefix: str, at: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments of a copy's table."""
-    return (SEEN, *at) if prefix else at
+                wanted = expected.get((name, *at)) or None
+                for symbol, place in ((name, at), (KEPT + name, (SEEN, *at))):
+                    found = self.rows.get((symbol, *place)) or None
+                    if found != wanted:
+                        shown = ", ".join(map(repr, place))
+                        raise Rejected(f"{symbol}({shown}) is {found} in the model, {wanted} in the spec")
 
 
 # ------------------------------------------------------------------------------------------------------------- the link
@@ -166,7 +161,6 @@ def link(before: State, command: Command, index: Index) -> tuple[State, tuple[Do
             entry.take(do)
     entry.take(Do("refuse" if refused else "commit", ()))
     entry.compare(after)
-    entry.compare(after, KEPT)
     return after, tuple(entry.done)
 
 

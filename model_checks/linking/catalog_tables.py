@@ -12,8 +12,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from model_checks.proofs.algebra import Sort
-from model_checks.proofs.catalog_signature import SIGNATURE
-from model_checks.proofs.cti import ROW_OF
+from model_checks.proofs.catalog_signature import FIELDS, SIGNATURE
 from spec.catalog.state import Check, Node, Row, Service, Session, State, Status
 
 SEEN: Final = "seen"
@@ -91,13 +90,11 @@ def projection(state: State) -> TableRows:
     return found
 
 
-MEANT: Final = {field: row for row, fields in ROW_OF.items() for field in fields} | {
-    "critical": "check",
-    "of_instance": "check",
-}
+MEANT: Final = {name: row for row, fields in FIELDS.items() for name in fields}
 """The row without which a field means nothing."""
 
 HISTORY: Final = frozenset({"grave", "member_of"})
+"""What the spec does not have."""
 
 
 def elements(states: Iterable[State], prefix: str) -> dict[Sort, frozenset[Any]]:

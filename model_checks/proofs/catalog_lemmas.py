@@ -26,7 +26,7 @@ from model_checks.proofs.algebra import (
     state_property,
 )
 from model_checks.proofs.catalog import ACTIONS
-from model_checks.proofs.catalog_signature import KEPT, RIGID, SIGNATURE, TABLES, initial, tables_of
+from model_checks.proofs.catalog_signature import FIELDS, KEPT, RIGID, SIGNATURE, TABLES, initial, tables_of
 
 KEY, SESSION, COPY, INDEX = Sort.KEY, Sort.SESSION, Sort.COPY, Sort.INDEX
 NODE, INSTANCE, SERVICE, CHECK = Sort.NODE, Sort.INSTANCE, Sort.SERVICE, Sort.CHECK
@@ -262,15 +262,6 @@ def one_hold(a: Algebra, s: Symbols) -> Value:
 
 
 # ------------------------------------------------------------------------------------- what an entry has changed so far
-
-FIELDS: Final = {
-    "row": ("create", "modify", "value", "lock_index"),
-    "node": ("node_create", "node_modify", "node_value"),
-    "instance": ("name", "instance_create", "instance_modify", "instance_value"),
-    "check": ("critical", "of_instance", "subject", "check_create", "check_modify", "check_value"),
-    "session": ("terms", "session_create"),
-}
-"""What the rows of a table say."""
 
 
 def unchanged(a: Algebra, old: Symbols, new: Symbols, table: str, x: Value) -> Value:

@@ -71,6 +71,17 @@ extinction_index: the last time that a service lost its last one.
 
 The last two are history: the name of the tombstone that a key was deleted under, and some instance of a service."""
 
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "row": ("create", "modify", "value", "lock_index"),
+    "tombstone": ("tombstone_index",),
+    "node": ("node_create", "node_modify", "node_value"),
+    "instance": ("name", "instance_create", "instance_modify", "instance_value"),
+    "check": ("critical", "of_instance", "subject", "check_create", "check_modify", "check_value"),
+    "session": ("terms", "session_create"),
+    "populated": ("service_index", "member_of"),
+}
+"""What a row says while it exists."""
+
 KEPT: Final = "kept_"
 """Before the names of tables: those of a copy."""
 

@@ -5,7 +5,7 @@ decides by its own tables whether it takes them; their clocks differ as they lik
 for ever: nothing that the catalog does depends on the replica. That is what makes the next state a *function* of the
 tables and the entry, all that `replicas` knows of the catalog.
 
-Source: Barthe, D'Argenio, Rezk 2004 (self-composition). Must not: name a symbol of the catalog that is not local.
+Source: Barthe, D'Argenio, Rezk 2004 (self-composition). Must not: say what the tables are.
 """
 
 from __future__ import annotations
