@@ -9,7 +9,7 @@ import pytest
 
 from model_checks.proofs import bounded, catalog_runs, catalog_signature, cti, lockstep, replicas, sanity
 from model_checks.proofs import selection as selections
-from model_checks.proofs.catalog_lemmas import CATALOG
+from model_checks.proofs.catalog_theorems import CATALOG
 from model_checks.proofs.finite import FiniteAlgebra
 from model_checks.proofs.obligations import Obligation, obligations
 from model_checks.proofs.prover import Portfolio, prove
