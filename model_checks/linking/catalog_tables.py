@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from model_checks.proofs.algebra import Sort
-from model_checks.proofs.catalog_signature import FIELDS, SIGNATURE
+from model_checks.proofs.catalog_signature import BESIDE, FIELDS, SIGNATURE
 from spec.catalog.state import Check, Node, Row, Service, Session, State, Status
 
 SEEN: Final = "seen"
@@ -80,6 +80,8 @@ def projection(state: State) -> TableRows:
         found["session_create", key] = session.create_index
     for table, index in state.indexes.items():
         group, _, name = table.partition(".")
+        if group == "node":
+            found["node_index", name] = index
         if group == "service":
             found |= {("populated", name): True, ("service_index", name): index}
     for table in ("nodes", "services", "checks", "sessions"):
@@ -87,10 +89,11 @@ def projection(state: State) -> TableRows:
     found["rows_index",] = state.rows_index
     found["tombstones_index",] = state.tombstones_index
     found["extinction_index",] = state.index("service_last_extinction")
+    found["node_extinction_index",] = state.index("node_last_extinction")
     return found
 
 
-MEANT: Final = {name: row for row, fields in FIELDS.items() for name in fields}
+MEANT: Final = {name: row for rows in (FIELDS, BESIDE) for row, fields in rows.items() for name in fields}
 """The row without which a field means nothing."""
 
 HISTORY: Final = frozenset({"grave", "member_of"})

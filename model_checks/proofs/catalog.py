@@ -17,7 +17,7 @@ is said of two states does not speak of it, and the history of holds is the snap
 Left out, each of which allows more: what values are, and the rest of a row's fields (one `VALUE`); that a renamed node
 keeps its CreateIndex (any earlier one is allowed); whether a session that ends releases its keys or deletes them (both
 are allowed); conditions that only refuse (check-and-set, node names that are taken). Left out, and so not proved: the
-indexes of one node and of service kinds, and of lists of keys all but `deletions_are_remembered`.
+indexes of service kinds, and of lists of keys all but `deletions_are_remembered`.
 
 Must not: know what a transaction's verbs are.
 """
@@ -311,6 +311,7 @@ def put_node(a: Algebra, s: Symbols, n: Value, v: Value, i: Value) -> Transition
             "node_create": set_at(a, s.node_create, n, i),
             "node_modify": set_at(a, s.node_modify, n, now),
             "node_value": set_at(a, s.node_value, n, v),
+            "node_index": set_at(a, s.node_index, n, now),
             "nodes_index": lambda: now,
         },
     )
@@ -331,19 +332,25 @@ def delete_node(a: Algebra, s: Symbols, n: Value) -> Transition:
             a.unless("node_leaves_checks", checks),
             a.unless("node_leaves_sessions", sessions),
         ),
-        {"node": lambda x: a.conj(x != n, s.node(x)), "nodes_index": lambda: s.applying()},
+        {
+            "node": lambda x: a.conj(x != n, s.node(x)),
+            "nodes_index": lambda: s.applying(),
+            "node_extinction_index": lambda: s.applying(),
+        },
     )
 
 
 def joined(a: Algebra, s: Symbols, x: Value, m: Value, v: Value) -> Updates:
     """An instance is stored under the name of a service."""
     now = s.applying()
+    told = a.neg(a.mutated("instance_not_announced"))
     return {
         "instance": lambda y: a.disj(y == x, s.instance(y)),
         "name": set_at(a, s.name, x, m),
         "instance_create": lambda y: a.ite(a.conj(y == x, a.neg(s.instance(x))), now, s.instance_create(y)),
         "instance_modify": set_at(a, s.instance_modify, x, now),
         "instance_value": set_at(a, s.instance_value, x, v),
+        "node_index": lambda n: a.ite(a.conj(n == a.rigid.at(x), told), now, s.node_index(n)),
         "services_index": lambda: now,
         "nodes_index": lambda: now,
     }
@@ -403,6 +410,7 @@ def delete_instance(a: Algebra, s: Symbols, x: Value, y: Value) -> Transition:
             "populated": lambda z: a.ite(z == old, left_behind, s.populated(z)),
             "service_index": set_at(a, s.service_index, old, now),
             "member_of": set_at(a, s.member_of, old, y),
+            "node_index": set_at(a, s.node_index, a.rigid.at(x), now),
             "extinction_index": lambda: a.ite(a.disj(left_behind, silent), s.extinction_index(), now),
             **{table: lambda: now for table in ("services_index", "nodes_index", "checks_index")},
         },

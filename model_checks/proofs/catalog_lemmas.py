@@ -118,9 +118,11 @@ INDEXES: Final = tuple(name for name, arity in TABLES.items() if arity.result is
 
 
 def at_most(a: Algebra, t: Symbols, top: Value) -> Value:
-    """No index of a table, or of a service, is beyond the entries applied."""
+    """No index of a table, of a service or of a node is beyond the entries applied."""
     tables = [a.le(getattr(t, name)(), top) for name in INDEXES]
-    return a.conj(*tables, a.forall((SERVICE,), lambda m: a.implies(t.populated(m), a.le(t.service_index(m), top))))
+    services = a.forall((SERVICE,), lambda m: a.implies(t.populated(m), a.le(t.service_index(m), top)))
+    nodes = a.forall((NODE,), lambda n: a.implies(t.node(n), a.le(t.node_index(n), top)))
+    return a.conj(*tables, services, nodes)
 
 
 def members(a: Algebra, t: Symbols) -> Value:
@@ -282,6 +284,11 @@ def instance_told(a: Algebra, old: Symbols, new: Symbols, now: Value, x: Value) 
     return a.disj(unchanged(a, old, new, "instance", x), a.conj(before, after))
 
 
+def here_told(a: Algebra, new: Symbols, n: Value, now: Value) -> Value:
+    """The index of answers about a node is this entry's."""
+    return a.ite(new.node(n), new.node_index(n) == now, new.node_extinction_index() == now)
+
+
 def node_told(a: Algebra, old: Symbols, new: Symbols, now: Value, x: Value) -> Value:
     """The node of an instance is as it was, or the service's index is this entry's."""
     same_node = unchanged(a, old, new, "node", a.rigid.at(x))
@@ -357,6 +364,20 @@ def nodes_changed(a: Algebra, s: Symbols) -> Value:
 
 
 @state_property
+def nodes_told(a: Algebra, s: Symbols) -> Value:
+    """A node and the instances on it are what readers see, or the node's index is this entry's."""
+    t, now = read(a, s), s.applying()
+
+    def of_node(n: Value) -> Value:
+        return a.disj(unchanged(a, t, s, "node", n), here_told(a, s, n, now))
+
+    def of_instance(x: Value) -> Value:
+        return a.disj(unchanged(a, t, s, "instance", x), here_told(a, s, a.rigid.at(x), now))
+
+    return a.conj(a.forall((NODE,), of_node), a.forall((INSTANCE,), of_instance))
+
+
+@state_property
 def checks_changed(a: Algebra, s: Symbols) -> Value:
     """A check is what readers see, or the indexes of the services whose health it concerns are this entry's."""
     t, now = read(a, s), s.applying()
@@ -390,6 +411,7 @@ LEMMAS: Final = (
     keys_changed,
     instances_changed,
     nodes_changed,
+    nodes_told,
     checks_changed,
     tables_changed,
     keys_buried,

@@ -74,6 +74,9 @@ VIOLATIONS: Final[Mapping[str, Scenario]] = {
     ),
     "health_not_announced": _scenario(_HEALTH, "begin", *SERVED, "commit", "begin", "put_check", "commit"),
     "node_not_announced": _scenario(_HEALTH, "begin", *SERVED, "commit", "begin", "put_node", "commit"),
+    "instance_not_announced": _scenario(
+        "node_change_is_announced", "begin", "put_node", "commit", "begin", "put_instance", "commit"
+    ),
     "departure_not_announced": Scenario(
         (
             *("begin", *SERVED, "commit", "begin", "delete_instance", "put_instance", "commit"),

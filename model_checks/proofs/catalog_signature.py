@@ -39,6 +39,7 @@ TABLES: Final[Signature] = {
     "node_create": Arity((NODE,), INDEX),
     "node_modify": Arity((NODE,), INDEX),
     "node_value": Arity((NODE,), VALUE),
+    "node_index": Arity((NODE,), INDEX),
     "instance": Arity((INSTANCE,), BOOL),
     "name": Arity((INSTANCE,), SERVICE),
     "instance_create": Arity((INSTANCE,), INDEX),
@@ -63,11 +64,13 @@ TABLES: Final[Signature] = {
     "checks_index": Arity((), INDEX),
     "sessions_index": Arity((), INDEX),
     "extinction_index": Arity((), INDEX),
+    "node_extinction_index": Arity((), INDEX),
     "grave": Arity((KEY,), KEY),
     "member_of": Arity((SERVICE,), INSTANCE),
 }
 """What a command changes, row by row. populated(m): a service of that name has instances, and so an index of its own;
-extinction_index: the last time that a service lost its last one.
+extinction_index: the last time that a service lost its last one. node_index: of the answer about a node and its
+instances; node_extinction_index: the last time that a node was deregistered.
 
 The last two are history: the name of the tombstone that a key was deleted under, and some instance of a service."""
 
@@ -78,9 +81,11 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "instance": ("name", "instance_create", "instance_modify", "instance_value"),
     "check": ("critical", "of_instance", "subject", "check_create", "check_modify", "check_value"),
     "session": ("terms", "session_create"),
-    "populated": ("service_index", "member_of"),
 }
 """What a row says while it exists."""
+
+BESIDE: Final[Mapping[str, tuple[str, ...]]] = {"node": ("node_index",), "populated": ("service_index", "member_of")}
+"""What else means nothing without a row: indexes of answers about it, which are no part of them."""
 
 KEPT: Final = "kept_"
 """Before the names of tables: those of a copy."""
@@ -122,6 +127,7 @@ MUTANTS: Final[Mapping[str, str]] = {
     "deletion_forgets_tombstone": "a deletion leaves no tombstone",
     "health_not_announced": "a check changes, its service's index does not grow",
     "node_not_announced": "a node changes, the indexes of the services on it do not grow",
+    "instance_not_announced": "an instance changes, the index of its node does not grow",
     "departure_not_announced": "a service loses its last instance, not the first one that does, and no index says so",
     "refused_keeps_effects": "a refused command leaves what it did before it failed",
     "operation_seen": "what an operation of a transaction does is seen at once",

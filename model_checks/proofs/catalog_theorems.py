@@ -1,7 +1,7 @@
 """What is proved of the catalog: theorems about what readers see, and about what they see next.
 
-They have the names of the readable properties (`spec/catalog/properties.py`) where there are such. Each has a mutant that
-breaks it from the initial state (`catalog_runs`). Must not: be weakened.
+They have the names of the readable properties (`spec/catalog/properties.py`) where there are such. Each has a mutant
+that breaks it from the initial state (`catalog_runs`). Must not: be weakened.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from model_checks.proofs.catalog_lemmas import (
 from model_checks.proofs.catalog_signature import RIGID, SIGNATURE, initial
 
 KEY, SESSION, INDEX = Sort.KEY, Sort.SESSION, Sort.INDEX
-INSTANCE, CHECK = Sort.INSTANCE, Sort.CHECK
+NODE, INSTANCE, CHECK = Sort.NODE, Sort.INSTANCE, Sort.CHECK
 
 
 @state_property
@@ -193,6 +193,26 @@ def health_change_is_announced(a: Algebra, s: Symbols, after: Symbols) -> Value:
 
 
 @change_property
+def node_change_is_announced(a: Algebra, s: Symbols, after: Symbols) -> Value:
+    """If a node changes, or an instance on it, the index of the answer about this node grows."""
+    old, new = read(a, s), read(a, after)
+
+    def index(t: Symbols, n: Value) -> Value:
+        return a.ite(t.node(n), t.node_index(n), t.node_extinction_index())
+
+    def grows(n: Value) -> Value:
+        return a.lt(index(old, n), index(new, n))
+
+    def of_instance(x: Value) -> Value:
+        return a.disj(unchanged(a, old, new, "instance", x), grows(a.rigid.at(x)))
+
+    return a.conj(
+        a.forall((NODE,), lambda n: a.disj(unchanged(a, old, new, "node", n), grows(n))),
+        a.forall((INSTANCE,), of_instance),
+    )
+
+
+@change_property
 def list_change_is_announced(a: Algebra, s: Symbols, after: Symbols) -> Value:
     """If a node, an instance, a check or a session changes, the index of its table grows."""
     old, new = read(a, s), read(a, after)
@@ -229,6 +249,7 @@ CHANGES: Final = (
     except_for(key_change_is_announced, REPLACED),
     except_for(key_index_never_goes_back, REPLACED),
     except_for(health_change_is_announced, REPLACED),
+    except_for(node_change_is_announced, REPLACED),
     except_for(list_change_is_announced, REPLACED),
     except_for(deletions_are_remembered, REPLACED),
     entries_are_applied_in_order,

@@ -16,7 +16,7 @@ from typing import Any, Final
 import z3
 
 from model_checks.proofs.algebra import Arity, Signature, Sort, System
-from model_checks.proofs.catalog_signature import FIELDS, KEPT
+from model_checks.proofs.catalog_signature import BESIDE, FIELDS, KEPT
 from model_checks.proofs.finite import SIZES, FiniteAlgebra, FiniteProblem, Sizes, Tables, finite_problem, known
 from model_checks.proofs.obligations import Kind, Obligation
 
@@ -98,7 +98,8 @@ def catalog_rows() -> dict[str, Callable[..., bool]]:
 
     return {
         prefix + field: exists(prefix + row)
-        for row, fields in FIELDS.items()
+        for rows_of_tables in (FIELDS, BESIDE)
+        for row, fields in rows_of_tables.items()
         for field in fields
         for prefix in ("", KEPT)
     }

@@ -44,6 +44,7 @@ BROKEN = {
     ("catalog", "deletion_forgets_tombstone"): "delete_key/keys_buried",
     ("catalog", "health_not_announced"): "put_check/checks_changed",
     ("catalog", "node_not_announced"): "put_node/nodes_changed",
+    ("catalog", "instance_not_announced"): "put_instance/nodes_told",
     ("catalog", "departure_not_announced"): "delete_instance/instances_changed",
     ("catalog", "refused_keeps_effects"): "refuse/nothing_between",
     ("catalog", "operation_seen"): "set_key/commands_are_atomic",
