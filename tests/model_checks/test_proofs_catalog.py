@@ -73,6 +73,7 @@ def proved() -> Report:
     return prove_systems([portfolio(name) for name in SYSTEMS], jobs=2)
 
 
+@pytest.mark.timeout(300)
 def test_every_theorem_holds_for_any_number_of_keys_sessions_nodes_and_replicas(proved: Report) -> None:
     for findings in proved.systems:
         assert findings.unproved == []
@@ -95,6 +96,7 @@ def test_what_replicas_take_for_granted_is_proved_of_other_systems() -> None:
         assert name in {each.name for each in named(system).system.theorems}
 
 
+@pytest.mark.timeout(300)
 def test_what_z3_does_not_check_is_said(proved: Report) -> None:
     said = "\n".join(outside(proved))
     for words in ("begins and ends whole", "restores a snapshot", "function of the tables", "state_machine_safety"):
