@@ -16,7 +16,7 @@ from model_checks.linking.concrete import Do
 from model_checks.proofs.algebra import Sort
 from spec.catalog import registry, transactions, transitions
 from spec.catalog.commands import Command, DeleteTree, KvOperation, KvVerb, Register, Transaction
-from spec.catalog.state import Check, Index, Service, State, Status, node_key
+from spec.catalog.state import Check, Index, Service, State, Status, node_key, service_key
 
 
 class Tables(Protocol):
@@ -93,7 +93,7 @@ def planned(part: Part, index: Index, entry: Tables) -> Iterator[Do]:
     for key, check in after.checks.items():
         if before.checks.get(key) != check:
             critical, own = check.status is Status.CRITICAL, bool(check.service_id)
-            yield Do("put_check", (key, unnumbered(check), critical, own, instance_of(key, check)))
+            yield Do("put_check", (key, unnumbered(check), critical, own, instance_of(check)))
     for key, session in after.sessions.items():
         if before.sessions.get(key) != session:
             yield Do("create_session", (key, contract(session)))
@@ -128,9 +128,9 @@ def left_behind(entry: Tables, key: str) -> str:
 def stored_instance(entry: Tables, key: str, service: Service) -> Do:
     """An instance that is new, or changed."""
     value = unnumbered(service)
-    if entry.holds("instance", key) and entry.holds("name", key) != service.service:
-        return Do("move_instance", (key, service.service, value, left_behind(entry, key)))
-    return Do("put_instance", (key, service.service, value))
+    if entry.holds("instance", key) and entry.holds("name", key) != service_key(service.service):
+        return Do("move_instance", (key, service_key(service.service), value, left_behind(entry, key)))
+    return Do("put_instance", (key, service_key(service.service), value))
 
 
 def keys(part: Part, entry: Tables) -> Iterator[Do]:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from model_checks.proofs.algebra import Sort
 from model_checks.proofs.catalog_signature import BESIDE, FIELDS, SIGNATURE
-from spec.catalog.state import Check, Node, Row, Service, Session, State, Status
+from spec.catalog.state import Check, Node, Row, Service, Session, State, Status, row_key, service_key
 
 SEEN: Final = "seen"
 """The copy that readers see."""
@@ -48,12 +48,12 @@ def check_fields(key: str, check: Check) -> TableRows:
     """A check."""
     found = numbers("check", key, check)
     found |= {("critical", key): check.status is Status.CRITICAL, ("of_instance", key): bool(check.service_id)}
-    return found | {("subject", key): instance_of(key, check)}
+    return found | {("subject", key): instance_of(check)}
 
 
-def instance_of(key: str, check: Check) -> str:
+def instance_of(check: Check) -> str:
     """The key of the instance that a check is of, if it is of one."""
-    return f"{key.partition(chr(0))[0]}\0{check.service_id}"
+    return row_key(check.node, check.service_id)
 
 
 def contract(session: Session) -> Session:
@@ -71,8 +71,8 @@ def projection(state: State) -> TableRows:
     for key, node in state.nodes.items():
         found |= numbers("node", key, node)
     for key, service in state.services.items():
-        found |= {**numbers("instance", key, service), ("name", key): service.service}
-        found["member_of", service.service] = key
+        found |= {**numbers("instance", key, service), ("name", key): service_key(service.service)}
+        found["member_of", service_key(service.service)] = key
     for key, check in state.checks.items():
         found |= check_fields(key, check)
     for key, session in state.sessions.items():
@@ -109,7 +109,7 @@ def elements(states: Iterable[State], prefix: str) -> dict[Sort, frozenset[Any]]
         found[Sort.KEY] |= {key for table in (state.rows, state.tombstones) for key, _ in table.items()}
         found[Sort.NODE] |= {key for key, _ in state.nodes.items()}
         found[Sort.INSTANCE] |= {key for key, _ in state.services.items()}
-        found[Sort.SERVICE] |= {service.service for _, service in state.services.items()}
+        found[Sort.SERVICE] |= {service_key(service.service) for _, service in state.services.items()}
         found[Sort.CHECK] |= {key for key, _ in state.checks.items()}
         found[Sort.SESSION] |= {key for key, _ in state.sessions.items()}
     return {sort: frozenset(names) for sort, names in found.items()}
