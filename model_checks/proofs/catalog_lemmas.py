@@ -12,12 +12,14 @@ from typing import Final
 
 from model_checks.proofs.algebra import (
     Algebra,
+    Arity,
     Property,
     Sort,
     Symbols,
     Value,
     state_property,
 )
+from model_checks.proofs.catalog import INDEXES, at_most
 from model_checks.proofs.catalog_signature import FIELDS, KEPT, TABLES, tables_of
 
 KEY, SESSION, COPY, INDEX = Sort.KEY, Sort.SESSION, Sort.COPY, Sort.INDEX
@@ -113,18 +115,6 @@ def ordered(table: str, sort: Sort, first: str, last: str, index: str) -> Invari
     return holds
 
 
-INDEXES: Final = tuple(name for name, arity in TABLES.items() if arity.result is INDEX and not arity.arguments)
-"""The indexes of tables, and that of extinctions."""
-
-
-def at_most(a: Algebra, t: Symbols, top: Value) -> Value:
-    """No index of a table, of a service or of a node is beyond the entries applied."""
-    tables = [a.le(getattr(t, name)(), top) for name in INDEXES]
-    services = a.forall((SERVICE,), lambda m: a.implies(t.populated(m), a.le(t.service_index(m), top)))
-    nodes = a.forall((NODE,), lambda n: a.implies(t.node(n), a.le(t.node_index(n), top)))
-    return a.conj(*tables, services, nodes)
-
-
 def members(a: Algebra, t: Symbols) -> Value:
     """A service has an index of its own exactly while it has instances."""
 
@@ -167,6 +157,28 @@ def copied(name: str) -> Property:
     return Property(KEPT + name, f"In every copy: {text}", of_copies)
 
 
+def initial(a: Algebra, s: Symbols) -> Value:
+    """Nothing was applied, all tables are empty; archives of other catalogs may be anything that tables may be."""
+
+    def blank(name: str, arity: Arity) -> Value:
+        symbol, seen = getattr(s, name), getattr(read(a, s), name)
+
+        def body(*at: Value) -> Value:
+            if arity.result is Sort.BOOL:
+                return a.conj(seen(*at) == symbol(*at), a.neg(symbol(*at)))
+            return a.conj(seen(*at) == symbol(*at), True if arity.arguments else symbol() == a.genesis)
+
+        return a.forall(arity.arguments, body) if arity.arguments else body()
+
+    return a.conj(
+        *(blank(name, arity) for name, arity in TABLES.items()),
+        *(copied(name).formula(a, s) for name in INVARIANTS),
+        a.forall((COPY, KEY, INDEX, INDEX, SESSION), lambda *at: a.neg(s.held_as(*at))),
+        a.neg(s.open()),
+        s.applied() == a.genesis,
+    )
+
+
 # -------------------------------------------------------------------------------------------------- where entries stand
 
 
@@ -178,9 +190,8 @@ def next_entry(a: Algebra, s: Symbols) -> Value:
 
 @state_property
 def bounded_indexes(a: Algebra, s: Symbols) -> Value:
-    """No index is beyond the entry that is applied, nor in copies beyond those that were."""
-    copies = a.forall((COPY,), lambda b: at_most(a, tables_of(s, b), s.applied()))
-    return a.conj(at_most(a, s, newest(a, s)), copies)
+    """No index is beyond the entry that is applied, nor, in what readers see, beyond those that were."""
+    return a.conj(at_most(a, s, newest(a, s)), at_most(a, read(a, s), s.applied()))
 
 
 def same(a: Algebra, left: Callable[..., Value], right: Callable[..., Value], sorts: Sequence[Sort]) -> Value:

@@ -88,6 +88,7 @@ VIOLATIONS: Final[Mapping[str, Scenario]] = {
     "refused_keeps_effects": _scenario("refused_changes_nothing", "begin", "set_key", "refuse"),
     "operation_seen": _scenario("commands_are_atomic", "begin", "set_key"),
     "restore_forgets_sessions": _scenario(_LOCKS, "begin", *SESSION, "lock", "commit", "take_snapshot", "restore"),
+    "restore_stays_behind": _scenario("indexes_are_ordered", "restore"),
     "restore_goes_back": _scenario("entries_are_applied_in_order", "begin", "commit", "take_snapshot", "restore"),
 }
 """For each mutant a run that breaks a theorem."""

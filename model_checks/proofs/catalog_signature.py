@@ -1,4 +1,4 @@
-"""The vocabulary of the relational model of the catalog: symbols, axioms, initial state, mutants.
+"""The vocabulary of the relational model of the catalog: symbols, mutants.
 
 What the symbols stand for, and what the model leaves out, is said in `catalog`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from model_checks.proofs.algebra import Algebra, Arity, Signature, Sort, Symbols, Value
+from model_checks.proofs.algebra import Arity, Signature, Sort, Symbols, Value
 
 KEY, SESSION, CONTRACT, COPY = Sort.KEY, Sort.SESSION, Sort.CONTRACT, Sort.COPY
 NODE, INSTANCE, SERVICE, CHECK = Sort.NODE, Sort.INSTANCE, Sort.SERVICE, Sort.CHECK
@@ -132,6 +132,7 @@ MUTANTS: Final[Mapping[str, str]] = {
     "refused_keeps_effects": "a refused command leaves what it did before it failed",
     "operation_seen": "what an operation of a transaction does is seen at once",
     "restore_forgets_sessions": "restoring a snapshot forgets the sessions",
+    "restore_stays_behind": "the entries after a restore have indexes that the archive's rows have, too",
     "restore_goes_back": "restoring a snapshot takes the applied index back, too",
 }
 """Weakened catalogs that the proof must reject."""
@@ -154,25 +155,3 @@ def tables_of(s: Symbols, copy: Value) -> Symbols:
         return lambda *arguments: symbol(copy, *arguments)
 
     return Symbols({name: of(name) for name in TABLES})
-
-
-def initial(a: Algebra, s: Symbols) -> Value:
-    """Nothing was applied, all tables are empty and equal."""
-
-    def blank(name: str, arity: Arity) -> Value:
-        symbol, kept = getattr(s, name), getattr(s, KEPT + name)
-
-        def body(b: Value, *at: Value) -> Value:
-            same = kept(b, *at) == symbol(*at)
-            if arity.result is BOOL:
-                return a.conj(same, a.neg(symbol(*at)))
-            return a.conj(same, symbol(*at) == a.genesis) if not arity.arguments else same
-
-        return a.forall((COPY, *arity.arguments), body)
-
-    return a.conj(
-        *(blank(name, arity) for name, arity in TABLES.items()),
-        a.forall((COPY, KEY, INDEX, INDEX, SESSION), lambda *at: a.neg(s.held_as(*at))),
-        a.neg(s.open()),
-        s.applied() == a.genesis,
-    )

@@ -18,15 +18,15 @@ from model_checks.proofs.algebra import (
     change_property,
     state_property,
 )
-from model_checks.proofs.catalog import ACTIONS
+from model_checks.proofs.catalog import ACTIONS, at_most
 from model_checks.proofs.catalog_lemmas import (
     LEMMAS,
     LISTED,
     ROWS,
-    at_most,
     buried,
     concerns,
     held_keys,
+    initial,
     instances_exist,
     nodes_exist,
     one_holder,
@@ -37,7 +37,7 @@ from model_checks.proofs.catalog_lemmas import (
     sessions_rest,
     unchanged,
 )
-from model_checks.proofs.catalog_signature import RIGID, SIGNATURE, initial
+from model_checks.proofs.catalog_signature import RIGID, SIGNATURE
 
 KEY, SESSION, INDEX = Sort.KEY, Sort.SESSION, Sort.INDEX
 NODE, INSTANCE, CHECK = Sort.NODE, Sort.INSTANCE, Sort.CHECK

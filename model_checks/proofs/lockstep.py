@@ -16,11 +16,11 @@ from typing import Final
 from model_checks.proofs.algebra import Action, Algebra, Signature, Symbols, System, Transition, Value, state_property
 from model_checks.proofs.bounded import Scenario
 from model_checks.proofs.catalog import ACTIONS, clock
+from model_checks.proofs.catalog_lemmas import initial as initial_of_one
 from model_checks.proofs.catalog_lemmas import same
 from model_checks.proofs.catalog_runs import RUN_SIZES, SESSION
 from model_checks.proofs.catalog_signature import LOCAL_LOCK_DELAY, RIGID
 from model_checks.proofs.catalog_signature import SIGNATURE as ONE
-from model_checks.proofs.catalog_signature import initial as initial_of_one
 from model_checks.proofs.finite import FiniteAlgebra
 
 SIDES: Final = ("left_", "right_")

@@ -50,7 +50,7 @@ def linked(log: tuple[Command, ...]) -> Linked:
 
 
 def test_every_command_of_random_logs_is_linked_and_every_action_of_the_model_used() -> None:
-    checked = link_logs(random_log(seed, 100) for seed in range(15))
+    checked = link_logs(random_log(seed, 100, restores=True) for seed in range(15))
     assert checked.verdict is Verdict.VALID, checked.details
     assert checked.figures["linked"] == 1500
 

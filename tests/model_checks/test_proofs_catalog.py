@@ -49,6 +49,7 @@ BROKEN = {
     ("catalog", "refused_keeps_effects"): "refuse/nothing_between",
     ("catalog", "operation_seen"): "set_key/commands_are_atomic",
     ("catalog", "restore_forgets_sessions"): "restore/held_keys",
+    ("catalog", "restore_stays_behind"): "restore/bounded_indexes",
     ("catalog", "restore_goes_back"): "restore/entries_are_applied_in_order",
     ("lockstep", "lock_delay_in_apply"): "lock/replicas_equal",
     ("replicas", "apply_depends_on_replica"): "apply/states_of_the_log",
