@@ -29,7 +29,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from model_checks.linking.catalog_plan import parts, planned
-from model_checks.linking.catalog_tables import HISTORY, MEANT, SEEN, Elements, TableRows, elements, projection
+from model_checks.linking.catalog_tables import (
+    HISTORY,
+    MEANT,
+    SEEN,
+    Elements,
+    TableRows,
+    archived,
+    elements,
+    projection,
+)
 from model_checks.linking.concrete import Do, PythonValues, Rejected
 from model_checks.proofs.algebra import Patterns, Sort, Symbols, Value
 from model_checks.proofs.catalog import ACTIONS
@@ -178,8 +187,9 @@ def restored(before: State, after: State, number: Index, newest: Index) -> tuple
 
     Raises Rejected; also if it is one that no catalog could have built.
     """
-    entry = Entry(before, number, {**elements([before, after], ""), Sort.COPY: frozenset({SEEN, ARCHIVE})})
-    entry.rows |= {(KEPT + name, ARCHIVE, *at): value for (name, *at), value in projection(after).items()}
+    staged = archived(before.staging.rows if before.staging is not None else ())
+    entry = Entry(before, number, {**elements([before, staged, after], ""), Sort.COPY: frozenset({SEEN, ARCHIVE})})
+    entry.rows |= {(KEPT + name, ARCHIVE, *at): value for (name, *at), value in projection(staged).items()}
     for name, (_, holds) in INVARIANTS.items():
         if not holds(entry.algebra, tables_of(entry.symbols, ARCHIVE)):
             raise Rejected(f"the archive is not of a catalog: {name}")
