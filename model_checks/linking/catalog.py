@@ -24,7 +24,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -94,7 +94,7 @@ class CatalogAlgebra(PythonValues):
     def implies(self, premise: Value, conclusion: Value) -> Value:
         return not premise or conclusion
 
-    def forall(self, sorts: tuple[Sort, ...], body: Callable[..., Value], patterns: Patterns | None = None) -> Value:
+    def forall(self, sorts: Sequence[Sort], body: Callable[..., Value], patterns: Patterns | None = None) -> Value:
         return all(body(*found) for found in itertools.product(*(self.elements[sort] for sort in sorts)))
 
 
