@@ -37,6 +37,8 @@ COMMANDS = {
     "bench": "jepsen_like.commands",
     "verify": "jepsen_like.commands",
 }
+CHECKS = {"sockets": "jepsen_like.sockets.command"}
+"""Commands of `comitia check` that need a cluster: what they check is in `model_checks`, which must not know one."""
 CONSUL_STYLE = frozenset(name for name, module in COMMANDS.items() if module.startswith("impl."))
 
 EXIT_UNKNOWN, EXIT_USAGE, EXIT_INTERNAL = 2, 254, 255
@@ -54,6 +56,8 @@ class LazyGroup(click.Group):
             return None
         command = getattr(importlib.import_module(module), f"{cmd_name}_command")
         assert isinstance(command, click.Command)
+        if cmd_name == "check":
+            command.modules |= CHECKS
         return command
 
 
