@@ -54,10 +54,11 @@ class LazyGroup(click.Group):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command = getattr(importlib.import_module(module), f"{cmd_name}_command")
+        folder = importlib.import_module(module)
+        command = getattr(folder, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         if cmd_name == "check":
-            command.modules |= CHECKS
+            folder.add_from_above(CHECKS)
         return command
 
 

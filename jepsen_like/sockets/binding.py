@@ -1,7 +1,7 @@
 """A cluster of processes as the machine's `SystemUnderTest`: HTTP from a test client's namespace, through the switch.
 
-The machine runs in its own thread and waits for answers; the cluster lives on an event loop in another. One connection to
-each agent for requests, and one for each blocking query.
+The machine runs in its own thread and waits for answers; the cluster lives on an event loop in another. One connection
+to each agent for requests, and one for each blocking query.
 """
 
 from __future__ import annotations

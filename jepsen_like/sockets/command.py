@@ -33,7 +33,9 @@ RUNS_MAX = 1_000_000
 @click.option("--seed", type=click.IntRange(min=0), help="Of all random choices (default: a fresh one, printed).")
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Where to keep history and logs.")
 @click.option("--agent-command", metavar="COMMAND", help="Starts an agent, instead of `comitia agent`.")
-@click.option("--replay", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Judge this history again.")
+@click.option(
+    "--replay", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Judge this history again."
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def command(
     runs: int | None,
@@ -73,8 +75,8 @@ def command(
     directory.mkdir(parents=True, exist_ok=True)
     try:
         result = _check(directory, seed, runs, steps, seconds, agent_command)
-    except ClusterFailure as failure:
-        raise SetupFailed(f"{failure}; see the logs in {directory / 'logs'}") from failure
+    except (ClusterFailure, SetupFailed) as failure:
+        raise click.ClickException(f"set-up failed: {failure} (logs: {directory / 'logs'})") from failure
     kept: Path | None = directory / HISTORY
     if result.verdict is Verdict.VALID and store is None:
         _forget(directory)
@@ -108,13 +110,16 @@ def _check(
             at = min(int(time.monotonic() - began), total) if seconds is not None else done
             bar.update(task, completed=at, description=f"{done} runs, {requests} requests")
 
+        def write(event: history.Event) -> None:
+            file.write(history.line(event))
+
         result = check_sockets(
             agents,
             seed=seed,
             runs=runs,
             steps=steps,
             seconds=seconds,
-            write=lambda event: file.write(history.line(event)) and None,
+            write=write,
             progress=progress,
         )
         ended = agents.unexpected_exits()

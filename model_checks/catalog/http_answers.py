@@ -1,20 +1,29 @@
 """What the HTTP API answered, as rows of spec/catalog.
 
-Written from Consul's documentation of its documents, not from the implementation's. Strict: a field that is missing, of
-another type, or not named here is `Malformed`. Fields that the spec does not have (the mesh, locality, ...) are named
-here with the one value that they may have. Must not import impl.
+What is not as Consul documents it is `Malformed` (`http_documents`). Must not import impl.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from model_checks.catalog.payloads import Malformed, pairs
+from model_checks.catalog.http_documents import (
+    CheckDocument,
+    HealthDocument,
+    InstanceDocument,
+    KvDocument,
+    NodeDocument,
+    NodeServiceListDocument,
+    NodeServicesDocument,
+    SessionDocument,
+    SessionIdDocument,
+    TransactionDocument,
+    require,
+)
+from model_checks.catalog.payloads import Malformed
 from spec.catalog.commands import (
     ChecksInState,
     Get,
@@ -32,8 +41,9 @@ from spec.catalog.commands import (
     ServiceInstances,
 )
 from spec.catalog.queries import Answer, Instance, OfNode, Tags
-from spec.catalog.state import Behavior, Check, Index, Node, Row, Service, Session, Status
-from spec.catalog.transactions import OperationError, Outcome, Result
+from spec.catalog.state import Index, Session
+from spec.catalog.state import Service as ServiceRow
+from spec.catalog.transactions import OperationError, Outcome
 
 T = TypeVar("T")
 
@@ -54,292 +64,6 @@ class Told(msgspec.Struct, frozen=True):
     known_leader: bool
     last_contact_ms: int
     effective: str
-
-
-# ------------------------------------------------------------------------------------------------------------ documents
-
-
-class _Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    pass
-
-
-class _Weights(_Strict):
-    Passing: int
-    Warning: int
-
-
-class _Address(_Strict):
-    Address: str
-    Port: int
-
-
-class _Empty(_Strict):
-    pass
-
-
-class _Proxy(_Strict):
-    Mode: str
-    MeshGateway: _Empty
-    Expose: _Empty
-
-
-class KvDocument(_Strict):
-    """A key."""
-
-    LockIndex: int
-    Key: str
-    Flags: int
-    Value: str | None
-    CreateIndex: int
-    ModifyIndex: int
-    Session: str = ""
-
-    def row(self) -> Row:
-        """As the spec has it."""
-        value = b64decode(self.Value or "", validate=True)
-        return Row(self.Key, value, self.Flags, self.CreateIndex, self.ModifyIndex, self.LockIndex, self.Session)
-
-
-class NodeDocument(_Strict):
-    """A node."""
-
-    ID: str
-    Node: str
-    Address: str
-    Datacenter: str
-    TaggedAddresses: dict[str, str] | None
-    Meta: dict[str, str] | None
-    CreateIndex: int
-    ModifyIndex: int
-
-    def row(self) -> Node:
-        """As the spec has it."""
-        tagged, meta = pairs(self.TaggedAddresses or {}), pairs(self.Meta or {})
-        return Node(
-            self.Node, self.Address, self.ID, self.Datacenter, tagged, meta, self.CreateIndex, self.ModifyIndex
-        )
-
-
-class ServiceDocument(_Strict):
-    """An instance; which node it is on is said beside it."""
-
-    ID: str
-    Service: str
-    Tags: list[str]
-    Address: str
-    Meta: dict[str, str] | None
-    Port: int
-    Weights: _Weights
-    EnableTagOverride: bool
-    Proxy: _Proxy
-    Connect: _Empty
-    PeerName: str
-    CreateIndex: int
-    ModifyIndex: int
-    Kind: str = ""
-    TaggedAddresses: dict[str, _Address] = {}
-
-    def row(self, node: str) -> Service:
-        """As the spec has it, on its node."""
-        _only(self.Proxy.Mode, "", "Proxy.Mode")
-        _only(self.PeerName, "", "PeerName")
-        return Service(
-            node,
-            self.ID,
-            self.Service,
-            self.Kind,
-            tuple(self.Tags),
-            self.Address,
-            self.Port,
-            _tagged(self.TaggedAddresses),
-            pairs(self.Meta or {}),
-            (self.Weights.Passing, self.Weights.Warning),
-            self.EnableTagOverride,
-            self.CreateIndex,
-            self.ModifyIndex,
-        )
-
-
-class CheckDocument(_Strict):
-    """A health check."""
-
-    Node: str
-    CheckID: str
-    Name: str
-    Status: str
-    Notes: str
-    Output: str
-    ServiceID: str
-    ServiceName: str
-    ServiceTags: list[str]
-    Type: str
-    Interval: str
-    Timeout: str
-    ExposedPort: int
-    Definition: _Empty
-    CreateIndex: int
-    ModifyIndex: int
-
-    def row(self) -> Check:
-        """As the spec has it."""
-        _only(self.ExposedPort, 0, "ExposedPort")
-        return Check(
-            self.Node,
-            self.CheckID,
-            self.Name,
-            Status(self.Status),
-            self.Notes,
-            self.Output,
-            self.ServiceID,
-            self.ServiceName,
-            tuple(self.ServiceTags),
-            self.Type,
-            self.Interval,
-            self.Timeout,
-            self.CreateIndex,
-            self.ModifyIndex,
-        )
-
-
-class _ServiceCheck(_Strict):
-    ID: str
-    Namespace: str
-
-
-class SessionDocument(_Strict):
-    """A session."""
-
-    ID: str
-    Name: str
-    Node: str
-    LockDelay: int
-    Behavior: str
-    TTL: str
-    NodeChecks: list[str]
-    ServiceChecks: list[_ServiceCheck] | None
-    CreateIndex: int
-    ModifyIndex: int
-
-    def row(self) -> Session:
-        """As the spec has it."""
-        return Session(
-            self.ID,
-            self.Node,
-            self.Name,
-            self.LockDelay,
-            Behavior(self.Behavior),
-            self.TTL,
-            tuple(self.NodeChecks),
-            tuple((each.ID, each.Namespace) for each in self.ServiceChecks or ()),
-            self.CreateIndex,
-            self.ModifyIndex,
-        )
-
-
-class _InstanceDocument(_Strict):
-    """An element of `/v1/catalog/service/NAME`: the indexes are the instance's, the node's are not shown."""
-
-    ID: str
-    Node: str
-    Address: str
-    Datacenter: str
-    TaggedAddresses: dict[str, str] | None
-    NodeMeta: dict[str, str] | None
-    ServiceKind: str
-    ServiceID: str
-    ServiceName: str
-    ServiceTags: list[str]
-    ServiceAddress: str
-    ServiceTaggedAddresses: dict[str, _Address]
-    ServiceWeights: _Weights
-    ServiceMeta: dict[str, str]
-    ServicePort: int
-    ServiceSocketPath: str
-    ServiceEnableTagOverride: bool
-    ServiceProxy: _Proxy
-    ServiceConnect: _Empty
-    ServiceLocality: None
-    CreateIndex: int
-    ModifyIndex: int
-
-    def row(self) -> Instance:
-        _only(self.ServiceSocketPath, "", "ServiceSocketPath")
-        _only(self.ServiceProxy.Mode, "", "ServiceProxy.Mode")
-        tagged, meta = pairs(self.TaggedAddresses or {}), pairs(self.NodeMeta or {})
-        service = Service(
-            self.Node,
-            self.ServiceID,
-            self.ServiceName,
-            self.ServiceKind,
-            tuple(self.ServiceTags),
-            self.ServiceAddress,
-            self.ServicePort,
-            _tagged(self.ServiceTaggedAddresses),
-            pairs(self.ServiceMeta),
-            (self.ServiceWeights.Passing, self.ServiceWeights.Warning),
-            self.ServiceEnableTagOverride,
-            self.CreateIndex,
-            self.ModifyIndex,
-        )
-        return Instance(Node(self.Node, self.Address, self.ID, self.Datacenter, tagged, meta), service)
-
-
-class _HealthDocument(_Strict):
-    Node: NodeDocument
-    Service: ServiceDocument
-    Checks: list[CheckDocument]
-
-    def row(self) -> Instance:
-        node = self.Node.row()
-        return Instance(node, self.Service.row(node.node), tuple(check.row() for check in self.Checks))
-
-
-class _NodeServicesDocument(_Strict):
-    Node: NodeDocument
-    Services: dict[str, ServiceDocument]
-
-
-class _NodeServiceListDocument(_Strict):
-    Node: NodeDocument | None
-    Services: list[ServiceDocument]
-
-
-class _TransactionResult(_Strict):
-    KV: KvDocument | None = None
-    Node: NodeDocument | None = None
-    Service: ServiceDocument | None = None
-    Check: CheckDocument | None = None
-
-    def row(self) -> Result:
-        if self.Service is not None:
-            return self.Service.row("")  # not shown
-        shown = self.KV or self.Node or self.Check
-        if shown is None:
-            raise ValueError("a result of a transaction shows nothing")
-        return shown.row()
-
-
-class _TransactionError(_Strict):
-    OpIndex: int
-    What: str
-
-
-class _TransactionDocument(_Strict):
-    Results: list[_TransactionResult] | None
-    Errors: list[_TransactionError] | None
-
-
-class _SessionId(_Strict):
-    ID: str
-
-
-def _tagged(addresses: Mapping[str, _Address]) -> tuple[tuple[str, str, int], ...]:
-    return tuple(sorted((name, found.Address, found.Port) for name, found in addresses.items()))
-
-
-def _only(found: object, allowed: object, name: str) -> None:
-    if found != allowed:
-        raise ValueError(f"{name} is {found!r}")
 
 
 # -------------------------------------------------------------------------------------------------------------- answers
@@ -407,9 +131,9 @@ def _rows(reply: HttpReply, request: Request, as_list: bool) -> Answer:
         case ListServices():
             return tuple(Tags(name, tuple(tags)) for name, tags in _document(body, dict[str, list[str]]).items())
         case ServiceInstances():
-            return tuple(each.row() for each in _document(body, list[_InstanceDocument]))
+            return tuple(each.row() for each in _document(body, list[InstanceDocument]))
         case ServiceHealth():
-            return tuple(each.row() for each in _document(body, list[_HealthDocument]))
+            return tuple(each.row() for each in _document(body, list[HealthDocument]))
         case NodeServices():
             return _of_node(body, as_list)
         case NodeChecks() | ServiceChecks() | ChecksInState():
@@ -426,17 +150,17 @@ def _not_empty(rows: tuple[T, ...], otherwise: str) -> tuple[T, ...]:
 
 def _of_node(body: bytes, as_list: bool) -> tuple[OfNode, ...]:
     if as_list:
-        listed = _document(body, _NodeServiceListDocument)
+        listed = _document(body, NodeServiceListDocument)
         if listed.Node is None:
-            _only(listed.Services, [], "Services of no node")
+            require(listed.Services, [], "Services of no node")
             return ()
         node = listed.Node.row()
         return (OfNode(node, tuple(each.row(node.node) for each in listed.Services)),)
-    found = _document(body, _NodeServicesDocument | None)  # type: ignore[arg-type]
-    if found is None:
+    if body == b"null":
         return ()
+    found = _document(body, NodeServicesDocument)
     for name, each in found.Services.items():
-        _only(each.ID, name, f"the ID under {name!r}")
+        require(each.ID, name, f"the ID under {name!r}")
     node = found.Node.row()
     return (OfNode(node, tuple(each.row(node.node) for each in found.Services.values())),)
 
@@ -448,7 +172,7 @@ def sessions(body: bytes) -> tuple[Session, ...]:
 
 def session_id(reply: HttpReply) -> str:
     """The id that a new session got. Raises Malformed."""
-    return _document(reply.body, _SessionId).ID
+    return _document(reply.body, SessionIdDocument).ID
 
 
 def truth(reply: HttpReply) -> bool:
@@ -458,7 +182,7 @@ def truth(reply: HttpReply) -> bool:
 
 def outcome(reply: HttpReply) -> Outcome:
     """The outcome of a transaction: 200 with results, 409 with errors. Raises Malformed."""
-    document = _document(reply.body, _TransactionDocument)
+    document = _document(reply.body, TransactionDocument)
     try:
         results = tuple(each.row() for each in document.Results or ())
     except ValueError as error:
@@ -469,7 +193,7 @@ def outcome(reply: HttpReply) -> Outcome:
     return Outcome(results, errors)
 
 
-# ------------------------------------------------------------------------------------------------------------ the spec's
+# ---------------------------------------------------------------------------------------------------------- the spec's
 
 
 def shown(request: Request, rows: Answer) -> Answer:
@@ -493,5 +217,5 @@ def shown(request: Request, rows: Answer) -> Answer:
 
 def shown_outcome(found: Outcome) -> Outcome:
     """An outcome of the spec, without what the documents do not show: the nodes of instances."""
-    results = tuple(replace(row, node="") if isinstance(row, Service) else row for row in found.results)
+    results = tuple(replace(row, node="") if isinstance(row, ServiceRow) else row for row in found.results)
     return replace(found, results=results)

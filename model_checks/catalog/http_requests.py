@@ -183,7 +183,10 @@ def _json(target: str, document: Document | list[Document]) -> HttpRequest:
 def registration_document(command: Register) -> Document:
     """The body of `PUT /v1/catalog/register`: the fields of the node, and beside them its instance and checks."""
     document = {"NodeMeta" if name == "Meta" else name: value for name, value in node_document(command.node).items()}
-    document |= {"SkipNodeUpdate": command.skip_node_update, "Checks": [check_document(each) for each in command.checks]}
+    document |= {
+        "SkipNodeUpdate": command.skip_node_update,
+        "Checks": [check_document(each) for each in command.checks],
+    }
     if command.service is not None:
         document["Service"] = service_document(command.service)
     return document

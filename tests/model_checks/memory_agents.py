@@ -32,11 +32,11 @@ SERVERS, CLIENT = ("s1", "s2", "s3"), "c1"
 
 
 class Fate(NamedTuple):
-    """What becomes of a request."""
+    """What becomes of a request: it is carried out now, later (`late`) or never, and answered or not."""
 
     carried_out: bool = True
     answered: bool = True
-    cause: str = "connection lost"
+    late: bool = False
 
 
 class _Blocked(BaseException):
@@ -67,10 +67,13 @@ class MemoryAgents:
         self.at = {name: _Server() for name in SERVERS}
         self.leader = SERVERS[0]
         self.drop: Callable[[HttpRequest], Fate] = lambda request: Fate()
-        self.later: list[Command] = []
-        """What was sent and will be carried out some time."""
+        self.late: list[tuple[str, HttpRequest]] = []
+        self.asleep = False
+        """Blocking queries never return."""
         seen = [Sighting(name, new_uuid(self.random), "10.0.0.1", True, 8300) for name in SERVERS]
-        for command in due(self.at["s1"].store.tables, [*seen, Sighting(CLIENT, new_uuid(self.random), "10.0.0.2", True)], "dc1"):
+        for command in due(
+            self.at["s1"].store.tables, [*seen, Sighting(CLIENT, new_uuid(self.random), "10.0.0.2", True)], "dc1"
+        ):
             self.append(command)
 
     def append(self, command: Command) -> Result:
@@ -82,9 +85,11 @@ class MemoryAgents:
 
     def send(self, agent: str, request: HttpRequest, timeout_s: float) -> HttpReply:
         fate = self.drop(request)
-        reply = self._answer(agent, request) if fate.carried_out else None
+        if fate.late:
+            self.late.append((agent, request))
+        reply = self._answer(agent, request) if fate.carried_out and not fate.late else None
         if reply is None or not fate.answered:
-            raise NoAnswer(fate.cause, sent=True)
+            raise NoAnswer("connection lost", sent=True)
         return reply
 
     def _answer(self, agent: str, request: HttpRequest) -> HttpReply | None:
@@ -105,8 +110,8 @@ class MemoryAgents:
         return _Call(self, agent, request)
 
     def position(self) -> Position:
-        while self.later:
-            self.append(self.later.pop())
+        if self.late and self.random.random() < 0.3:
+            self._answer(*self.late.pop())
         return Position(self.leader, self.at[self.leader].applied)
 
     def applied(self, server: str) -> int:
@@ -121,7 +126,7 @@ class _Call:
     def wait(self, timeout_s: float) -> HttpReply | None:
         deadline = time.monotonic() + timeout_s
         while True:
-            reply = self._agents._answer(self._agent, self._request)
+            reply = None if self._agents.asleep else self._agents._answer(self._agent, self._request)
             if reply is not None or time.monotonic() > deadline:
                 return reply
 

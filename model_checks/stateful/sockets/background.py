@@ -62,6 +62,12 @@ def readings_of_background(state: State) -> tuple[Request, ...]:
     return (ChecksInState("any"), *(NodeServices(node.node) for _, node in state.nodes.items() if node.id))
 
 
+def readings_that_tell_apart(state: State) -> tuple[Request, ...]:
+    """What to read so as to see the whole state, as far as it can be seen."""
+    nodes = tuple(NodeServices(node.node) for _, node in state.nodes.items())
+    return (List(""), ChecksInState("any"), ListSessions(), ListNodes(), ListServices(), *nodes)
+
+
 def as_read(request: Request) -> Read:
     """How it is read."""
     return Read(request, Mode.CONSISTENT)
@@ -97,7 +103,9 @@ def state_at_start(baseline: Baseline) -> State:
             case Node(name):
                 state = replace(state, nodes=state.nodes.put(node_key(name), row))
                 indexes[f"node.{node_key(name)}"], found = answers[NodeServices(name)]
-                for service in (service for of_node in found if isinstance(of_node, OfNode) for service in of_node.services):
+                for service in (
+                    service for of_node in found if isinstance(of_node, OfNode) for service in of_node.services
+                ):
                     state = replace(state, services=state.services.put(row_key(name, service.id), service))
             case Check(name, check_id):
                 state = replace(state, checks=state.checks.put(row_key(name, check_id), row))

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
+from msgspec.structs import replace
+
+from model_checks.catalog.http_answers import HttpReply, told
 from model_checks.catalog.http_requests import Asked, Read, Write, http_request
+from model_checks.catalog.payloads import Malformed
 from model_checks.stateful.sockets import history
-from model_checks.stateful.sockets.background import as_read, readings_of_background, readings_of_start
+from model_checks.stateful.sockets.background import (
+    as_read,
+    readings_of_background,
+    readings_of_start,
+    readings_that_tell_apart,
+)
 from model_checks.stateful.sockets.history import (
     Baseline,
     CaughtUp,
@@ -26,7 +36,8 @@ from model_checks.stateful.sockets.history import (
     WatchEnded,
     WatchOverdue,
 )
-from model_checks.stateful.sockets.judge import Difference, Judge
+from model_checks.stateful.sockets.judge import Judge
+from model_checks.stateful.sockets.properties import Difference
 from model_checks.stateful.sockets.system import Call, NoAnswer, Position, SystemUnderTest
 from model_checks.stateful.sockets.worlds import Undecided
 from model_checks.verdicts import SetupFailed
@@ -39,6 +50,10 @@ OVERDUE_S: Final = 15.0
 """A blocking query whose index was passed, and a server that is behind, have so long."""
 QUIET_S: Final = 60.0
 """A new cluster writes of itself for a moment; it has so long to come to rest."""
+PATIENCE_S: Final = 2.0
+"""What an agent knows it shall say within this time, if it answers at all."""
+WORLDS_MANY: Final = 4
+"""So many possible states are told apart by reading them."""
 POLL_S: Final = 0.01
 STILL_S: Final = 1.2
 """A log that did not grow for so long, with all agents registered, is at rest: the leader looks once a second."""
@@ -52,7 +67,7 @@ class Conversation:
         self.system = system
         self.judge = Judge()
         self.run = 0
-        self._seed = seed
+        self.seed = seed
         self._write = write
         self._number = 0
         self._calls: dict[int, Call] = {}
@@ -76,7 +91,7 @@ class Conversation:
             if self.system.position() == position:
                 break
         names = (self.system.servers, self.system.agents)
-        self._take(Baseline(history.FORMAT, self._seed, *names, position.applied, position.leader, readings))
+        self._take(Baseline(history.FORMAT, self.seed, *names, position.applied, position.leader, readings))
 
     def _at_rest(self, deadline: float) -> Position:
         """Where the log ends, once every agent is registered, every server has applied it, and it does not grow."""
@@ -145,7 +160,16 @@ class Conversation:
     # --------------------------------------------------------------------------------------------------------- requests
 
     def ask(self, agent: str, asked: Asked) -> None:
-        """One request, its answer judged; then whichever blocking queries it wakes. Raises Difference, Undecided."""
+        """One request, its answer judged; then whichever blocking queries it wakes. Raises Difference, Undecided.
+
+        If much is possible afterwards, what is visible is read, so that less is.
+        """
+        self._ask(agent, asked)
+        if len(self.judge.worlds) >= WORLDS_MANY:
+            for request in readings_that_tell_apart(self.judge.state):
+                self._ask(agent, as_read(request))
+
+    def _ask(self, agent: str, asked: Asked) -> None:
         number = self._next()
         request = http_request(asked)
         answer, error, sent = None, "", True
@@ -184,15 +208,15 @@ class Conversation:
 
     def heed(self) -> None:
         """Take the answers of blocking queries: those that came, and those that must come. Raises Difference."""
-        while any([self._heed_one(number) for number in sorted(self._calls)]):
+        while [number for number in sorted(self._calls) if self._heed_one(number)]:
             pass  # an answer may show that the log grew by itself: look again at the others
 
     def _heed_one(self, number: int) -> bool:
         """Whether the blocking query is over."""
         must = self.judge.due(number)
-        answer, error = None, ""
+        answer, error, began_ns = None, "", time.monotonic_ns()
         try:
-            reply = self._calls[number].wait(OVERDUE_S if must else 0.0)
+            reply = self._awaited(number) if must else self._calls[number].wait(0.0)
             if reply is None and not must:
                 return False
             answer = None if reply is None else history.answered(reply)
@@ -201,11 +225,30 @@ class Conversation:
         received_ns = time.monotonic_ns()
         self._calls.pop(number).close()
         if answer is None and not error:
-            self._take(WatchOverdue(number, int(OVERDUE_S * 1000)))
+            self._take(WatchOverdue(number, (received_ns - began_ns) // 1_000_000))
         position, background = self._observe(expected=False)
         at = (position.applied, position.leader)
         self._take(WatchEnded(number, received_ns, answer, *at, error, background))
         return True
+
+    def _awaited(self, number: int) -> HttpReply | None:
+        """The answer of a blocking query that must return; None: it does not, though it had time enough.
+
+        It had if the same agent, asked again without waiting, answers with an index that is passed, and some time
+        after that. Raises NoAnswer.
+        """
+        call, watch = self._calls[number], self.judge.watches[number]
+        request = http_request(replace(watch.read, index=0))
+        deadline = time.monotonic() + OVERDUE_S
+        while time.monotonic() < deadline:
+            reply = call.wait(PATIENCE_S)
+            if reply is not None:
+                return reply
+            with suppress(NoAnswer, Malformed):
+                reply = self.system.send(watch.agent, request, ANSWER_TIMEOUT_S)
+                if told(reply, watch.read.request, watch.read.as_list).index > watch.read.index:
+                    break
+        return call.wait(PATIENCE_S)
 
     def _observe(self, *, expected: bool) -> tuple[Position, tuple[Reading, ...]]:
         """Where the log ends now; if it grew by more than `expected`, with what the agents may have written."""

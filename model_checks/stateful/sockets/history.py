@@ -141,9 +141,7 @@ class Lagging(msgspec.Struct, frozen=True, tag="lagging", tag_field="kind"):
     waited_ms: int
 
 
-Event = (
-    Baseline | RunBegan | Exchange | WatchBegan | WatchEnded | WatchOverdue | WatchClosed | CaughtUp | Lagging
-)
+Event = Baseline | RunBegan | Exchange | WatchBegan | WatchEnded | WatchOverdue | WatchClosed | CaughtUp | Lagging
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode
 
@@ -164,7 +162,7 @@ def read(path: Path) -> Iterator[tuple[int, Event]]:
                 raise BadHistory(f"{path}, line {number}: {error}{cut}") from error
 
 
-# -------------------------------------------------------------------------------------------------------------- what was asked
+# ------------------------------------------------------------------------------------------------------ what was asked
 
 
 def described(asked: Asked) -> list[Any]:

@@ -15,30 +15,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 from model_checks.catalog.http_answers import (
-    HttpReply,
     Told,
     freshness,
     outcome,
-    session_id,
     sessions,
     shown,
     shown_outcome,
     told,
-    truth,
 )
 from model_checks.catalog.http_requests import Asked, Mode, Read, ReadTransaction, Renew, Write
 from model_checks.catalog.payloads import Malformed
 from model_checks.stateful.sockets import history
 from model_checks.stateful.sockets.background import NotFresh, learned, state_at_start
 from model_checks.stateful.sockets.history import (
-    Answered,
     Baseline,
     CaughtUp,
     Event,
@@ -51,51 +46,38 @@ from model_checks.stateful.sockets.history import (
     WatchEnded,
     WatchOverdue,
 )
+from model_checks.stateful.sockets.properties import Difference, Property
+from model_checks.stateful.sockets.results import (
+    as_shown,
+    is_delay,
+    is_refused,
+    is_unknown,
+    is_unserved,
+    locked_keys,
+    result_of,
+    text,
+)
 from model_checks.stateful.sockets.worlds import Extension, Moment, Pending, Undecided, World, distinct, extensions
 from spec.catalog import transactions
-from spec.catalog.commands import Command, CreateSession, Get, GetSession, Keys, KvOperation, KvVerb, List, Lock, Transaction
+from spec.catalog.commands import (
+    Command,
+    CreateSession,
+    Get,
+    GetSession,
+    Keys,
+    List,
+    Transaction,
+)
 from spec.catalog.queries import Answer, query
 from spec.catalog.state import Index, State
-from spec.catalog.transactions import OperationError, Outcome
+from spec.catalog.transactions import Outcome
 from spec.catalog.transitions import Failed, Result
 
-WORLDS_MAX = 64
-REFUSED = ("No cluster leader", "No known Consul servers", "Not ready to serve consistent reads")
-"""Ends of the bodies of 500s that mean: nothing was appended."""
-UNKNOWN = "rpc error:"
-"""How the body of a 500 begins that says nothing of whether it happened."""
+WORLDS_MAX = 256
 EFFECTIVE = {Mode.DEFAULT: "leader", Mode.CONSISTENT: "consistent", Mode.STALE: "stale"}
-NAMELESS = "of a session that was refused"
 CHANGED_LEADER_NS = 60_000_000_000
 """After a change of leader a lock-delay ends at an unknown time: another server counts it from when it applied the
 entry."""
-
-
-class Property(StrEnum):
-    """What a history must keep."""
-
-    FORM = "answers have the documented form"
-    RESULT = "a write is told its result"
-    LOGGED = "an acknowledged write is in the log once, and a refused one is not"
-    CURRENT = "a read is answered from the state of the moment"
-    INDEX = "an answer has its index"
-    STALE = "a stale read sees a state of the log, and never an older one than before at that server"
-    FRESHNESS = "an answer says how fresh it is"
-    WOKEN = "a blocking query returns once its index is passed"
-    WAITED = "a blocking query returns a state of its wait"
-    DELAY = "a lock is not given while its lock-delay lasts, and is after that"
-    FORWARD = "the log of the leader never goes back"
-    FOLLOWS = "every server applies the log"
-
-
-class Difference(Exception):
-    """The system and the spec differ."""
-
-    def __init__(self, broken: Property, why: str, evidence: tuple[str, ...] = ()) -> None:
-        super().__init__(why)
-        self.broken = broken
-        self.why = why
-        self.evidence = evidence
 
 
 class Watch(msgspec.Struct, frozen=True):
@@ -244,10 +226,10 @@ class Judge:
         if isinstance(command, Transaction):
             self.counts.update(f"operation {type(each).__name__} {each.verb.value}" for each in command.operations)
         answer = event.answer
-        if answer is None or (answer.status == 500 and answer.body.startswith(UNKNOWN)):
+        if answer is None or is_unknown(answer):
             self._write_unknown(event, command)
             return
-        if _is_refused(answer):
+        if is_refused(answer):
             self.counts["not served"] += 1
             self._settle(event, self._grow(event, event.background))
             return
@@ -259,15 +241,15 @@ class Judge:
         def accept(extension: Extension) -> bool:
             assert extension.result is not None
             expected.append(extension.result)
-            return _as_shown(extension.result) == result
+            return as_shown(extension.result) == result
 
         appended: list[Extension] = []
         if not (surely or (refused and event.applied == self.accounted)):
             appended = self._grow(event, event.background, own, accept)
         if not (refused or appended):
-            evidence = [f"  spec:     {_text(_as_shown(each))}" for each in expected[:4]]
+            evidence = [f"  spec:     {text(as_shown(each))}" for each in expected[:4]]
             why = f"request {event.number}, {event.request} at {event.agent}, was not answered as the spec says"
-            raise Difference(Property.RESULT, why, (*evidence, f"  answered: {_text(result)}"))
+            raise Difference(Property.RESULT, why, (*evidence, f"  answered: {text(result)}"))
         match result:
             case _ if not appended:
                 self.counts["refused by a lock-delay"] += 1
@@ -297,15 +279,15 @@ class Judge:
 
         Raises Difference: it must, and the answer says otherwise.
         """
-        keys = _locked_keys(own.command)
+        keys = locked_keys(own.command)
         delayed = [key for key in keys if any(self._may_be_delayed(world, key, event) for world in self.worlds)]
         surely = [key for key in delayed if all(self._must_be_delayed(world, key, event) for world in self.worlds)]
         if not delayed:
             return [], False
-        refused = _is_delay(own.command, result, delayed)
+        refused = is_delay(own.command, result, delayed)
         if surely and not refused:
             why = f"request {event.number}, {event.request}: the lock-delay of {surely[0]!r} still lasts"
-            raise Difference(Property.DELAY, why, (f"  answered: {_text(result)}",))
+            raise Difference(Property.DELAY, why, (f"  answered: {text(result)}",))
         if refused and (surely or event.applied - self.accounted != 1):
             return self._grow(event, event.background), bool(surely)
         return [], False
@@ -327,7 +309,7 @@ class Judge:
         since = self._oldest(event.agent, asked.mode)
         extended = self._grow(event, event.background)
         self._settle(event, extended)
-        if _is_unanswered(event):
+        if is_unserved(event.answer):
             self.counts["reads without an answer"] += 1
             return
         assert event.answer is not None
@@ -369,12 +351,12 @@ class Judge:
             self.worlds = distinct(kept, WORLDS_MAX)
             return
         evidence = [
-            f"  spec:     {index} {_text(shown(asked.request, rows))}"
+            f"  spec:     {index} {text(shown(asked.request, rows))}"
             for world in self.worlds[:2]
             for index, rows in [query(state, asked.request) for _, state in world.since(since)][-2:]
         ]
         found = Property.INDEX if rows_match and broken is Property.CURRENT else broken
-        evidence.append(f"  answered: {answer.index} {_text(answer.rows)}")
+        evidence.append(f"  answered: {answer.index} {text(answer.rows)}")
         raise Difference(found, f"{who} at {agent}, was not answered as the spec says", tuple(evidence))
 
     def _judge_freshness(self, mode: Mode, said: tuple[bool, int, str], who: str) -> None:
@@ -390,7 +372,7 @@ class Judge:
         self.counts[f"mode {asked.mode.value}"] += 1
         since = self._oldest(event.agent, asked.mode)
         self._settle(event, self._grow(event, event.background))
-        if _is_unanswered(event):
+        if is_unserved(event.answer):
             self.counts["reads without an answer"] += 1
             return
         assert event.answer is not None
@@ -408,7 +390,7 @@ class Judge:
         self.counts["renewals"] += 1
         since = self.accounted
         self._settle(event, self._grow(event, event.background))
-        if _is_unanswered(event):
+        if is_unserved(event.answer):
             self.counts["reads without an answer"] += 1
             return
         assert event.answer is not None
@@ -428,10 +410,10 @@ class Judge:
         kept = [world for world in self.worlds if holds(world)]
         if not kept:
             why = f"request {event.number}, {event.request} at {event.agent}, was not answered as the spec says"
-            raise Difference(broken, why, (f"  answered: {_text(found)}",))
+            raise Difference(broken, why, (f"  answered: {text(found)}",))
         self.worlds = tuple(kept)
 
-    # -------------------------------------------------------------------------------------------------- blocking queries
+    # ------------------------------------------------------------------------------------------------ blocking queries
 
     def _none_is_due(self) -> None:
         for number in self.watches:
@@ -452,7 +434,7 @@ class Judge:
     def _watch_ended(self, event: WatchEnded) -> None:
         watch = self.watches.pop(event.number)
         self._settle(event, self._grow(event, event.background))
-        if event.answer is None or event.answer.status == 500:
+        if event.answer is None or is_unserved(event.answer):
             self.counts["reads without an answer"] += 1
             return
         answer = told(event.answer.reply(), watch.read.request, watch.read.as_list)
@@ -470,9 +452,9 @@ class Judge:
 
     def _expected(self, watch: Watch) -> tuple[str, ...]:
         index, rows = query(self.state, watch.read.request)
-        return (f"  given:    {watch.read.index}", f"  spec:     {index} {_text(shown(watch.read.request, rows))}")
+        return (f"  given:    {watch.read.index}", f"  spec:     {index} {text(shown(watch.read.request, rows))}")
 
-    # ----------------------------------------------------------------------------------------------------------- servers
+    # --------------------------------------------------------------------------------------------------------- servers
 
     def _caught_up(self, applied: Mapping[str, Index]) -> None:
         for server in self.servers:
@@ -485,73 +467,3 @@ class Judge:
         self.worlds = distinct(
             [replace(world, states=(world.states[-1],), floors=floors) for world in self.worlds], WORLDS_MAX
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------- answers
-
-
-def _is_refused(answer: Answered) -> bool:
-    """An agent's word that nothing was appended."""
-    return answer.status in (429, 503) or (answer.status == 500 and answer.body.endswith(REFUSED))
-
-
-def _is_unanswered(event: Exchange) -> bool:
-    answer = event.answer
-    return answer is None or _is_refused(answer) or (answer.status == 500 and answer.body.startswith(UNKNOWN))
-
-
-def result_of(command: Command, reply: HttpReply) -> tuple[Command, Result]:
-    """A command as it was carried out (a session has its id now), and what its client was told. Raises Malformed."""
-    if reply.status == 500:
-        if isinstance(command, CreateSession):  # it had an id that nobody will know
-            command = CreateSession(replace(command.session, id=NAMELESS))
-        return command, Failed(reply.body.decode())
-    if isinstance(command, Transaction) and reply.status in (200, 409):
-        return command, outcome(reply)
-    if reply.status != 200:
-        raise Malformed(f"status {reply.status}: {reply.body[:200]!r}")
-    if isinstance(command, CreateSession):
-        return CreateSession(replace(command.session, id=session_id(reply))), True
-    return command, truth(reply)
-
-
-def _as_shown(result: Result) -> Result:
-    return shown_outcome(result) if isinstance(result, Outcome) else result
-
-
-def _locked_keys(command: Command) -> tuple[str, ...]:
-    match command:
-        case Lock(key):
-            return (key,)
-        case Transaction(operations):
-            return tuple(op.key for op in operations if isinstance(op, KvOperation) and op.verb is KvVerb.LOCK)
-        case _:
-            return ()
-
-
-def _is_delay(command: Command, result: Result, delayed: list[str]) -> bool:
-    """Whether the result is a refusal because of lock-delays of some of these keys."""
-    match command, result:
-        case Lock(), False:
-            return True
-        case Transaction(operations), Outcome(errors=(_, *_) as errors):
-            return all(
-                isinstance(operation := operations[error.position], KvOperation)
-                and operation.key in delayed
-                and error == OperationError(error.position, delay_text(operation.key))
-                for error in errors
-            )
-        case _:
-            return False
-
-
-def delay_text(key: str) -> str:
-    """What a transaction says of a key whose lock-delay lasts."""
-    return f'failed to lock key "{key}" due to lock delay'
-
-
-def _text(value: object) -> str:
-    shortened = repr(value)
-    return shortened if len(shortened) <= 3000 else f"{shortened[:3000]}..."
-
-

@@ -1,27 +1,30 @@
 """Hypothesis as the client: a rule for each kind of request, at a random agent, in a random mode.
 
-Each example is a run. Real processes are not deterministic, so nothing is shrunk: a failing run is known by its history.
+Each example is a run. Real processes are not deterministic, so nothing is shrunk: a failing run is known by its
+history.
 """
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from model_checks.catalog.http_requests import Mode, Read, ReadTransaction, Renew, Write
-from model_checks.stateful.sockets import draws
+from model_checks.catalog.http_requests import Asked, Mode, Read, ReadTransaction, Renew, Write
 from model_checks.stateful.sockets.conversation import Conversation
-from spec.catalog.commands import Command, CreateSession, DestroySession, Lock, Register, Set
+from model_checks.stateful.sockets.draws import DATACENTER, DELAY_NS, Choice, Names
+from spec.catalog.commands import Command, CreateSession, DestroySession, Get, Lock, Register
 from spec.catalog.queries import query
-from spec.catalog.state import Behavior, Check, Node, Session, Status
+from spec.catalog.state import Behavior, Check, Node, Session, State, Status
+from spec.catalog.transitions import apply
 
-PICK = st.integers(0, 99)
-"""An agent, modulo their number."""
-PICKS = st.lists(PICK, min_size=1, max_size=3)
+NUMBERS = st.integers(0, (1 << 32) - 1)
+"""What a step's choices are made of."""
 SESSIONS_MAX = 4
-WATCHES_MAX = 4
+WATCHES_MAX = 6
+CHANGES_TRIED_MAX = 20
 WATCH_MS = 60_000
 """How long a blocking query may wait that is to be woken."""
 IN_VAIN_MS = 10
@@ -34,114 +37,171 @@ class SocketMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._over = True
+        self._failed = True
         self.conversation.begin_run()
-        self.names = draws.Names(self.conversation.run, self.conversation.system.agents)
-        self._over = False
-        """Or it failed."""
+        self._names = Names(self.conversation.run, self.conversation.system.agents)
+        self._failed = False
+        self._step = 0
 
     def check_invariants(self, *arguments: Any) -> None:
         """The judge has compared every answer."""
 
     def teardown(self) -> None:
         """The run undoes what it did, unless it failed."""
-        if not self._over:
+        if not self._failed:
             self.conversation.end_run()
 
-    def _agent(self, pick: int) -> str:
-        agents = self.conversation.system.agents
-        return agents[pick % len(agents)]
+    def _choice(self, number: int) -> Choice:
+        """Each step's own, even if Hypothesis draws the same number for many."""
+        self._step += 1
+        seed = f"{self.conversation.seed}/{self.conversation.run}/{self._step}/{number}"
+        return Choice(Random(seed), self._names, self._state)
 
-    def _ask(self, pick: int, asked: Write | Read | ReadTransaction | Renew) -> None:
-        self._over = True
-        self.conversation.ask(self._agent(pick), asked)
-        self._over = False
+    @property
+    def _state(self) -> State:
+        return self.conversation.judge.state
 
-    def _write(self, pick: int, command: Command) -> None:
-        self._ask(pick, Write(command))
+    def _ask(self, choice: Choice, asked: Asked) -> None:
+        self._failed = True
+        self.conversation.ask(choice.of(self.conversation.system.agents), asked)
+        self._failed = False
+        choice.state = self._state
 
-    @rule(data=st.data(), picks=PICKS)
-    def write_keys(self, data: st.DataObject, picks: list[int]) -> None:
+    def _write(self, choice: Choice, command: Command) -> None:
+        self._ask(choice, Write(command))
+
+    @rule(number=NUMBERS)
+    def anything(self, number: int) -> None:
+        """Any of the others. Hypothesis begins with what is simplest, its first rule only: it shall not be wasted."""
+        rules = (
+            self.write_keys,
+            self.register,
+            self.deregister,
+            self.use_session,
+            self.write_transaction,
+            self.read_transaction,
+            self.read,
+            self.read_one_thing_everywhere,
+            self.watch,
+            self.watch_and_change,
+            self.wait_in_vain,
+            self.lose_a_lock,
+        )
+        self._choice(number).of(rules)(number)
+
+    @rule(number=NUMBERS)
+    def write_keys(self, number: int) -> None:
         """Set, delete, lock, unlock, with and without a condition."""
-        for pick in picks:
-            self._write(pick, data.draw(draws.key_commands(self.names, self.conversation.judge.state)))
+        choice = self._choice(number)
+        for _ in range(choice.of((1, 2, 3))):
+            self._write(choice, choice.key_command())
 
-    @rule(data=st.data(), pick=PICK)
-    def register(self, data: st.DataObject, pick: int) -> None:
+    @rule(number=NUMBERS)
+    def register(self, number: int) -> None:
         """A node, an instance, checks."""
-        self._write(pick, data.draw(draws.registrations(self.names)))
+        choice = self._choice(number)
+        self._write(choice, choice.registration())
 
-    @precondition(lambda self: self.names.nodes[0] in self.conversation.judge.state.nodes)
-    @rule(data=st.data(), pick=PICK)
-    def deregister(self, data: st.DataObject, pick: int) -> None:
-        """A node, an instance, a check."""
-        self._write(pick, data.draw(draws.deregistrations(self.names)))
+    @rule(number=NUMBERS)
+    def deregister(self, number: int) -> None:
+        """A node, an instance, a check; of a node that is there, if one is."""
+        choice = self._choice(number)
+        known = any(name in self._state.nodes for name in self._names.nodes)
+        self._write(choice, choice.deregistration() if known else choice.registration())
 
-    @precondition(lambda self: len(self.conversation.judge.state.sessions) < SESSIONS_MAX)
-    @rule(data=st.data(), pick=PICK)
-    def create_session(self, data: st.DataObject, pick: int) -> None:
-        """A session, which may be refused."""
-        self._write(pick, data.draw(draws.new_sessions(self.names, self.conversation.judge.state)))
+    @rule(number=NUMBERS)
+    def use_session(self, number: int) -> None:
+        """A session begins, has its time again, or ends, and with it its locks."""
+        choice = self._choice(number)
+        session, count = choice.session_id(), len(self._state.sessions)
+        if count == 0 or (count < SESSIONS_MAX and choice.truth()):
+            self._write(choice, choice.new_session())
+        elif choice.truth():
+            self._write(choice, DestroySession(session))
+        else:
+            self._ask(choice, Renew(session))
 
-    @precondition(lambda self: len(self.conversation.judge.state.sessions) > 0)
-    @rule(data=st.data(), pick=PICK, destroy=st.booleans())
-    def use_session(self, data: st.DataObject, pick: int, destroy: bool) -> None:
-        """A session has its time again, or ends, and with it its locks."""
-        session = data.draw(draws.session_ids(self.conversation.judge.state))
-        self._ask(pick, Write(DestroySession(session)) if destroy else Renew(session))
-
-    @rule(data=st.data(), pick=PICK)
-    def write_transaction(self, data: st.DataObject, pick: int) -> None:
+    @rule(number=NUMBERS)
+    def write_transaction(self, number: int) -> None:
         """Operations of all kinds, all or none."""
-        self._write(pick, data.draw(draws.written_transactions(self.names, self.conversation.judge.state)))
+        choice = self._choice(number)
+        self._write(choice, choice.written_transaction(self.conversation.judge.counts["command Transaction"]))
 
-    @rule(data=st.data(), pick=PICK, mode=draws.MODES)
-    def read_transaction(self, data: st.DataObject, pick: int, mode: Mode) -> None:
+    @rule(number=NUMBERS)
+    def read_transaction(self, number: int) -> None:
         """A transaction that goes past the log."""
-        transaction = data.draw(draws.read_transactions(self.names, self.conversation.judge.state))
-        self._ask(pick, ReadTransaction(transaction, mode))
+        choice = self._choice(number)
+        self._ask(choice, ReadTransaction(choice.read_transaction(), choice.of(list(Mode))))
 
-    @rule(data=st.data(), picks=PICKS)
-    def read(self, data: st.DataObject, picks: list[int]) -> None:
+    @rule(number=NUMBERS)
+    def read(self, number: int) -> None:
         """Anything."""
-        for pick in picks:
-            self._ask(pick, data.draw(draws.reads(self.names, self.conversation.judge.state)))
+        choice = self._choice(number)
+        for _ in range(choice.of((1, 2, 3))):
+            self._ask(choice, choice.read())
 
-    @precondition(lambda self: self.conversation.watching < WATCHES_MAX)
-    @rule(data=st.data(), pick=PICK)
-    def watch(self, data: st.DataObject, pick: int) -> None:
+    @rule(number=NUMBERS)
+    def read_one_thing_everywhere(self, number: int) -> None:
+        """In every mode, at random agents, one after the other."""
+        choice = self._choice(number)
+        asked = choice.read()
+        for mode in Mode:
+            self._ask(choice, Read(asked.request, mode, as_list=asked.as_list))
+
+    @rule(number=NUMBERS)
+    def watch(self, number: int) -> None:
         """A blocking query from the index of now, or from an older one; the client goes on meanwhile."""
-        state = self.conversation.judge.state
-        asked = data.draw(draws.reads(self.names, state))
-        now = query(state, asked.request)[0]
-        index = data.draw(st.sampled_from([now, now, now, max(now - 1, 1)]))
-        self._over = True
-        self.conversation.watch(self._agent(pick), Read(asked.request, asked.mode, index, WATCH_MS, asked.as_list))
-        self._over = False
+        choice = self._choice(number)
+        self._watch(choice, choice.read(), choice.of((0, 0, 0, 1)))
 
-    @rule(data=st.data(), pick=PICK)
-    def wait_in_vain(self, data: st.DataObject, pick: int) -> None:
-        """A blocking query whose time is over before anything changes."""
-        state = self.conversation.judge.state
-        asked = data.draw(draws.reads(self.names, state))
-        index = query(state, asked.request)[0] + data.draw(st.sampled_from([0, 1000]))
-        self._ask(pick, Read(asked.request, asked.mode, index, IN_VAIN_MS, asked.as_list))
+    @rule(number=NUMBERS)
+    def watch_and_change(self, number: int) -> None:
+        """A blocking query, and at once a command that changes its answer."""
+        choice = self._choice(number)
+        asked = choice.read()
+        self._watch(choice, asked, 0)
+        before = query(self._state, asked.request)[1]
+        for _ in range(CHANGES_TRIED_MAX):
+            command = choice.of((choice.key_command, choice.registration, choice.deregistration))()
+            after, _ = apply(self._state, command, self.conversation.judge.accounted + 1)
+            if query(after, asked.request)[1] != before:
+                self._write(choice, command)
+                return
 
-    @precondition(lambda self: len(self.conversation.judge.state.sessions) == 0)
-    @rule(pick=PICK, behavior=st.sampled_from(list(Behavior)), delayed=st.booleans())
-    def lose_a_lock(self, pick: int, behavior: Behavior, delayed: bool) -> None:
-        """A session's check turns critical while it holds a lock: the lock is free, after its delay if it has one."""
-        node = Node(self.names.nodes[1], "10.1.1.2", datacenter=draws.DATACENTER)
-        check = Check(node.node, "c", "check c", Status.PASSING)
-        key, delay = self.names.keys[0], draws.DELAY_NS if delayed else 0
-        self._write(pick, Register(node, None, (check,)))
-        self._write(pick, CreateSession(Session("", node.node, "", delay, behavior, node_checks=("c",))))
-        holder = [session for session, _ in self.conversation.judge.state.sessions.items()]
-        if not holder:
+    def _watch(self, choice: Choice, asked: Read, behind: int) -> None:
+        """Begin a blocking query from an index that is so much older than that of now."""
+        if self.conversation.watching >= WATCHES_MAX:
             return
-        self._write(pick, Lock(key, b"held", 0, holder[0]))
-        self._write(pick + 1, Register(node, None, (Check(node.node, "c", "check c", Status.CRITICAL),)))
-        self._write(pick + 2, CreateSession(Session("", node.node, "", 0)))
-        for session, _ in self.conversation.judge.state.sessions.items():
-            self._write(pick + 3, Lock(key, b"mine", 0, session))
-            self._write(pick + 3, Set(key, b"after", 0))
+        index = max(query(self._state, asked.request)[0] - behind, 1)
+        self._failed = True
+        agent = choice.of(self.conversation.system.agents)
+        self.conversation.watch(agent, Read(asked.request, asked.mode, index, WATCH_MS, asked.as_list))
+        self._failed = False
+
+    @rule(number=NUMBERS)
+    def wait_in_vain(self, number: int) -> None:
+        """A blocking query whose time is over before anything changes."""
+        choice = self._choice(number)
+        asked = choice.read()
+        index = query(self._state, asked.request)[0] + choice.of((0, 1000))
+        self._ask(choice, Read(asked.request, asked.mode, index, IN_VAIN_MS, asked.as_list))
+
+    @rule(number=NUMBERS)
+    def lose_a_lock(self, number: int) -> None:
+        """A session's check turns critical while it holds a lock: the lock is free, after its delay if it has one."""
+        choice = self._choice(number)
+        if len(self._state.sessions):
+            self._write(choice, DestroySession(choice.session_id()))
+            return
+        node = Node(self._names.nodes[1], "10.1.1.2", datacenter=DATACENTER)
+        key, delay = choice.of(self._names.keys), choice.of((0, DELAY_NS))
+        lost = Session("", node.node, "", delay, choice.of(list(Behavior)), node_checks=("c",))
+        self._write(choice, Register(node, None, (Check(node.node, "c", "check c", Status.PASSING),)))
+        self._write(choice, CreateSession(lost))
+        for session, _ in self._state.sessions.items():
+            self._write(choice, Lock(key, b"held", 0, session))
+        self._write(choice, Register(node, None, (Check(node.node, "c", "check c", Status.CRITICAL),)))
+        self._ask(choice, Read(Get(key), choice.of(list(Mode))))
+        self._write(choice, CreateSession(Session("", node.node, "", 0)))
+        for session, _ in self._state.sessions.items():
+            self._write(choice, Lock(key, b"mine", 0, session))

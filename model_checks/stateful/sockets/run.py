@@ -1,4 +1,4 @@
-"""The check as one call: so many runs of Hypothesis's machine over a system that is handed in; or a stored history again.
+"""The check as one call: so many runs of Hypothesis's machine over a system that is handed in, or a stored history.
 
 INVALID: an answer differs from the spec. UNKNOWN: too much was not known, or too little was tried.
 """
@@ -19,8 +19,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from model_checks.stateful.sockets import history
 from model_checks.stateful.sockets.conversation import Conversation
 from model_checks.stateful.sockets.history import Event
-from model_checks.stateful.sockets.judge import Difference, Judge
+from model_checks.stateful.sockets.judge import Judge
 from model_checks.stateful.sockets.machine import SocketMachine
+from model_checks.stateful.sockets.properties import Difference
 from model_checks.stateful.sockets.system import SystemUnderTest
 from model_checks.stateful.sockets.worlds import Undecided
 from model_checks.verdicts import CheckResult, Verdict
@@ -42,11 +43,7 @@ LEAST: Final[Mapping[str, int]] = {
     **{f"command {name}": 2 for name in COMMANDS},
     **{f"read {name}": 5 for name in READS},
     **{f"operation KvOperation {verb.value}": 1 for verb in KvVerb},
-    **{
-        f"operation {kind}Operation {verb.value}": 1
-        for kind in ("Node", "Service", "Check")
-        for verb in Verb
-    },
+    **{f"operation {kind}Operation {verb.value}": 1 for kind in ("Node", "Service", "Check") for verb in Verb},
     "mode default": 50,
     "mode consistent": 50,
     "mode stale": 50,

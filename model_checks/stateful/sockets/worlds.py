@@ -9,6 +9,7 @@ own rows only. Pure values; nothing here knows HTTP.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 
 import msgspec
 from msgspec.structs import replace
@@ -18,7 +19,7 @@ from spec.catalog.commands import Command, Register
 from spec.catalog.state import Index, State
 from spec.catalog.transitions import Result, apply
 
-FREE_MAX = 8
+SPAN_MAX = 8
 """Entries of unknown content at once, while writes are pending or one's own place among them is unknown."""
 
 
@@ -91,14 +92,24 @@ def extensions(
 
     Raises Undecided.
     """
-    free = [index for index in span if index not in learned]
-    if len(free) > FREE_MAX and (own is not None or world.pending):
-        raise Undecided(f"{len(free)} entries of the log that nobody asked for")
-    for place in [None] if own is None else free:
-        taken = {} if own is None or place is None else {place: own}
-        left = [index for index in free if index != place]
-        for placed in _placements(world.pending, left):
-            yield _extended(world, taken | placed, place, learned, moment)
+    if own is None and not world.pending:
+        yield _extended(world, {}, None, learned, moment)
+        return
+    if len(span) > SPAN_MAX:
+        raise Undecided(f"{len(span)} entries of the log at once")
+    for background in _subsets(learned):
+        free = [index for index in span if index not in background]
+        for place in [None] if own is None else free:
+            taken = {} if own is None or place is None else {place: own}
+            for placed in _placements(world.pending, [index for index in free if index != place]):
+                yield _extended(world, taken | placed, place, background, moment)
+
+
+def _subsets(learned: Mapping[Index, Register]) -> Iterator[dict[Index, Register]]:
+    """What looks like an agent's own registration may be a client's: each is learned, or is not."""
+    for count in range(len(learned) + 1):
+        for chosen in combinations(sorted(learned), count):
+            yield {index: learned[index] for index in chosen}
 
 
 def _placements(pending: tuple[Pending, ...], free: list[Index]) -> Iterator[dict[Index, Pending]]:
@@ -145,4 +156,8 @@ def distinct(worlds: list[World], most: int) -> tuple[World, ...]:
 
 
 def _same(one: World, other: World) -> bool:
-    return one.pending == other.pending and one.floors == other.floors and one.states == other.states
+    if (one.pending, one.floors, one.delays) != (other.pending, other.floors, other.delays):
+        return False
+    if len(one.states) != len(other.states):
+        return False
+    return all(a is b or a == b for a, b in zip(reversed(one.states), reversed(other.states), strict=True))
