@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any, TypeVar
 
+import msgspec
+
 from jepsen_like.client.http import HttpConnection, RequestFailed, Response
-from jepsen_like.cluster import observe
 from jepsen_like.cluster.api import Cluster, ClusterSpec
 from model_checks.catalog.http_answers import HttpReply
 from model_checks.catalog.http_requests import HttpRequest
@@ -29,6 +31,23 @@ SELF = HttpRequest("GET", "/v1/agent/self")
 SELF_TIMEOUT_S = 5.0
 BLOCKED_TIMEOUT_S = 300.0
 """Longer than any blocking query waits."""
+
+
+class Raft(msgspec.Struct, frozen=True):
+    """What a server says of itself."""
+
+    leads: bool
+    lease_held: bool
+    term: int
+    applied: int
+
+
+class _Stats(msgspec.Struct):
+    raft: dict[str, str]
+
+
+class _Self(msgspec.Struct):
+    Stats: _Stats
 
 
 class ClusterAgents:
@@ -62,21 +81,31 @@ class ClusterAgents:
         return BlockedCall(asking, lambda: self._loop.call_soon_threadsafe(connection.close))
 
     def position(self) -> Position:
-        """As `SystemUnderTest.position`."""
-        others = [server for server in self.servers if server != self._leader]
-        for server in (self._leader, *others):
-            try:
-                view = self._view(server)
-            except NoAnswer:
-                continue
-            if view.role == "leader":
-                self._leader = server
-                return Position(server, view.applied_index)
-        raise NoAnswer("no server says that it leads", sent=True)
+        """As `SystemUnderTest.position`. A leader that holds its lease is believed; else all servers are asked."""
+        said = self._raft(self._leader)
+        if not (said.leads and said.lease_held):
+            self._leader, said = self._newest_leader()
+        return Position(self._leader, said.applied)
+
+    def _newest_leader(self) -> tuple[str, Raft]:
+        """The leader of the highest term: one that was paused may say that it leads although another does.
+
+        What it has applied is the most that any server has. Raises NoAnswer.
+        """
+        found: dict[str, Raft] = {}
+        for server in self.servers:
+            with contextlib.suppress(NoAnswer):
+                found[server] = self._raft(server)
+        leaders = [server for server, said in found.items() if said.leads]
+        if not leaders:
+            raise NoAnswer("no server says that it leads", sent=True)
+        newest = max(leaders, key=lambda server: found[server].term)
+        applied = max(said.applied for said in found.values())
+        return newest, msgspec.structs.replace(found[newest], applied=applied)
 
     def applied(self, server: str) -> int:
         """As `SystemUnderTest.applied`."""
-        return self._view(server).applied_index
+        return self._raft(server).applied
 
     def close(self) -> None:
         """Drop all connections."""
@@ -88,11 +117,14 @@ class ClusterAgents:
         exits = self._wait_for(self._cluster.unexpected_exits())
         return [f"{each.node} (status {each.status})" for each in exits]
 
-    def _view(self, server: str) -> observe.AgentView:
+    def _raft(self, server: str) -> Raft:
         reply = self.send(server, SELF, SELF_TIMEOUT_S)
-        if reply.status != 200:
-            raise NoAnswer(f"{server}: /v1/agent/self: status {reply.status}", sent=True)
-        return observe.agent_view(server, reply.body)
+        try:
+            said = msgspec.json.decode(reply.body, type=_Self).Stats.raft
+            applied, term = int(said["applied_index"]), int(said["term"])
+        except (msgspec.MsgspecError, KeyError, ValueError) as error:
+            raise NoAnswer(f"{server}: /v1/agent/self: status {reply.status}: {error}", sent=True) from error
+        return Raft(said.get("state") == "Leader", said.get("lease_held") == "true", term, applied)
 
     def _connection(self, agent: str) -> HttpConnection:
         return HttpConnection(lambda: self._cluster.connect(CLIENT, agent, timeout_s=CONNECT_TIMEOUT_S), agent)
@@ -104,17 +136,16 @@ class ClusterAgents:
 class BlockedCall:
     """A blocking query that is under way."""
 
-    def __init__(self, asking: Any, close: Any) -> None:
+    def __init__(self, asking: Future[HttpReply], close: Callable[[], object]) -> None:
         self._asking = asking
         self._close = close
 
     def wait(self, timeout_s: float) -> HttpReply | None:
         """As `Call.wait`."""
         try:
-            reply: HttpReply = self._asking.result(timeout_s)
+            return self._asking.result(timeout_s)
         except NotYet:
             return None
-        return reply
 
     def close(self) -> None:
         """As `Call.close`."""

@@ -22,6 +22,7 @@ SERVERS, CLIENTS = 3, 1
 RUNS = 100
 NIGHTLY_RUNS = 2000
 HISTORY = "history.ndjson"
+TRACES = "traces"
 RUNS_MAX = 1_000_000
 
 
@@ -33,6 +34,7 @@ RUNS_MAX = 1_000_000
 @click.option("--seed", type=click.IntRange(min=0), help="Of all random choices (default: a fresh one, printed).")
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Where to keep history and logs.")
 @click.option("--agent-command", metavar="COMMAND", help="Starts an agent, instead of `comitia agent`.")
+@click.option("--trace", is_flag=True, help="Servers record every step, for `comitia check trace`; with --store.")
 @click.option(
     "--replay", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Judge this history again."
 )
@@ -45,6 +47,7 @@ def command(
     seed: int | None,
     store: Path | None,
     agent_command: str | None,
+    trace: bool,
     replay: Path | None,
     as_json: bool,
 ) -> int:
@@ -56,6 +59,8 @@ def command(
 
     Exit codes: 0 VALID, 1 INVALID, 2 UNKNOWN.
     """
+    if trace and store is None:
+        raise click.UsageError("--trace needs --store: the traces stay there")
     if (runs is not None) + (seconds is not None) + nightly > 1:
         raise click.UsageError("--runs, --seconds and --nightly exclude each other")
     if replay is not None:
@@ -74,7 +79,7 @@ def command(
     directory = store if store is not None else Path(tempfile.mkdtemp(prefix="comitia-sockets-"))
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        result = _check(directory, seed, runs, steps, seconds, agent_command)
+        result = _check(directory, seed, runs, steps, seconds, agent_command, trace)
     except (ClusterFailure, SetupFailed) as failure:
         raise click.ClickException(f"set-up failed: {failure} (logs: {directory / 'logs'})") from failure
     kept: Path | None = directory / HISTORY
@@ -86,7 +91,7 @@ def command(
 
 
 def _check(
-    directory: Path, seed: int, runs: int, steps: int, seconds: float | None, agent_command: str | None
+    directory: Path, seed: int, runs: int, steps: int, seconds: float | None, agent_command: str | None, trace: bool
 ) -> CheckResult:
     spec = ClusterSpec(
         servers=SERVERS,
@@ -94,6 +99,7 @@ def _check(
         test_clients=1,
         agent_command=agent_command,
         log_dir=directory / "logs",
+        trace_dir=directory / TRACES if trace else None,
         seed=seed & 0xFFFF,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

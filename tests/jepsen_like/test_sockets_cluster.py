@@ -11,8 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from model_checks.conformance.check import check_traces
+from model_checks.stateful.sockets import history
+from model_checks.stateful.sockets.history import WatchBegan, WatchEnded
+from model_checks.verdicts import Verdict, merge
 from tests.mutants.catalog import MUTANTS
 
 pytestmark = [
@@ -35,6 +40,24 @@ RESULT = "a write is told its result"
 WOKEN = "a blocking query returns once its index is passed"
 WAITED = "a blocking query returns a state of its wait"
 DELAY = "a lock is not given while its lock-delay lasts, and is after that"
+
+QUERIES = {
+    "kv-get",
+    "kv-list",
+    "kv-keys",
+    "catalog-nodes",
+    "catalog-services",
+    "catalog-service",
+    "catalog-node",
+    "health-node",
+    "health-checks",
+    "health-state",
+    "health-service",
+    "session-get",
+    "session-list",
+    "transaction-read",
+}
+"""All that `impl/catalog` can be asked."""
 
 # mutant -> the properties of which it must break one, whichever the client meets first
 EXPECTED = {
@@ -74,6 +97,51 @@ def test_a_hundred_runs_are_answered_as_the_specification_says(tmp_path: Path) -
     assert report["figures"]["runs"] >= 100
     again, replayed, _ = check("--replay", str(tmp_path / str(trial) / "history.ndjson"))
     assert (again, replayed["figures"]) == (0, report["figures"])
+
+
+def blocked_answers(events: Path) -> list[tuple[list[Any], int]]:
+    """What blocking queries were told while they waited: the query, as traces name it, and the index."""
+    asked: dict[int, list[Any]] = {}
+    found: list[tuple[list[Any], int]] = []
+    for _, event in history.read(events):
+        if isinstance(event, WatchBegan):
+            asked[event.number] = event.asked[1]
+        elif isinstance(event, WatchEnded) and event.answer is not None:
+            found.append((asked[event.number], int(event.answer.headers["x-consul-index"])))
+    return found
+
+
+def test_what_the_servers_recorded_of_all_reads_is_what_the_specification_says(tmp_path: Path) -> None:
+    """Read conformance sees every kind of read in every mode, and what blocking queries were told."""
+    code, report, errors = check("--runs", "40", "--seed", "2", "--store", str(tmp_path), "--trace")
+    assert code in (0, 2), (report, errors[-1000:])
+    results = {result.checker: result for result in check_traces(tmp_path / "traces")}
+    assert merge(result.verdict for result in results.values()) is Verdict.VALID, results
+    lines = {path: path.read_bytes().splitlines() for path in sorted((tmp_path / "traces").glob("*.ndjson"))}
+    answers = [
+        (path, at, line)
+        for path, of_file in lines.items()
+        for at, raw in enumerate(of_file)
+        if (line := msgspec.json.decode(raw))["kind"] == "answer"
+    ]
+    seen = {(line["mode"], line["query"][0]) for _, _, line in answers if line["mode"] != "write"}
+    assert seen == {(mode, kind) for mode in ("consistent", "default", "stale") for kind in QUERIES}
+    recorded = {msgspec.json.encode([line["query"], line["result"][0]]) for _, _, line in answers}
+    blocked = blocked_answers(tmp_path / "history.ndjson")
+    assert len(blocked) > 20
+    assert {msgspec.json.encode([query, index]) for query, index in blocked} <= recorded
+
+    # One of them is tampered with: its index is older than what it says.
+    query, index = blocked[len(blocked) // 2]
+    path, at, line = next(each for each in answers if each[2]["query"] == query and each[2]["result"][0] == index)
+    line["result"][0] = index - 1
+    lines[path][at] = msgspec.json.encode(line)
+    path.write_bytes(b"\n".join(lines[path]) + b"\n")
+    reads = {result.checker: result for result in check_traces(tmp_path / "traces")}["conformance/reads"]
+    assert (reads.verdict, reads.property) == (
+        Verdict.INVALID,
+        "a read is answered from the state at its index",
+    )
 
 
 def test_every_mutant_of_the_catalog_is_expected_to_break_something() -> None:

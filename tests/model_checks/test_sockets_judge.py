@@ -121,9 +121,9 @@ def test_two_possible_states_become_one_when_an_answer_tells_them_apart() -> Non
     agents.drop = lambda request: Fate()
     agents.append(Noop())
     conversation.ask("s1", Write(Set("b", b"1")))
-    assert len(conversation.judge.worlds) > 1
     conversation.ask("s1", Read(Get("a"), Mode.CONSISTENT))
     conversation.ask("s1", Read(List(""), Mode.CONSISTENT))
+    assert conversation.judge.counts["most possible states"] > 1
     assert len(conversation.judge.worlds) == 1
 
 
@@ -143,7 +143,6 @@ def test_what_agents_write_of_themselves_is_learned() -> None:
     conversation.ask("s1", Write(Set("a", b"1")))
     conversation.ask("s1", Read(ListNodes(), Mode.CONSISTENT))
     conversation.ask("s1", Read(ChecksInState("critical"), Mode.CONSISTENT))
-    assert len(conversation.judge.worlds) == 2  # the client's entry was the first of the three, or the second
     conversation.ask("s1", Read(Get("a"), Mode.CONSISTENT))
     assert conversation.judge.counts["entries that nobody asked for"] == 2
     assert len(conversation.judge.worlds) == 1
@@ -404,6 +403,16 @@ def test_a_blocking_query_that_returns_early_is_allowed_and_counted(good: list[E
         answer=replace(answer, body=msgspec.json.encode(document).decode(), headers=headers),
     )
     assert judged([*before, began, early]).counts["blocking, spurious"] == 1
+
+
+@pytest.mark.parametrize(("mode", "due"), [(Mode.DEFAULT, True), (Mode.CONSISTENT, True), (Mode.STALE, False)])
+def test_a_stale_read_of_a_missing_key_may_wait_at_a_server_that_is_behind(mode: Mode, due: bool) -> None:
+    """The index of what is not there is the table's: such a server meets an older one, and waits for the key alone."""
+    conversation, events = talk(MemoryAgents())
+    conversation.ask("s1", Write(Set("b", b"1")))
+    read = Read(Get("a"), mode, conversation.judge.accounted - 1, 60_000)
+    began = WatchBegan(99, "s2", history.described(read), history.shown(read), time.monotonic_ns())
+    assert judged([*events, began]).due(99) is due
 
 
 # ----------------------------------------------------------------------------------------------------------- verdicts

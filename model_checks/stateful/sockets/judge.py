@@ -429,7 +429,9 @@ class Judge:
         self.counts[f"mode {asked.mode.value}"] += 1
         since = self._oldest(event.agent, asked.mode)
         index, rows = query(self.state, asked.request)
-        self.watches[event.number] = Watch(event.agent, asked, event.sent_ns, since, rows, index > asked.index)
+        # A server that is behind may have met an index that was not passed yet, and wait.
+        passed = index > asked.index and asked.mode is not Mode.STALE
+        self.watches[event.number] = Watch(event.agent, asked, event.sent_ns, since, rows, passed)
 
     def _watch_ended(self, event: WatchEnded) -> None:
         watch = self.watches.pop(event.number)
