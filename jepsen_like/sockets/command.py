@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import sys
 import tempfile
 import time
@@ -73,7 +74,7 @@ def command(
     runs = RUNS_MAX if seconds is not None else NIGHTLY_RUNS if nightly else runs or RUNS
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     limit = ["--seconds", f"{seconds:g}"] if seconds is not None else ["--runs", str(runs)]
-    broken = ["--agent-command", f"'{agent_command}'"] if agent_command is not None else []
+    broken = ["--agent-command", shlex.quote(agent_command)] if agent_command is not None else []
     words = ["comitia", "check", "sockets", *limit, "--steps", str(steps), "--seed", str(seed), *broken]
     click.echo(f"seed {seed}; repeat with: {' '.join(words)}", err=as_json)
     directory = store if store is not None else Path(tempfile.mkdtemp(prefix="comitia-sockets-"))
@@ -105,7 +106,7 @@ def _check(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     began = time.monotonic()
     with (
-        open(directory / HISTORY, "wb") as file,
+        open(directory / HISTORY, "wb", buffering=0) as file,
         agents_of(spec) as agents,
         Progress(*columns, console=Console(stderr=True), transient=True) as bar,
     ):

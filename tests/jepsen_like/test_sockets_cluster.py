@@ -113,7 +113,7 @@ def blocked_answers(events: Path) -> list[tuple[list[Any], int]]:
 
 def test_what_the_servers_recorded_of_all_reads_is_what_the_specification_says(tmp_path: Path) -> None:
     """Read conformance sees every kind of read in every mode, and what blocking queries were told."""
-    code, report, errors = check("--runs", "40", "--seed", "2", "--store", str(tmp_path), "--trace")
+    code, report, errors = check("--runs", "20", "--seed", "2", "--store", str(tmp_path), "--trace")
     assert code in (0, 2), (report, errors[-1000:])
     results = {result.checker: result for result in check_traces(tmp_path / "traces")}
     assert merge(result.verdict for result in results.values()) is Verdict.VALID, results
@@ -122,9 +122,9 @@ def test_what_the_servers_recorded_of_all_reads_is_what_the_specification_says(t
         (path, at, line)
         for path, of_file in lines.items()
         for at, raw in enumerate(of_file)
-        if (line := msgspec.json.decode(raw))["kind"] == "answer"
+        if (line := msgspec.json.decode(raw))["kind"] == "answer" and line["mode"] != "write"
     ]
-    seen = {(line["mode"], line["query"][0]) for _, _, line in answers if line["mode"] != "write"}
+    seen = {(line["mode"], line["query"][0]) for _, _, line in answers}
     assert seen == {(mode, kind) for mode in ("consistent", "default", "stale") for kind in QUERIES}
     recorded = {msgspec.json.encode([line["query"], line["result"][0]]) for _, _, line in answers}
     blocked = blocked_answers(tmp_path / "history.ndjson")

@@ -31,6 +31,8 @@ CHECKER: Final = "sockets"
 STEPS: Final = 50
 BATCH: Final = 25
 """Runs that Hypothesis is asked for at once: its first one is always the simplest there is."""
+TIMED_BATCH: Final = 5
+"""The same, if the time is limited."""
 COMMANDS: Final = (
     "Set", "CheckAndSet", "Delete", "DeleteCheckAndSet", "DeleteTree", "Lock", "Unlock", "CreateSession",
     "DestroySession", "Register", "Deregister", "Transaction",
@@ -83,8 +85,10 @@ def check_sockets(
         conversation.open()
         batch = 0
         while conversation.run < runs and (seconds is None or time.monotonic() - started < seconds):
-            _some_runs(conversation, seed * 1_000_003 + batch, min(BATCH, runs - conversation.run), steps)
-            progress(conversation.run, conversation.judge.counts["requests"])
+            batch_runs = BATCH if seconds is None else TIMED_BATCH
+            _some_runs(
+                conversation, seed * 1_000_003 + batch, min(batch_runs, runs - conversation.run), steps, progress
+            )
             batch += 1
     except Difference as difference:
         broken = difference
@@ -93,11 +97,15 @@ def check_sockets(
     return _result(conversation.judge.counts, broken, unknown, time.monotonic() - started, least, seed)
 
 
-def _some_runs(conversation: Conversation, seed: int, runs: int, steps: int) -> None:
+def _some_runs(
+    conversation: Conversation, seed: int, runs: int, steps: int, progress: Callable[[int, int], None]
+) -> None:
     """Raises what ended the conversation."""
 
     class Machine(SocketMachine):
-        pass
+        def teardown(self) -> None:
+            super().teardown()
+            progress(conversation.run, conversation.judge.counts["requests"])
 
     Machine.conversation = conversation
     settings = hypothesis.settings(
