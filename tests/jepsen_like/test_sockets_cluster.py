@@ -14,9 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from jepsen_like.cluster.api import ClusterSpec
+from jepsen_like.sockets.binding import agents_of
+from model_checks.catalog.http_requests import HttpRequest
 from model_checks.conformance.check import check_traces
 from model_checks.stateful.sockets import history
 from model_checks.stateful.sockets.history import WatchBegan, WatchEnded
+from model_checks.stateful.sockets.run import check_sockets
 from model_checks.verdicts import Verdict, merge
 from tests.mutants.catalog import MUTANTS
 
@@ -97,6 +101,21 @@ def test_a_hundred_runs_are_answered_as_the_specification_says(tmp_path: Path) -
     assert report["figures"]["runs"] >= 100
     again, replayed, _ = check("--replay", str(tmp_path / str(trial) / "history.ndjson"))
     assert (again, replayed["figures"]) == (0, report["figures"])
+
+
+def test_a_change_of_the_leader_is_no_difference() -> None:
+    """A new leader appends an entry that no client asked for, and locks keep their delays."""
+    spec = ClusterSpec(servers=3, clients=1, test_clients=1)
+    with agents_of(spec) as agents:
+
+        def hand_over(runs: int, requests: int) -> None:
+            agents.send(agents.position().leader, HttpRequest("PUT", "/v1/operator/raft/transfer-leader"), 10.0)
+
+        result = check_sockets(
+            agents, seed=SEED, runs=10, steps=30, write=lambda event: None, progress=hand_over, least={}
+        )
+    assert result.verdict is not Verdict.INVALID, (result.reason, result.details)
+    assert result.figures["changes of leader"] > 3
 
 
 def blocked_answers(events: Path) -> list[tuple[list[Any], int]]:

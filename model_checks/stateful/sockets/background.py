@@ -1,9 +1,8 @@
 """What the agents write of themselves: read at the start, and learned again when the log grew by itself.
 
 The servers register every agent (a node with `serfHealth`, servers also with the service `consul`), and each agent
-keeps its own node's row. Nothing else may change without a client: what is learned concerns those rows, and the
-`serfHealth` of a node that has an id, which the leader takes for an agent's. Source: Consul, "Anti-entropy",
-`agent/consul/leader.go` (reconcile).
+keeps its own node's row. Nothing else may change without a client: what is learned concerns those rows only. Source:
+Consul, "Anti-entropy", `agent/consul/leader.go` (reconcile).
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from spec.catalog.commands import (
     ListNodes,
     ListServices,
     ListSessions,
+    NodeChecks,
     NodeServices,
     Register,
     Request,
@@ -31,7 +31,6 @@ from spec.catalog.commands import (
     Transaction,
 )
 from spec.catalog.queries import Answer, OfNode, Tags
-from spec.catalog.registry import SERF_HEALTH
 from spec.catalog.state import Check, Index, Node, Service, State, initial_state, node_key, row_key
 
 NOBODY: Final = "nobody"
@@ -57,9 +56,9 @@ def readings_of_start(agents: Sequence[str]) -> tuple[Request, ...]:
     )
 
 
-def readings_of_background(state: State) -> tuple[Request, ...]:
+def readings_of_background(agents: Sequence[str]) -> tuple[Request, ...]:
     """What to read when the log grew by itself."""
-    return (ChecksInState("any"), *(NodeServices(node.node) for _, node in state.nodes.items() if node.id))
+    return tuple(request for agent in agents for request in (NodeServices(agent), NodeChecks(agent)))
 
 
 def readings_that_tell_apart(state: State) -> tuple[Request, ...]:
@@ -126,12 +125,12 @@ def learned(state: State, span: range, readings: Sequence[Reading], agents: Sequ
     new: dict[Index, list[Node | Service | Check]] = {}
     for row in rows:
         changed: tuple[Node | Service | Check, ...] = ()
-        if isinstance(row, OfNode) and node_key(row.node.node) in mine:
+        if isinstance(row, OfNode):
             changed = (row.node, *row.services)
-        elif isinstance(row, Check) and row.check_id == SERF_HEALTH and node_key(row.node) in nodes:
+        elif isinstance(row, Check):
             changed = (row,)
         for each in changed:
-            if each.modify_index in span and not _is_known(state, each):
+            if node_key(each.node) in mine and each.modify_index in span and not _is_known(state, each):
                 new.setdefault(each.modify_index, []).append(each)
     return {index: _registration(nodes, new[index]) for index in new}
 

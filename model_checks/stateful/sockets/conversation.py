@@ -255,7 +255,7 @@ class Conversation:
         position = self._position()
         deadline = time.monotonic() + QUIET_S
         while position.applied - self.judge.accounted > expected:
-            requests = readings_of_background(self.judge.state)
+            requests = readings_of_background(self.system.agents)
             try:
                 readings = tuple(self._reading(position.leader, request) for request in requests)
             except NoAnswer as failure:

@@ -64,6 +64,8 @@ NODE_IDS: Final = ("8f2ab6d2-0000-4000-8000-%012x", "8f2ab6d2-1111-4000-8000-%01
 DATACENTER: Final = "dc1"
 DELAY_NS: Final = 100_000_000
 """Of the few sessions that have a lock-delay: a lock is tried before and after it is over."""
+TAKEN_NAME: Final = 0.08
+"""How often a node is registered under the name of an agent that is alive."""
 NOBODY: Final = "00000000-0000-4000-8000-000000000000"
 """A session that does not exist."""
 KV_READS: Final = (
@@ -88,7 +90,10 @@ class Names:
 
     def __init__(self, run: int, agents: tuple[str, ...]) -> None:
         self.run = run
-        self.nodes = (f"n1-{run}", f"n2-{run}")
+        self.with_id = (f"n1-{run}", f"n2-{run}")
+        """Nodes that may have an id, and no `serfHealth`: a new leader takes what has both for an agent, and writes of
+        its life."""
+        self.nodes = (*self.with_id, f"n3-{run}")
         self.keys = tuple(f"r{run}/{key}" for key in ("a", "a/b", "a/c", "b", "é 1"))
         self.prefixes = ("", *(f"r{run}/{prefix}" for prefix in ("", "a", "a/", "none")))
         self.agents = agents
@@ -160,9 +165,12 @@ class Choice:
     def node(self) -> Node:
         """A node, with an id or without, now and then spelled in capitals."""
         name = self.of([*self.names.nodes, *self.names.nodes, self.names.nodes[0].upper()])
-        identity = self.of(["", "", *(node_id % self.names.run for node_id in NODE_IDS)])
+        identity = self._node_id() if node_key(name) in self.names.with_id and self.truth() else ""
         tagged: Pairs = self.of(((), (("lan", "10.1.1.1"),)))
         return Node(name, self.of(("10.1.1.1", "10.1.1.2")), identity, DATACENTER, tagged, self.of(META))
+
+    def _node_id(self) -> str:
+        return self.of(NODE_IDS) % self.names.run
 
     def service(self, node: str) -> Service:
         """An instance on a node."""
@@ -181,13 +189,16 @@ class Choice:
 
     def check(self, node: str) -> Check:
         """A check of a node, or of an instance that it may not have."""
-        check_id, service_id = self.of((("c", ""), ("c", ""), (SERF_HEALTH, ""), ("cx", "x"), ("cy", "y")))
+        own = "c" if node_key(node) in self.names.with_id else SERF_HEALTH
+        check_id, service_id = self.of((("c", ""), ("c", ""), (own, ""), ("cx", "x"), ("cy", "y")))
         status = self.of((Status.PASSING, Status.PASSING, Status.WARNING, Status.CRITICAL))
         output, kind = self.of(("", "<all & well>")), self.of(("", "ttl"))
         return Check(node, check_id, f"check {check_id}", status, "a note", output, service_id, type=kind)
 
     def registration(self) -> Register:
-        """A node with, perhaps, an instance and checks."""
+        """A node with, perhaps, an instance and checks; or rarely one that has the name of an agent, which is taken."""
+        if self.random.random() < TAKEN_NAME:
+            return Register(Node(self.of(self.names.agents), "10.1.1.9", self._node_id(), DATACENTER))
         node = self.node()
         service = self.service(node.node) if self.truth() else None
         checks = tuple(self.check(node.node) for _ in range(self.of((0, 1, 2))))

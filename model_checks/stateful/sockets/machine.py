@@ -193,7 +193,7 @@ class SocketMachine(RuleBasedStateMachine):
         if len(self._state.sessions):
             self._write(choice, DestroySession(choice.session_id()))
             return
-        node = Node(self._names.nodes[1], "10.1.1.2", datacenter=DATACENTER)
+        node = Node(self._names.nodes[2], "10.1.1.2", datacenter=DATACENTER)
         key, delay = choice.of(self._names.keys), choice.of((0, DELAY_NS))
         lost = Session("", node.node, "", delay, choice.of(list(Behavior)), node_checks=("c",))
         self._write(choice, Register(node, None, (Check(node.node, "c", "check c", Status.PASSING),)))
