@@ -109,7 +109,7 @@ def test_a_write_without_an_answer_may_have_happened_or_not_or_happen_later(seed
     agents.drop = drop
     result, _ = run(agents, seed, 5, least={})
     assert result.verdict is Verdict.VALID, (result.property, result.reason, result.details)
-    assert result.figures["of unknown outcome"] > 2
+    assert result.figures["of unknown outcome"] > 1
     assert result.figures["most possible states"] > 1
 
 
