@@ -26,7 +26,7 @@ COMMANDS = {
     "members": "impl.registry_commands",
     "info": "impl.registry_commands",
     "session": "impl.session_commands",
-    "lock": "impl.session_commands",
+    "lock": "impl.lock_command",
     "watch": "impl.watch_command",
     "snapshot": "impl.snapshot_commands",
     "operator": "impl.operator_commands",

@@ -87,7 +87,7 @@ def stages(seed: int, jobs: int, time_limit_s: float) -> tuple[Stage, ...]:
     return (
         Stage(
             "proofs",
-            "Raft's invariants hold for any number of servers, terms and indexes",
+            "Raft's, forwarding's and the catalog's invariants hold for any number of servers, terms, keys, ...",
             ("check", "prove", "--seed", text_seed, "--jobs", str(jobs), "--json"),
             0,
         ),
@@ -113,6 +113,12 @@ def stages(seed: int, jobs: int, time_limit_s: float) -> tuple[Stage, ...]:
             "forwarding link",
             "every local step of the readable forwarding is a step of its proved model",
             ("check", "link", "--spec", "forwarding", "--json"),
+            1,
+        ),
+        Stage(
+            "catalog link",
+            "every command of random logs is an entry of the proved catalog",
+            ("check", "link", "--spec", "catalog", "--seed", text_seed, "--json"),
             1,
         ),
         Stage(

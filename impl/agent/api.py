@@ -61,6 +61,14 @@ class IndefiniteError(AgentError):
     """The request may have had its effect, or may yet have it."""
 
 
+class RestoreUnknown(IndefiniteError):
+    """A snapshot may have been restored, or may yet be."""
+
+    def __init__(self, why: str) -> None:
+        known = "it is unknown whether the snapshot was, or will be, restored: "
+        super().__init__(known + why.removeprefix(known))
+
+
 class NoClusterLeader(DefiniteError):
     """No leader was found before the hold timeout ended."""
 
@@ -73,6 +81,53 @@ class NoKnownServers(DefiniteError):
 
     def __init__(self) -> None:
         super().__init__("No known Consul servers")
+
+
+class ArchiveStream(Protocol):
+    """An archive of the state, read out piece by piece. To be closed."""
+
+    index: int
+    """Of the state."""
+    known_leader: bool
+    last_contact_ms: int
+    """As in `ReadReply`."""
+
+    async def read(self) -> bytes:
+        """The next piece; b"": that was all.
+
+        Raises:
+            AgentError: the rest cannot be had.
+        """
+        ...
+
+    def close(self) -> None:
+        """Nobody reads it any more."""
+        ...
+
+
+class ArchiveUpload(Protocol):
+    """An archive on its way to whoever restores it. To be closed."""
+
+    async def add(self, data: bytes) -> None:
+        """The next piece.
+
+        Raises:
+            DefiniteError: it is too large, or cannot be kept.
+        """
+        ...
+
+    async def restore(self) -> None:
+        """All of it was sent: verify it and put it in the place of the state in force.
+
+        Raises:
+            DefiniteError: it is not whole, or could not be restored; nothing was changed.
+            IndefiniteError: it may have been restored, or may yet be.
+        """
+        ...
+
+    def close(self) -> None:
+        """Forget it, if it was not restored."""
+        ...
 
 
 class Agent(Protocol):
@@ -133,6 +188,22 @@ class Agent(Protocol):
 
         Raises:
             AgentError: nobody could be asked.
+        """
+        ...
+
+    async def save_archive(self, stale: bool) -> ArchiveStream:
+        """An archive of the state: the leader's, or with `stale` that of any server.
+
+        Raises:
+            AgentError: nobody could make one.
+        """
+        ...
+
+    async def upload_archive(self) -> ArchiveUpload:
+        """An archive that is to be restored, to be sent to the leader.
+
+        Raises:
+            AgentError: the leader does not take one.
         """
         ...
 

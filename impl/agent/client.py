@@ -6,19 +6,29 @@ call fails. Source: Consul, client agents and `agent/router` (a failed server go
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from impl.agent import forwarding
-from impl.agent.api import AgentError, NoClusterLeader, NoKnownServers, ReadOptions, ReadReply
+from impl.agent.api import (
+    AgentError,
+    ArchiveStream,
+    ArchiveUpload,
+    NoClusterLeader,
+    NoKnownServers,
+    ReadOptions,
+    ReadReply,
+)
+from impl.agent.archive_calls import Call, OpenArchive, opened_archive, opened_upload
 from impl.agent.changes import Changes
 from impl.agent.config import Address, Config
-from impl.agent.describe import describe_config
+from impl.agent.describe import describe_config, describe_runtime
 from impl.agent.discovery import Discovery, is_same
-from impl.agent.forwarding import Retriable
+from impl.agent.forwarding import Retriable, T
 from impl.agent.introductions import Introductions
 from impl.agent.logs import Log
 from impl.agent.operations import AskConfiguration, Operate, Operation, RaftConfiguration
@@ -176,6 +186,22 @@ class Client:
         body = encode(AskConfiguration(stale, forwarded=False))
         return decode_answer(_configuration, await self._ask_somebody(RAFT_CONFIGURATION, lambda: body, is_write=False))
 
+    async def save_archive(self, stale: bool) -> ArchiveStream:
+        """As `Agent.save_archive`."""
+        request = OpenArchive(stale, forwarded=False)
+        return await self._try_everybody(
+            lambda address: opened_archive(self._runtime, self._calls_to(address), request), is_write=False
+        )
+
+    async def upload_archive(self) -> ArchiveUpload:
+        """As `Agent.upload_archive`."""
+        return await self._try_everybody(
+            lambda address: opened_upload(self._runtime, self._calls_to(address), forwarded=False), is_write=False
+        )
+
+    def _calls_to(self, address: Address) -> Call:
+        return partial(self._pool.call, address)
+
     async def leave(self) -> None:
         """As `Agent.leave`: nobody counts on a client agent."""
         self._left()
@@ -191,6 +217,7 @@ class Client:
         peers = {known.get(address, str(address)): {"connected": address == current} for address in self._servers}
         document["Stats"] = {
             "agent": {},
+            "runtime": describe_runtime(self._runtime),
             "consul": {"server": "false", "known_servers": str(len(self._servers)), "cluster_id": self._cluster_id},
             "rpc": {"peers": peers},
         }
@@ -199,16 +226,21 @@ class Client:
     async def _ask_somebody(
         self, method: str, body: Callable[[], bytes], *, is_write: bool, blocked_ns: int = 0
     ) -> bytes:
-        """Hold and retry as a server does; each attempt goes through the servers until one takes the call.
-
-        `body` makes the request's body for each attempt.
-        """
+        """As `_try_everybody`. `body` makes the request's body for each attempt."""
         timeout_ns = forwarding.CALL_TIMEOUT_NS + blocked_ns
+        return await self._try_everybody(
+            lambda address: self._pool.call(address, method, body(), timeout_ns),
+            is_write=is_write,
+            blocked_ns=blocked_ns,
+        )
 
-        async def attempt() -> bytes:
+    async def _try_everybody(self, ask: Callable[[Address], Awaitable[T]], *, is_write: bool, blocked_ns: int = 0) -> T:
+        """Hold and retry as a server does; each attempt goes through the servers until one takes the call."""
+
+        async def attempt() -> T:
             for address in tuple(self._servers):
                 try:
-                    return await self._pool.call(address, method, body(), timeout_ns)
+                    return await ask(address)
                 except RpcError as error:
                     if not isinstance(error, RemoteError) or str(error) == str(NoClusterLeader()):
                         # Deviation: Consul stays with a server that has no leader; another one may be better off.

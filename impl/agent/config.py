@@ -6,8 +6,8 @@ callers pass text in.
 
 Source: Consul, "Agent configuration"; keys that Comitia does not have are refused by name, never ignored in silence.
 *Deviation:* `raft_multiplier` scales Comitia's own timings (heartbeat 50, election timeout 300-600, lease 250 ms),
-default 1. `raft_lease_ms` and `clock_drift` are Comitia's own: a lease that outlasts the promise that it rests on, on
-clocks that differ by the drift, is refused (Ongaro 2014, section 6.4.1).
+default 1. `limits.snapshot_max_size`, `raft_lease_ms` and `clock_drift` are Comitia's own: a lease that outlasts the
+promise that it rests on, on clocks that differ by the drift, is refused (Ongaro 2014, section 6.4.1).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from impl.raft.settings import Settings
 SERVER_PORT = 8300
 HTTP_PORT = 8500
 DNS_PORT = 8600
+SNAPSHOT_MAX_SIZE = 2 << 30
 _CORE = Settings(name="any")
 """The core's own defaults; its times are scaled by `raft_multiplier`."""
 _NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -80,6 +81,7 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True):
     """`limits`."""
 
     kv_max_value_size: Annotated[int, msgspec.Meta(ge=1, le=4 << 20)] | UnsetType = UNSET
+    snapshot_max_size: Annotated[int, msgspec.Meta(ge=1, lt=8 << 30)] | UnsetType = UNSET
 
 
 class Document(msgspec.Struct, forbid_unknown_fields=True):
@@ -155,6 +157,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     raft_multiplier: int
     rpc_hold_timeout: float
     kv_max_value_size: int
+    snapshot_max_size: int
+    """Bytes of an archive of the state that is restored, as it arrives and unpacked."""
     node_meta: dict[str, str]
     """What the catalog shows of this node beside its address."""
     services: tuple[dict[str, Any], ...]
@@ -231,6 +235,7 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         raft_multiplier=multiplier,
         rpc_hold_timeout=parse_duration(_or(performance.rpc_hold_timeout, "7s")),
         kv_max_value_size=_or(_or(merged.limits, Limits()).kv_max_value_size, 512 * 1024),
+        snapshot_max_size=_or(_or(merged.limits, Limits()).snapshot_max_size, SNAPSHOT_MAX_SIZE),
         node_meta=_or(merged.node_meta, {}),
         services=tuple(_or(merged.services, [])),
         checks=tuple(_or(merged.checks, [])),
@@ -269,22 +274,30 @@ def parse_address(text: str) -> Address:
 
 
 T = TypeVar("T")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+DURATION_CHARACTERS_MAX = 200
+DURATION_SECONDS_MAX = 9_223_372_036.0
+"""Of 2^63 nanoseconds: what Go's Duration holds."""
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration as Go writes it: `7s`, `1m30s`, `250ms`, `0`.
+    """Seconds of a duration as Go writes it: `7s`, `1m30s`, `250ms`, `.5s`, `0`. *Deviation:* not below zero.
 
     Raises:
-        ConfigError: not of that form.
+        ConfigError: not of that form, or longer than 292 years.
     """
-    if text == "0":
+    unsigned = text.removeprefix("+")
+    if unsigned == "0":
         return 0.0
-    if re.fullmatch(r"(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+", text) is None:
-        raise ConfigError(f"invalid duration {text!r}: write it as 7s, 250ms or 1m30s")
-    return sum(
-        float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d*)?)(ns|us|µs|ms|s|m|h)", text)
-    )
+    if len(text) > DURATION_CHARACTERS_MAX or _DURATION.fullmatch(unsigned) is None:
+        shown = text if len(text) <= DURATION_CHARACTERS_MAX else f"{text[:DURATION_CHARACTERS_MAX]}..."
+        raise ConfigError(f"invalid duration {shown!r}: write it as 7s, 250ms or 1m30s")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(unsigned))
+    if seconds > DURATION_SECONDS_MAX:
+        raise ConfigError(f"invalid duration {text!r}: the longest is 292 years")
+    return seconds
 
 
 def _or(value: T | UnsetType, default: T) -> T:

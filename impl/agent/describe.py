@@ -13,6 +13,7 @@ from impl.agent.members import Members
 from impl.agent.operations import RaftServer
 from impl.raft.reads import has_lease
 from impl.raft.ready import Role
+from impl.runtime.interfaces import Runtime
 
 VERSION = "1.22.0"
 """The release of Consul whose interfaces are emulated."""
@@ -53,6 +54,11 @@ def describe_member(name: str, host: str, port: int, datacenter: str, node_id: s
     protocols = {"ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2}
     delegates = {"DelegateMin": 2, "DelegateMax": 5, "DelegateCur": 4}
     return {"Name": name, "Addr": host, "Port": port, "Tags": tags, "Status": status} | protocols | delegates
+
+
+def describe_runtime(runtime: Runtime) -> dict[str, str]:
+    """`Stats.runtime`: `goroutines` are this process's tasks."""
+    return {"goroutines": str(runtime.tasks.count())}
 
 
 def describe_raft(driver: Driver | None, members: Members, last_contact_ms: int) -> dict[str, str]:

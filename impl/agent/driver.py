@@ -76,8 +76,10 @@ class Driver:
         self.last_contact_ns = 0
         """When a leader of the current term was last heard; 0: never in this incarnation."""
         self.stepped_down: Callable[[], None] = _unheard
-        """Called when this server stops leading, and when its state machine was replaced: blocking queries must look
-        again (Consul: a restore abandons watches)."""
+        """Called when this server stops leading: blocking queries must look again."""
+        self.replaced: Callable[[], None] = _unheard
+        """Called when the state machine was replaced by a snapshot: blocking queries end (Consul: a restore abandons
+        watches)."""
         self.snapshots = snapshots
         self.receiver: SnapshotReceiver | None = None
         """Serves the calls of a leader that sends its snapshot."""
@@ -283,7 +285,7 @@ class Driver:
         self._advance_clock()
         self.core.snapshot_restored(index, state_digest)
         self._pump()
-        self.stepped_down()
+        self.replaced()
         self._changes.notify()
 
     # --- time ---------------------------------------------------------------------------------------------------------

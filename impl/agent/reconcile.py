@@ -159,6 +159,10 @@ class Reconciler:
         self._silent[name] = 0
         self._left.discard(name)
 
+    def replaced(self) -> None:
+        """A restore replaced the registry: begin anew, as if this server had just come to lead."""
+        self._led_term = 0
+
     def _is_alive(self, name: str) -> bool:
         return self._silent.get(name, 0) <= SILENT_LOOKS_MAX
 

@@ -7,18 +7,23 @@ modes", "Blocking queries".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from impl.agent import forwarding
 from impl.agent.api import (
+    ArchiveStream,
+    ArchiveUpload,
     Consistency,
     DefiniteError,
     NoClusterLeader,
     ReadOptions,
     ReadReply,
 )
+from impl.agent.archive_calls import OpenArchive, opened_archive, opened_upload
+from impl.agent.archives import Archives, LocalArchive
 from impl.agent.changes import Changes, Watches
 from impl.agent.config import Config
 from impl.agent.discovery import Discovery
@@ -46,16 +51,17 @@ from impl.agent.protocol import (
 )
 from impl.agent.reconcile import Reconciler
 from impl.agent.reconfiguration import Reconfiguration
+from impl.agent.restoring import LocalUpload, Restoring
 from impl.agent.session_keeper import SessionKeeper
 from impl.agent.waiting import SHUTTING_DOWN
 from impl.catalog.commands import Write
-from impl.catalog.queries import Query, watched
+from impl.catalog.queries import KvGet, Query, watched
 from impl.catalog.rows import Session
 from impl.catalog.transitions import Result
 from impl.raft.errors import NotLeader, NotReady, Refused
 from impl.raft.ready import Role
 from impl.rpc.errors import RpcError
-from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime, new_uuid
+from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Future, Runtime, new_uuid
 
 _result_decoder: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
 _session_decoder: msgspec.msgpack.Decoder[Session | None] = msgspec.msgpack.Decoder(Session | None)
@@ -81,6 +87,8 @@ class Requests:
         reconciler: Reconciler,
         incarnation: int,
         *,
+        archives: Archives,
+        restoring: Restoring,
         describe: Callable[[], dict[str, Any]],
         leave: Callable[[], Awaitable[None]],
     ) -> None:
@@ -103,6 +111,8 @@ class Requests:
         self._reconfiguration = reconfiguration
         self._sessions = sessions
         self._reconciler = reconciler
+        self._archives = archives
+        self._restoring = restoring
         self._stopped = False
         self._hold_ns = int(config.rpc_hold_timeout * NANOSECONDS)
 
@@ -110,6 +120,7 @@ class Requests:
         """The cluster has formed: serve."""
         self.driver = driver
         driver.stepped_down = self._watches.wake_all
+        driver.replaced = self._watches.abandon
         self.changes.notify()
 
     def stop(self) -> None:
@@ -122,8 +133,11 @@ class Requests:
 
     async def write(self, command: Write) -> Result:
         """As `Agent.write`."""
+        return await self._write_held(KvWrite(command, self._next_request(), forwarded=True))
+
+    def _next_request(self) -> str:
         self._writes += 1
-        return await self._write_held(KvWrite(command, f"{self._origin}{self._writes}", forwarded=True))
+        return f"{self._origin}{self._writes}"
 
     async def _write_held(self, request: KvWrite) -> Result:
         return await self._hold(lambda: self._write_once(request))
@@ -164,6 +178,14 @@ class Requests:
     async def leave(self) -> None:
         """As `Agent.leave`."""
         await self._leave()
+
+    async def save_archive(self, stale: bool) -> ArchiveStream:
+        """As `Agent.save_archive`."""
+        return await self.open_archive(OpenArchive(stale, forwarded=False))
+
+    async def upload_archive(self) -> ArchiveUpload:
+        """As `Agent.upload_archive`."""
+        return await self.open_upload(forwarded=False)
 
     # --- as asked by other agents -------------------------------------------------------------------------------------
 
@@ -219,6 +241,27 @@ class Requests:
             return await self.raft_configuration(request.stale)
         try:
             return self._configuration_here()
+        except Retriable as retriable:
+            raise retriable.final from retriable
+
+    async def open_archive(self, request: OpenArchive) -> ArchiveStream:
+        """An archive for a user or for another agent, under the same rule."""
+        if request.stale and self._may_serve_stale():
+            self._refuse_if_stopped()
+            return await self._archive_here()
+        if not request.forwarded:
+            return await self._hold(self._archive_once)
+        try:
+            return await self._archive_led()
+        except Retriable as retriable:
+            raise retriable.final from retriable
+
+    async def open_upload(self, *, forwarded: bool) -> ArchiveUpload:
+        """An archive that a user or another agent wants to restore, under the same rule."""
+        if not forwarded:
+            return await self._hold(self._upload_once)
+        try:
+            return await self._upload_here()
         except Retriable as retriable:
             raise retriable.final from retriable
 
@@ -300,6 +343,54 @@ class Requests:
         self._leading()
         return self._members.describe()
 
+    async def _archive_once(self) -> ArchiveStream:
+        self._refuse_if_out()
+        leader = self._remote_leader()
+        if leader is None:
+            return await self._archive_led()
+        try:
+            call = partial(self._pool.call, leader.address)
+            return await opened_archive(self._runtime, call, OpenArchive(stale=False, forwarded=True))
+        except RpcError as error:
+            raise forwarding.judge(error, is_write=False) from error
+
+    async def _archive_led(self) -> LocalArchive:
+        """An archive of all that was acknowledged, as the leader, or raise Retriable."""
+        await self._read_here(KvGet(""), ReadOptions())
+        return await self._archive_here()
+
+    async def _archive_here(self) -> LocalArchive:
+        """An archive of what this server has applied."""
+        driver, genesis = self.driver, self._discovery.genesis
+        assert driver is not None and genesis is not None, "checked before"
+        archive = await self._archives.save(driver, genesis.cluster_id)
+        archive.known_leader = driver.core.leader_id is not None
+        archive.last_contact_ms = self.last_contact_ms()
+        return archive
+
+    async def _upload_once(self) -> ArchiveUpload:
+        self._refuse_if_out()
+        leader = self._remote_leader()
+        if leader is None:
+            return await self._upload_here()
+        try:
+            return await opened_upload(self._runtime, partial(self._pool.call, leader.address), forwarded=True)
+        except RpcError as error:
+            raise forwarding.judge(error, is_write=False) from error
+
+    async def _upload_here(self) -> LocalUpload:
+        """Receive an archive as the leader, or raise Retriable."""
+        self._refuse_if_out()
+        self._leading()
+        return LocalUpload(await self._archives.receive(), self._restoring, self.propose)
+
+    def propose(self, command: Write) -> Future[Result]:
+        """Append a command as the leader; nothing is held or tried again. As `Driver.propose`."""
+        driver = self.driver
+        if driver is None or self._stopped:
+            raise NotLeader(None)
+        return driver.propose(command, self._next_request())
+
     async def _ask(self, leader: ServerInfo, method: str, body: bytes, *, is_write: bool, blocked_ns: int = 0) -> bytes:
         """The leader's answer to a forwarded request. Raises Retriable or AgentError."""
         try:
@@ -361,6 +452,7 @@ class Requests:
         wait_ns = int(options.wait * NANOSECONDS)
         wait_ns += int(wait_ns * self._runtime.random.random() / forwarding.JITTER_FRACTION)
         deadline = self._runtime.clock.monotonic_ns() + wait_ns
+        restores = self._watches.restores
         while True:
             remaining = max(deadline - self._runtime.clock.monotonic_ns(), 0)
             if self.driver is None:
@@ -371,7 +463,8 @@ class Requests:
             except BaseException:
                 change.cancel()
                 raise
-            if remaining == 0 or reply.answer.index > options.min_index:
+            # After a restore the index may have gone back: its client learns that at once, as Consul's does.
+            if remaining == 0 or reply.answer.index > options.min_index or self._watches.restores != restores:
                 change.cancel()
                 return reply
             await change.wait()

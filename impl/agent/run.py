@@ -83,7 +83,15 @@ async def _agent(runtime: Runtime, config: Config) -> int:
     names: DnsServer | None = None
     reason, orderly = "a defect", False
     try:
-        app = Application(agent, config.datacenter, config.kv_max_value_size, unexpected, config.node_name, local)
+        app = Application(
+            agent,
+            config.datacenter,
+            config.kv_max_value_size,
+            unexpected,
+            config.node_name,
+            local,
+            config.snapshot_max_size,
+        )
         http = _listen_http(config, app)
         names = await _listen_dns(runtime, config, agent, log)
         ports: dict[str, Value] = {"http": _shown(http.address), "dns": _shown(names.address) if names else "off"}

@@ -14,10 +14,11 @@ import msgspec
 
 from impl.agent.address_book import load_addresses, save_addresses
 from impl.agent.api import AgentError
+from impl.agent.archives import Archives
 from impl.agent.assembly import CannotTrace, assemble
 from impl.agent.changes import Changes, Watches
 from impl.agent.config import Config
-from impl.agent.describe import describe_config, describe_raft
+from impl.agent.describe import describe_config, describe_raft, describe_runtime
 from impl.agent.discovery import Conflict, Discovery, Refused, configuration_of, is_same
 from impl.agent.driver import Driver
 from impl.agent.introductions import Introductions
@@ -30,10 +31,12 @@ from impl.agent.protocol import Discovered, ServerInfo
 from impl.agent.reconcile import Reconciler
 from impl.agent.reconfiguration import Reconfiguration
 from impl.agent.requests import Requests
+from impl.agent.restoring import Restoring, release
 from impl.agent.service import Service
 from impl.agent.session_keeper import SessionKeeper
 from impl.agent.tracer import Tracer
 from impl.catalog.store import Store
+from impl.catalog.tables import Tables
 from impl.raft.errors import Refused as CoreRefused
 from impl.raft.ready import Role
 from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
@@ -96,6 +99,7 @@ class Server:
             runtime, self._discovery, self._members, self._pool, self._changes, log.named("raft")
         )
         self._reconciler = Reconciler(runtime, config.datacenter, self._members, log.named("catalog"))
+        self._restoring = Restoring(runtime, log.named("snapshot"))
         self.requests = Requests(
             runtime,
             config,
@@ -108,6 +112,8 @@ class Server:
             self._sessions,
             self._reconciler,
             data.incarnation,
+            archives=Archives(runtime, config.data_dir, config.snapshot_max_size, log.named("snapshot")),
+            restoring=self._restoring,
             describe=self.describe,
             leave=self.leave,
         )
@@ -335,12 +341,27 @@ class Server:
         self._tasks.append(self._runtime.tasks.spawn(keeping, "sessions"))
         reconciling = self._reconciler.run(driver, self.requests.write)
         self._tasks.append(self._runtime.tasks.spawn(reconciling, "reconcile"))
+        watching = self._restoring.watch(driver, self.requests.propose)
+        self._tasks.append(self._runtime.tasks.spawn(watching, "restores"))
         self._tasks.append(self._runtime.tasks.spawn(self._reconfiguration.watch(), "reconfiguration"))
         self._tasks.append(self._runtime.tasks.spawn(self._joining(genesis).run(), "joining"))
 
     def _new_store(self) -> Store:
         watches, sessions = self._watches, self._sessions
-        return Store(watches.changed, watches.touched, sessions.changed, sessions.lost)
+        return Store(watches.changed, watches.touched, sessions.changed, sessions.lost, self._replaced, self._retired)
+
+    def _replaced(self) -> None:
+        """The state store's callback: a restore has put another state in force."""
+        self._watches.abandon()
+        self._sessions.replaced()
+        self._reconciler.replaced()
+        if self._driver is not None and self._driver.snapshots is not None:
+            # So that a restart need not restore it again, chunk by chunk.
+            self._driver.snapshots.take()
+
+    def _retired(self, tables: Tables) -> None:
+        """The state store's callback."""
+        self._runtime.tasks.spawn(release(self._runtime, tables), "release")
 
     def _joining(self, genesis: Genesis) -> Joining:
         """Only members are sent entries: a server with an empty log that the genesis does not name was never one."""
@@ -383,9 +404,19 @@ class Server:
         counters = self._rpc.counters if self._rpc is not None else None
         document["Stats"] = {
             "agent": {"incarnation": str(self._data.incarnation)},
+            "runtime": describe_runtime(self._runtime),
             "consul": {"server": "true", "cluster_id": genesis.cluster_id if genesis is not None else ""},
             "raft": describe_raft(driver, self._members, self.requests.last_contact_ms()),
-            "snapshots": msgspec.to_builtins(driver.snapshots.counters) if driver and driver.snapshots else {},
+            "snapshots": _describe_snapshots(driver),
             "rpc": {"peers": self._members.links.describe(), "counters": msgspec.to_builtins(counters)},
         }
         return document
+
+
+def _describe_snapshots(driver: Driver | None) -> dict[str, Any]:
+    if driver is None or driver.snapshots is None:
+        return {}
+    staging = driver.store.tables.staging
+    counters: dict[str, Any] = msgspec.to_builtins(driver.snapshots.counters)
+    # Of a restore of the state that is under way.
+    return {**counters, "staged_chunks": staging.chunks if staging is not None else 0}

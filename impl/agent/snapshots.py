@@ -170,7 +170,7 @@ class Snapshots:
         view, header = StoreView(machine.store), self._header(machine.snapshot_meta())
         started = self.runtime.clock.monotonic_ns()
         try:
-            file, digest = await self._write(header, view)
+            file, digest = await write_view(self.runtime, self.directory, header, view)
         except (StorageError, OSError) as error:
             self.counters.failed += 1
             self._log.error("snapshot not taken: the log grows until one is", error=str(error))
@@ -186,34 +186,6 @@ class Snapshots:
         return SnapshotHeader(
             self.cluster_id, meta.index, meta.term, meta.configuration, meta.configuration_index, meta.digest
         )
-
-    async def _write(self, header: SnapshotHeader, view: StoreView) -> tuple[SnapshotFile, str]:
-        """Write the view's rows; the file, and the digest of the state. Leaves nothing behind if it fails."""
-        suffix = self.runtime.random.randbytes(4).hex()
-        digest = StateDigest()
-        writer = await off_loop(self.runtime, lambda: SnapshotWriter(self.runtime.disk, self.directory, header, suffix))
-
-        def write(rows: Sequence[Row]) -> int:
-            blocks = encode_blocks(rows)
-            for block in blocks:
-                digest.add(block)
-                writer.add(block)
-            return sum(map(len, blocks))
-
-        count = ROWS_AT_FIRST
-        try:
-            while not view.done:
-                rows = view.rows(count)
-                written = await off_loop(self.runtime, partial(write, rows))
-                # Rows may be large, and the log's next write waits for this one.
-                if written >= BLOCK_BYTES:
-                    count = max(count // 2, 1)
-                elif len(rows) >= count:
-                    count = min(2 * count, ROWS_AT_ONCE)
-            return await off_loop(self.runtime, writer.finish), digest.hexdigest()
-        except BaseException:
-            self.runtime.executor.submit(writer.abort, ignore, ignore)
-            raise
 
     def _taken(self, machine: Machine, meta: SnapshotMeta) -> None:
         self.add(meta)
@@ -289,6 +261,40 @@ class Snapshots:
         finally:
             self.runtime.executor.submit(reader.close, ignore, ignore)
         return store, digest.hexdigest()
+
+
+async def write_view(
+    runtime: Runtime, directory: str, header: SnapshotHeader, view: StoreView
+) -> tuple[SnapshotFile, str]:
+    """Write the view's rows; the file, and the digest of the rows. Leaves nothing behind if it fails.
+
+    Raises StorageError, OSError.
+    """
+    suffix = runtime.random.randbytes(4).hex()
+    digest = StateDigest()
+    writer = await off_loop(runtime, lambda: SnapshotWriter(runtime.disk, directory, header, suffix))
+
+    def write(rows: Sequence[Row]) -> int:
+        blocks = encode_blocks(rows)
+        for block in blocks:
+            digest.add(block)
+            writer.add(block)
+        return sum(map(len, blocks))
+
+    count = ROWS_AT_FIRST
+    try:
+        while not view.done:
+            rows = view.rows(count)
+            written = await off_loop(runtime, partial(write, rows))
+            # Rows may be large, and the log's next write waits for this one.
+            if written >= BLOCK_BYTES:
+                count = max(count // 2, 1)
+            elif len(rows) >= count:
+                count = min(2 * count, ROWS_AT_ONCE)
+        return await off_loop(runtime, writer.finish), digest.hexdigest()
+    except BaseException:
+        runtime.executor.submit(writer.abort, ignore, ignore)
+        raise
 
 
 def load_store(runtime: Runtime, directory: str, marker: SnapshotMarker, cluster_id: str, store: Store) -> str:

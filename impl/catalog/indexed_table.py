@@ -56,6 +56,11 @@ class IndexedTable(Table[V]):
             _regroup(groups, key, grouping(old), ())
         return old
 
+    def drop_last(self, count: int) -> None:
+        """Remove the last rows, at most `count` of them, whatever they are."""
+        for key in self.last(count):
+            self.pop(key)
+
     def group(self, grouping: str, name: str) -> list[V]:
         """The rows of a group, in the order of their keys."""
         return [self[key] for key in sorted(self._groups[grouping].get(name, ()))]

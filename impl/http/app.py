@@ -7,8 +7,10 @@ text, and is logged.
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import quote
 
 from impl.agent.api import Agent, AgentError
+from impl.agent.config import SNAPSHOT_MAX_SIZE
 from impl.agent.local.registrations import Registrations
 from impl.http import kv, routes
 from impl.http.context import Context, Request
@@ -16,6 +18,9 @@ from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decod
 from impl.http.response import Response, text_response
 
 _KV = "/v1/kv/"
+_OF_ANY_DATACENTER = ("/v1/agent/", "/v1/catalog/datacenters")
+"""Endpoints that answer for this agent whatever `dc` says."""
+_ENTERPRISE = {"ns": "Namespaces", "partition": "Partitions"}
 _NOT_AN_ENDPOINT = "Invalid URL path: not a recognized HTTP API endpoint\n"
 _NOT_AN_API_PATH = "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n"
 
@@ -31,12 +36,13 @@ class Application:
         unexpected: Callable[[str, Exception], None],
         node_name: str = "",
         local: Registrations | None = None,
+        snapshot_max_size: int = SNAPSHOT_MAX_SIZE,
     ) -> None:
         """`datacenter`, `node_name` and `local` (services and checks): the agent's own.
 
         `unexpected` hears of errors that no handler expected: (what was asked, error).
         """
-        self._context = Context(agent, node_name, datacenter, kv_max_value_size, local)
+        self._context = Context(agent, node_name, datacenter, kv_max_value_size, local, snapshot_max_size)
         self._unexpected = unexpected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,8 +66,6 @@ class Application:
         path = decode_path(scope["raw_path"])
         query = scope["query_string"]
         parameters = parse_parameters(query) if query else {}
-        if parameters and parameters.get("dc", "") not in ("", self._context.datacenter):
-            raise HttpError(500, "No path to datacenter")
         if path.startswith(_KV):
             return await self._respond_kv(path[len(_KV) :], parameters, scope, receive)
         endpoint = routes.found(path)
@@ -70,13 +74,18 @@ class Application:
             handler = methods.get(scope["method"])
             if handler is None:
                 return _refuse_method(scope["method"], tuple(methods))
+            self._refuse_elsewhere(path, parameters)
             return await handler(self._context, Request(rest, parameters, scope, receive))
         if path == "/":
             return text_response(200, "Consul Agent")
+        if f"{path}/" in routes.ENDPOINTS or f"{path}/" == _KV:
+            return _redirect(f"{path}/", query)
         return text_response(404, _NOT_AN_ENDPOINT if "/v1/" in path else _NOT_AN_API_PATH)
 
     async def _respond_kv(self, key: str, parameters: dict[str, str], scope: Scope, receive: Receive) -> Response:
         agent = self._context.agent
+        if parameters and scope["method"] in kv.METHODS:
+            self._refuse_elsewhere(_KV, parameters)
         match scope["method"]:
             case "GET":
                 return await kv.get(agent, key, parameters)
@@ -87,8 +96,25 @@ class Application:
             case method:
                 return _refuse_method(method, kv.METHODS)
 
+    def _refuse_elsewhere(self, path: str, parameters: dict[str, str]) -> None:
+        """What is meant for another datacenter or namespace must not be done here."""
+        if not parameters:
+            return
+        for name, feature in _ENTERPRISE.items():
+            if parameters.get(name):
+                raise HttpError(400, f'Invalid query parameter: "{name}" - {feature} are a Consul Enterprise feature')
+        if parameters.get("dc", "") not in ("", self._context.datacenter) and not path.startswith(_OF_ANY_DATACENTER):
+            raise HttpError(500, "No path to datacenter")
+
 
 def _refuse_method(method: str, allowed: tuple[str, ...]) -> Response:
+    headers = ((b"Allow", ",".join(("OPTIONS", *allowed)).encode()),)
     if method == "OPTIONS":
-        return Response(200, ((b"Allow", ",".join(("OPTIONS", *allowed)).encode()),))
-    return text_response(405, f"method {method} not allowed", ((b"Allow", ",".join(allowed).encode()),))
+        return Response(200, headers)
+    return text_response(405, f"method {method} not allowed", headers)
+
+
+def _redirect(path: str, query: bytes) -> Response:
+    """To the endpoint whose last slash was forgotten, as Go's ServeMux does."""
+    target = quote(path).encode() + (b"?" + query if query else b"")
+    return text_response(301, "Moved Permanently", ((b"Location", target),))

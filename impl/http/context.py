@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from impl.agent.api import Agent
+from impl.agent.config import SNAPSHOT_MAX_SIZE
 from impl.agent.local.registrations import Registrations
 from impl.http.request import HttpError, Receive, Scope, parse_repeated, read_body
 from impl.http.response import Response
@@ -21,6 +22,8 @@ class Context:
     kv_max_value_size: int
     local: Registrations | None = None
     """The agent's own services and checks."""
+    snapshot_max_size: int = SNAPSHOT_MAX_SIZE
+    """Bytes of an archive of the state that is restored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,9 @@ class Request:
             return False
         raise HttpError(400, f"Invalid value for ?{name}")
 
-    async def body(self, size_max: int) -> bytes:
-        """The body. Raises HttpError (413) and ClientGone."""
-        return await read_body(self.scope, self.receive, size_max)
+    async def body(self, size_max: int, remedy: str = "") -> bytes:
+        """The body; `remedy`: the setting that bounds it. Raises HttpError (413) and ClientGone."""
+        return await read_body(self.scope, self.receive, size_max, remedy)
 
 
 Handler = Callable[[Context, Request], Awaitable[Response]]

@@ -18,12 +18,7 @@ from impl.http.request import HttpError
 from impl.runtime.interfaces import NANOSECONDS
 
 NOT_RUN: Final = {
-    "grpc": "gRPC",
-    "udp": "UDP",
-    "h2ping": "H2PING",
     "dockercontainerid": "Docker",
-    "aliasnode": "alias",
-    "aliasservice": "alias",
     "osservice": "OS service",
 }
 """Consul's checks that Comitia does not have, by the field that asks for one."""
@@ -131,9 +126,18 @@ def _check(fields: Fields, check_id: str, name: str, service_id: str) -> CheckDe
         method=fields.text("Method") or "GET",
         header=_header(fields),
         body=fields.text("Body"),
-        tls_skip_verify=fields.truth("TLSSkipVerify"),
         disable_redirects=fields.truth("DisableRedirects"),
         tcp=fields.text("TCP"),
+        tcp_use_tls=fields.truth("TCPUseTLS"),
+        udp=fields.text("UDP"),
+        grpc=fields.text("GRPC"),
+        grpc_use_tls=fields.truth("GRPCUseTLS"),
+        h2ping=fields.text("H2PING"),
+        h2ping_use_tls=fields.raw("H2PingUseTLS") is None or fields.truth("H2PingUseTLS"),
+        tls_skip_verify=fields.truth("TLSSkipVerify"),
+        tls_server_name=fields.text("TLSServerName"),
+        alias_node=fields.text("AliasNode"),
+        alias_service=fields.text("AliasService"),
         args=fields.strings("ScriptArgs") or fields.strings("Args"),
         interval_ns=_duration(fields, "Interval"),
         timeout_ns=_duration(fields, "Timeout"),

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -90,6 +91,10 @@ class RealTasks:
     def future(self) -> Future[Any]:
         """As `Tasks.future`."""
         return self._loop.create_future()
+
+    def count(self) -> int:
+        """As `Tasks.count`."""
+        return len(asyncio.all_tasks(self._loop))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -301,6 +306,9 @@ class RealHost:
 def run(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int:
     """Run `main` in the real world and return its exit code. Raises what leaves it, or what leaves a task it
     spawned."""
+    # As Go's programs do: each blocking query holds a connection, and 1,024 open files are a common soft limit.
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     code: int = uvloop.run(_supervise(main))
     return code
 

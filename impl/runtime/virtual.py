@@ -174,6 +174,9 @@ class _Tasks:
     def future(self) -> VirtualFuture:
         return VirtualFuture(self._process.soon)
 
+    def count(self) -> int:
+        return sum(not task.done() for task in self.running)
+
 
 class _Executor:
     """Implements `Executor`: the effect happens some time before the answer, so that a kill can fall between them."""

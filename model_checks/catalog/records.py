@@ -43,6 +43,9 @@ from spec.catalog.commands import (
     ReapTombstones,
     Register,
     Request,
+    RestoreBegin,
+    RestoreChunk,
+    RestoreCommit,
     ServiceChecks,
     ServiceHealth,
     ServiceInstances,
@@ -87,6 +90,12 @@ def described_command(command: Command) -> list[Any]:
             return ["session-destroy", session_id]
         case Transaction(operations):
             return ["transaction", len(operations)]
+        case RestoreBegin(id):
+            return ["restore-begin", id]
+        case RestoreChunk(id, number, rows):
+            return ["restore-chunk", id, number, len(rows)]
+        case RestoreCommit(id, chunks):
+            return ["restore-commit", id, chunks]
         case _:
             assert_never(command)
 

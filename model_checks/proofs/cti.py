@@ -31,6 +31,14 @@ PREFIXES: Final[Mapping[Sort, str]] = {
     Sort.REQUEST: "request",
     Sort.CALL: "call",
     Sort.ENTRY: "entry",
+    Sort.KEY: "key",
+    Sort.SESSION: "session",
+    Sort.CONTRACT: "contract",
+    Sort.INSTANCE: "instance",
+    Sort.SERVICE: "service",
+    Sort.CHECK: "check",
+    Sort.COPY: "copy",
+    Sort.STATE: "state",
     Sort.TERM: "t",
     Sort.INDEX: "",
     Sort.BOOL: "",
@@ -81,6 +89,32 @@ def has_snapshot(state: State, n: Any) -> bool:
     return bool(state["snapshot_index"][(n,)])
 
 
+ROW_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "row": ("create", "modify", "value", "lock_index"),
+    "tombstone": ("tombstone_index",),
+    "node": ("node_create", "node_modify", "node_value"),
+    "instance": ("name", "instance_create", "instance_modify", "instance_value"),
+    "check": ("subject", "check_create", "check_modify", "check_value"),
+    "session": ("terms", "session_create"),
+    "populated": ("service_index", "member_of"),
+}
+"""The rows of the catalog's tables, and what they say while they exist."""
+
+
+def catalog_rows() -> dict[str, Callable[..., bool]]:
+    """Fields of rows, in the tables that are worked on and in copies, mean something where the row exists."""
+
+    def exists(row: str) -> Callable[..., bool]:
+        return lambda state, *at: bool(state[row][at])
+
+    return {
+        prefix + field: exists(prefix + row)
+        for row, fields in ROW_OF.items()
+        for field in fields
+        for prefix in ("", "kept_")
+    }
+
+
 MEANT: Final[Mapping[str, Callable[..., bool]]] = {
     "log_term": in_log,
     "log_value": in_log,
@@ -113,6 +147,7 @@ MEANT: Final[Mapping[str, Callable[..., bool]]] = {
     "position": has_phase("committed"),
     "token": has_phase("asked"),
     "urged_by": lambda state, n, t: bool(state["urged"][(n, t)]),
+    **catalog_rows(),
 }
 """Where a symbol has a meaning; symbols that are not here have one everywhere."""
 
@@ -216,6 +251,7 @@ def describe(system: System, obligation: Obligation, finite: FiniteProblem, mode
         f"{obligation.subject}({shown}) does not establish {obligation.goal}",
         *quorums_shown(algebra),
         *configurations(finite, model),
+        *constants(finite, model),
         f"    {'':<44} {'before':<8} after",
     ]
     told = list(values_shown(finite, model, after))
@@ -271,6 +307,13 @@ def configurations(finite: FiniteProblem, model: z3.ModelRef) -> list[str]:
         found.append(f"  c{c} = {who}: born at {birth} in t{term} of c{before}, allowed by the commit of {allowed}")
     carried = (f"v{v} carries c{evaluate(model, c)}" for (v,), c in tables["configuration"].items())
     return [*found, f"  {'; '.join(carried)}"]
+
+
+def constants(finite: FiniteProblem, model: z3.ModelRef) -> list[str]:
+    """What rigid symbols without arguments stand for."""
+    rigid, tables = finite.algebra.system.rigid, finite.algebra.rigid_tables
+    alone = [name for name, arity in rigid.items() if not arity.arguments and name in tables]
+    return [f"  {name} = {named(rigid[name].result, evaluate(model, tables[name][()]))}" for name in alone]
 
 
 def rows_of(name: str, arity: Arity, content: State) -> list[tuple[str, str]]:

@@ -178,6 +178,15 @@ def snapshot_drops_a_matching_suffix() -> None:
     replace("impl.raft.snapshots:holds_last_entry", lambda original: lambda server, request: False)
 
 
+def services_share_one_index() -> None:
+    """The index of every service is that of the tables: a registration answers the blocking queries of all."""
+
+    def make(original: Function) -> Function:
+        return lambda tables, service, *all_tables: all_tables
+
+    replace("impl.catalog.registry_queries:_service_topics", make)
+
+
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     mutate.__name__.replace("_", "-"): mutate
     for mutate in (
@@ -192,9 +201,9 @@ MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
         lease_counted_from_receipt,
         restart_votes_at_once,
         snapshot_drops_a_matching_suffix,
+        services_share_one_index,
     )
 }
-
 
 DISK_THAT_HANGS = "disk-that-hangs"
 STALL = "stall"

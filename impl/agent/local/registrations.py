@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from impl.agent.api import Agent
 from impl.agent.changes import Changes
+from impl.agent.local.alias import Others
 from impl.agent.local.checks import Checks
 from impl.agent.local.definitions import (
     DEREGISTER_NS_MIN,
@@ -92,11 +93,12 @@ class Registrations:
         self.scripts = scripts
         self.changes = Changes(runtime)
         """Notified whenever services or checks change."""
-        self.state = LocalState(node, kept, runtime.clock.monotonic_ns, self.changes.notify)
+        clock, chance = runtime.clock.monotonic_ns, runtime.random.random
+        self.state = LocalState(node, kept, clock, self.changes.notify, chance)
         self.definitions: dict[str, CheckDefinition] = {}
         self.runtime = runtime
         self._log = log
-        self._checks = Checks(runtime, prober, self.state, self._keep)
+        self._checks = Checks(runtime, prober, self.state, Others(agent, self.changes), self._keep)
         self._sync = AntiEntropy(runtime, agent, self.state, self.changes, log)
         self._tasks: list[Task] = []
         self.shelf = Shelf(runtime, directory, log)
