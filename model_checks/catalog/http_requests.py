@@ -43,6 +43,9 @@ from spec.catalog.commands import (
     ReapTombstones,
     Register,
     Request,
+    RestoreBegin,
+    RestoreChunk,
+    RestoreCommit,
     ServiceChecks,
     ServiceHealth,
     ServiceInstances,
@@ -166,8 +169,8 @@ def _of_command(command: Command) -> HttpRequest:
             return HttpRequest("PUT", f"/v1/session/destroy/{_escaped(session_id)}")
         case Transaction():
             return _of_transaction(command, [])
-        case Noop() | ReapTombstones():
-            raise ValueError(f"{type(command).__name__} is the servers' own: no client can ask for it")
+        case Noop() | ReapTombstones() | RestoreBegin() | RestoreChunk() | RestoreCommit():
+            raise ValueError(f"{type(command).__name__} is the servers' own: no request asks for it alone")
         case _:
             assert_never(command)
 
