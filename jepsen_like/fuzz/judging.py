@@ -49,6 +49,8 @@ SERVER_ERRORS: Final = (
     # what its agents refuse
     r"failed to verify snapshot: .*",
     r"stale not allowed for restore",
+    r"agent: No node found with name '.*'",
+    r"this agent has no WAN pool: .*",
     r'ServiceID ".*" does not exist',
     r'CheckID ".*" does not have associated TTL',
     # Comitia's own refusals of changes to the cluster
