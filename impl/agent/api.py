@@ -7,7 +7,7 @@ from an indefinite one (a write may have happened, or may yet). Source: Consul, 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -73,6 +73,16 @@ class NoKnownServers(DefiniteError):
 
     def __init__(self) -> None:
         super().__init__("No known Consul servers")
+
+
+V_contra = TypeVar("V_contra", contravariant=True)
+
+
+class Answered(Protocol[V_contra]):
+    """Who is told, once, how a request ended that was begun. It must not raise."""
+
+    def __call__(self, result: V_contra | AgentError, /) -> None:
+        """The result, or why there is none."""
 
 
 class Agent(Protocol):

@@ -20,7 +20,7 @@ from impl.agent.logs import Log
 from impl.agent.snapshot_transfer import Call, SnapshotReceiver, SnapshotSender
 from impl.agent.snapshots import Snapshots
 from impl.agent.tracer import Tracer
-from impl.agent.waiting import SHUTTING_DOWN, Proposal, Reconfiguration, Waiting, WaitingRead, fail
+from impl.agent.waiting import SHUTTING_DOWN, Pending, Proposal, Reconfiguration, Waiting, WaitingRead, fail
 from impl.catalog.commands import UnknownCommand, Write, decode_command, describe_write, encode_command
 from impl.catalog.queries import Answer, Query, answer_query, describe_query, recorded_answer
 from impl.catalog.store import Store
@@ -133,13 +133,16 @@ class Driver:
             NotLeader: at once, when this server is not the leader.
             OverflowError: at once, when a number of the command has more than 64 bits: others' writes do not suffer.
         """
+        answered: Future[Result] = self._runtime.tasks.future()
+        self.begin_write(command, request, answered)
+        return answered
+
+    def begin_write(self, command: Write, request: str, answered: Pending[Result]) -> None:
+        """As `propose`; `answered` hears what its future would."""
         if self.core.role is not Role.LEADER:
             raise NotLeader(self.core.leader_id)
-        payload = encode_command(command)
-        answered: Future[Result] = self._runtime.tasks.future()
-        self._arrived.append((Proposal(command, request, answered), payload))
+        self._arrived.append((Proposal(command, request, answered), encode_command(command)))
         self._schedule()
-        return answered
 
     def read(self, query: Query, consistency: Consistency = Consistency.CONSISTENT) -> Future[Answer]:
         """A linearizable read: `consistent` by a round of confirmations, `default` by the lease if there is one, else
@@ -153,6 +156,11 @@ class Driver:
         if consistency is Consistency.STALE:
             answered.set_result(self.read_local(query, consistency))
             return answered
+        self.begin_read(query, consistency, answered)
+        return answered
+
+    def begin_read(self, query: Query, consistency: Consistency, answered: Pending[Answer]) -> None:
+        """As `read` if it is not `stale`; `answered` hears what its future would."""
         self._requests += 1
         identity = f"q{self._requests}"
         self._advance_clock()
@@ -160,7 +168,6 @@ class Driver:
             self.core.read(identity)
         self._waiting.reading(identity, WaitingRead(query, consistency, answered))
         self._schedule()
-        return answered
 
     def read_local(self, query: Query, consistency: Consistency) -> Answer:
         """Answer from what this server has applied."""
@@ -381,9 +388,9 @@ class Driver:
                 self._trace_read(confirmed.id, read.consistency, read.query, answer, confirmed.id)
         if self._tracer is not None:
             self._flush(self._tracer)
-        for future, result in answers:
-            if not future.done():
-                future.set_result(result)
+        for pending, result in answers:
+            if not pending.done():
+                pending.set_result(result)
         self._report(ready)
 
     def _report(self, ready: Ready) -> None:
@@ -400,8 +407,8 @@ class Driver:
         if ready.role_changes or ready.committed:
             self._changes.notify()
 
-    def _apply(self, committed: Sequence[Entry]) -> list[tuple[Future[Any], Any]]:
-        answers: list[tuple[Future[Any], Any]] = []
+    def _apply(self, committed: Sequence[Entry]) -> list[tuple[Pending[Any], Any]]:
+        answers: list[tuple[Pending[Any], Any]] = []
         apply, leader_id = self.store.apply, self.core.leader_id
         try:
             for entry in committed:

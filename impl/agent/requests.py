@@ -7,18 +7,21 @@ modes", "Blocking queries".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from impl.agent import forwarding
 from impl.agent.api import (
+    Answered,
     Consistency,
     DefiniteError,
     NoClusterLeader,
     ReadOptions,
     ReadReply,
 )
+from impl.agent.begun import BegunRead, BegunWrite
 from impl.agent.changes import Changes, Watches
 from impl.agent.config import Config
 from impl.agent.discovery import Discovery
@@ -138,6 +141,35 @@ class Requests:
             return await self._read_once(query, forwarding.still_blocked(options, now() - started))
 
         return await self._hold(attempt, forwarding.blocked_ns_max(options))
+
+    def begin_write(self, command: Write, answered: Answered[Result]) -> bool:
+        """As `write`, without a task, if this server leads; `answered` is told how it ended. False: not now, use
+        `write`.
+        """
+        driver = self.driver
+        if driver is None or not self._leads(driver) or self._sessions.refusal(command) is not None:
+            return False
+        self._writes += 1
+        write = KvWrite(command, f"{self._origin}{self._writes}", forwarded=True)
+        again = partial(self._write_held, write)
+        driver.begin_write(command, write.request, BegunWrite(self._runtime, answered, again))
+        return True
+
+    def begin_read(self, query: Query, consistency: Consistency, answered: Answered[ReadReply]) -> bool:
+        """As `read`, likewise, of a query that does not wait for a change, and is not `stale`."""
+        driver = self.driver
+        if driver is None or not self._leads(driver):
+            return False
+        again = partial(self.read, query, ReadOptions(consistency))
+        try:
+            driver.begin_read(query, consistency, BegunRead(self._runtime, answered, again))
+        except Refused:
+            return False
+        return True
+
+    def _leads(self, driver: Driver) -> bool:
+        """Whether this server may begin what only a leader can do."""
+        return driver.core.role is Role.LEADER and not self._stopped and self._members.named
 
     async def renew_session(self, session_id: str) -> Session | None:
         """As `Agent.renew_session`."""

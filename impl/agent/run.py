@@ -23,11 +23,13 @@ from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log, Value
 from impl.agent.outage_recovery import recover_from_peers
 from impl.agent.reconcile import CONSUL
+from impl.agent.requests import Requests
 from impl.agent.server import Server
 from impl.catalog.rows import Node
 from impl.dns.server import DnsServer
 from impl.http.app import Application
 from impl.http.definitions import configured
+from impl.http.direct import DirectKv
 from impl.rpc.bind import InsecureBind, check_bind
 from impl.runtime.http_server import HttpServer
 from impl.runtime.interfaces import NANOSECONDS, Future, Runtime
@@ -84,7 +86,8 @@ async def _agent(runtime: Runtime, config: Config) -> int:
     reason, orderly = "a defect", False
     try:
         app = Application(agent, config.datacenter, config.kv_max_value_size, unexpected, config.node_name, local)
-        http = _listen_http(config, app)
+        direct = DirectKv(agent, config.kv_max_value_size) if isinstance(agent, Requests) else None
+        http = _listen_http(config, app, direct)
         names = await _listen_dns(runtime, config, agent, log)
         ports: dict[str, Value] = {"http": _shown(http.address), "dns": _shown(names.address) if names else "off"}
         log.info("agent started", node=config.node_name, **ports, **started.facts)
@@ -202,9 +205,9 @@ def _open_data(runtime: Runtime, config: Config, log: Log) -> DataDirectory:
     return data
 
 
-def _listen_http(config: Config, app: Application) -> HttpServer:
+def _listen_http(config: Config, app: Application, direct: DirectKv | None) -> HttpServer:
     try:
-        return HttpServer.listen((config.client_addr, config.http_port), app)
+        return HttpServer.listen((config.client_addr, config.http_port), app, direct)
     except OSError as error:
         raise StartError(_explain(error, f"{config.client_addr}:{config.http_port}", "-http-port")) from error
 

@@ -13,9 +13,8 @@ from impl.agent.local.registrations import Registrations
 from impl.http import kv, routes
 from impl.http.context import Context, Request
 from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
-from impl.http.response import Response, text_response
+from impl.http.response import Response, error_response, text_response
 
-_KV = "/v1/kv/"
 _NOT_AN_ENDPOINT = "Invalid URL path: not a recognized HTTP API endpoint\n"
 _NOT_AN_API_PATH = "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n"
 
@@ -45,10 +44,8 @@ class Application:
             raise RuntimeError(f"only HTTP is served here, not {scope['type']}")
         try:
             response = await self._respond(scope, receive)
-        except HttpError as error:
-            response = text_response(error.status, error.text, error.headers)
-        except AgentError as error:
-            response = text_response(500, str(error))
+        except (HttpError, AgentError) as error:
+            response = error_response(error)
         except ClientGone:
             return
         except Exception as error:
@@ -62,8 +59,8 @@ class Application:
         parameters = parse_parameters(query) if query else {}
         if parameters and parameters.get("dc", "") not in ("", self._context.datacenter):
             raise HttpError(500, "No path to datacenter")
-        if path.startswith(_KV):
-            return await self._respond_kv(path[len(_KV) :], parameters, scope, receive)
+        if path.startswith(kv.PATH):
+            return await self._respond_kv(path[len(kv.PATH) :], parameters, scope, receive)
         endpoint = routes.found(path)
         if endpoint is not None:
             methods, rest = endpoint

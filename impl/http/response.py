@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from impl.agent.api import Consistency, ReadReply
+from impl.agent.api import AgentError, Consistency, ReadReply
 from impl.catalog.store import KvEntry
-from impl.http.request import Send
+from impl.http.request import HttpError, Send
 
 Header = tuple[bytes, bytes]
 
@@ -85,6 +85,13 @@ def json_response(document: Any, pretty: bool, headers: tuple[Header, ...] = ())
 def text_response(status: int, text: str, headers: tuple[Header, ...] = ()) -> Response:
     """A plain text body: errors, and the index page."""
     return Response(status, (_TEXT, *headers), text.encode())
+
+
+def error_response(error: HttpError | AgentError) -> Response:
+    """A request that was refused, or that failed."""
+    if isinstance(error, HttpError):
+        return text_response(error.status, error.text, error.headers)
+    return text_response(500, str(error))
 
 
 def read_headers(index: int, reply: ReadReply, consistency: Consistency) -> tuple[Header, ...]:
