@@ -35,6 +35,8 @@ from impl.rpc.handshake import Hello
 from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
 
 TICK_NS = 10 * MILLISECONDS
+GATHERED_MAX = 128
+"""Writes that wait for the batch before them; what is more does not wait."""
 TICKS_AT_ONCE_MAX = 3
 """After a pause of the process, its timers advance by this much at most: time that it could not use did not pass."""
 
@@ -96,8 +98,10 @@ class Driver:
         self._checksum = checksum
         self._arrived: list[tuple[Proposal, bytes]] = []
         """Writes that the next pass of the loop proposes together, encoded."""
+        self._proposed = (0, 0)
+        """(term, last index) of the newest batch that was proposed here."""
         self._waiting = Waiting()
-        self._proposed: list[tuple[str, int, int]] = []
+        self._untraced: list[tuple[str, int, int]] = []
         """Appended since the last Ready, for the trace: (request, index, term)."""
         self._scheduled = False
         self._stopped = False
@@ -341,11 +345,22 @@ class Driver:
         self._scheduled = False
         if self._stopped:
             return
-        if self._arrived:
+        if self._arrived and not self._gathering():
             self._advance_clock()
             self._propose_arrived()
         while self.core.has_ready():
             self._carry_out(self.core.ready())
+        self._disk.start()
+
+    def _gathering(self) -> bool:
+        """Whether what has arrived waits for more to come: until the batch before it is committed, if it is not many
+        (Nagle's algorithm, RFC 896). A batch costs every server a message, a sync and a few wake-ups, however large.
+        """
+        core = self.core
+        # In the term in which it was proposed the batch is either committed, or this server leads no more.
+        term, last = self._proposed
+        under_way = core.commit_index < last and core.term == term and core.role is Role.LEADER
+        return under_way and len(self._arrived) < GATHERED_MAX
 
     def _propose_arrived(self) -> None:
         arrived = [proposal for proposal, _ in self._arrived]
@@ -357,17 +372,18 @@ class Driver:
             for proposal in arrived:
                 fail(proposal.answered, refused)
             return
+        self._proposed = term, first + len(arrived) - 1
         self._waiting.proposed(arrived, first, term)
         if self._tracer is not None:
-            self._proposed.extend((proposal.request, index, term) for index, proposal in enumerate(arrived, first))
+            self._untraced.extend((proposal.request, index, term) for index, proposal in enumerate(arrived, first))
 
     def _carry_out(self, ready: Ready) -> None:
         frames = [encode(message) for _, message in ready.messages]
         offers = [encode(request) for _, request in ready.snapshots]
         if self._tracer is not None and ready.events:
             self._tracer.events(ready.events, [self._checksum(frame) for frame in (*frames, *offers)])
-            self._tracer.proposals(self._proposed)
-            self._proposed.clear()
+            self._tracer.proposals(self._untraced)
+            self._untraced.clear()
             self._flush(self._tracer)
         if ready.write is not None:
             self._disk.add(ready.write)
