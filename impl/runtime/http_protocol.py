@@ -50,6 +50,9 @@ class _DirectCycle:
             return
         end = _END if self.keep_alive else _END_AND_CLOSE
         protocol.transport.write(b"".join((STATUS_LINE[status], protocol.default_lines(), lines, end, body)))
+        if self.keep_alive and not protocol.pipeline:
+            protocol.rest()
+            return
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
@@ -67,6 +70,8 @@ class DirectProtocol(HttpToolsProtocol):
         self._parts: list[bytes] | None = None
         """The body so far, of a plain request."""
         self._target = (b"", b"")
+        self._used = 0.0
+        """When something last arrived, or was answered in the short way; by the loop's clock."""
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._default_lines = b""
 
@@ -77,6 +82,39 @@ class DirectProtocol(HttpToolsProtocol):
             self._default_headers = headers
             self._default_lines = b"".join(b"%s: %s\r\n" % (name.lower(), value) for name, value in headers)
         return self._default_lines
+
+    def rest(self) -> None:
+        """An answer is out and nothing follows. uvicorn sets a timer for each such rest (1.8 us with its end); here one
+        timer goes on through all of them, and looks how long ago the connection was used.
+        """
+        self.server_state.total_requests += 1
+        self._used = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_after(self.timeout_keep_alive)
+
+    def _look_after(self, delay: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(delay, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if nobody has used it for long."""
+        self.timeout_keep_alive_task = None
+        if self._parts is not None or (self.cycle is not None and not self.cycle.response_complete):
+            return  # in use: the answer sets a timer
+        left = self._used + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_after(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, but that the timer goes on."""
+        self._used = self.loop.time()
+        timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        super().data_received(data)
+        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self.timeout_keep_alive_task = timer
+        elif timer is not None:
+            timer.cancel()
 
     def on_message_begin(self) -> None:
         """The scope, which only ASGI needs, is made in `_hand_to_asgi`."""

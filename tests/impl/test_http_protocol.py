@@ -22,7 +22,7 @@ from impl.catalog.store import Store
 from impl.catalog.transitions import Result
 from impl.http.app import Application
 from impl.http.direct import DirectKv
-from impl.runtime import http_protocol
+from impl.runtime import http_protocol, http_server
 from impl.runtime.http_protocol import DirectProtocol
 from impl.runtime.http_server import HttpServer
 from impl.runtime.interfaces import Respond
@@ -452,3 +452,26 @@ def test_a_short_way_that_differs_is_noticed(
 def test_a_short_way_that_writes_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     with broken(monkeypatch, DirectProtocol, "_is_plain", never_paused(ORIGINAL)), pytest.raises(AssertionError):
         test_a_client_that_does_not_read_is_not_answered_without_end()
+
+
+def test_a_connection_that_nobody_uses_is_closed_and_one_in_use_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "KEEP_ALIVE_SECONDS", 1)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        both = Both(1)
+        for agent, server in zip(both.agents, both.servers, strict=True):
+            agent.random = AtOnce()
+            reader, writer = await asyncio.open_connection(*server.address)
+            began = last = loop.time()
+            while last < began + 1.5:
+                writer.write(PLAIN[13])
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)
+                last = loop.time()
+                await asyncio.sleep(0.3)
+            assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
+            assert loop.time() - last >= 1.0, "it was used less than a second ago"
+            writer.close()
+        await both.close()
+
+    run(main())
