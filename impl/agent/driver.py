@@ -1,9 +1,9 @@
 """Drives the Raft core of a server: the clock, the disk, the peers and the state machine around `impl/raft/core.py`.
 
-For each `Ready` in turn: write the trace, start the disk write, send the messages, begin transfers of snapshots,
-restore or apply what is committed, answer (ARCHITECTURE.md, section 8). The core is told the time before each batch of
-inputs, after they were received. Nothing here decides anything about Raft: what must wait for the disk is held back by
-the core.
+For each `Ready` in turn: write the trace, queue the disk write, send the messages, begin transfers of snapshots,
+restore or apply what is committed, answer; then the disk starts (ARCHITECTURE.md, section 8). The core is told the time
+before each batch of inputs, after they were received. Nothing here decides anything about Raft: what must wait for the
+disk is held back by the core.
 
 The driver must not block the loop, must not reorder what a `Ready` orders, and must not go on after the disk failed.
 """
