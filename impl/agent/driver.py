@@ -37,6 +37,8 @@ from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
 TICK_NS = 10 * MILLISECONDS
 GATHERED_MAX = 128
 """Writes that wait for the batch before them; what is more does not wait."""
+GATHERING_NS = 2 * MILLISECONDS
+"""How long they wait, and until the next input or tick: where servers are far apart, or busy, waiting gains nothing."""
 TICKS_AT_ONCE_MAX = 3
 """After a pause of the process, its timers advance by this much at most: time that it could not use did not pass."""
 
@@ -98,8 +100,8 @@ class Driver:
         self._checksum = checksum
         self._arrived: list[tuple[Proposal, bytes]] = []
         """Writes that the next pass of the loop proposes together, encoded."""
-        self._proposed = (0, 0)
-        """(term, last index) of the newest batch that was proposed here."""
+        self._proposed = (0, 0, 0)
+        """(term, last index, when) of the newest batch that was proposed here."""
         self._waiting = Waiting()
         self._untraced: list[tuple[str, int, int]] = []
         """Appended since the last Ready, for the trace: (request, index, term)."""
@@ -353,14 +355,16 @@ class Driver:
         self._disk.start()
 
     def _gathering(self) -> bool:
-        """Whether what has arrived waits for more to come: until the batch before it is committed, if it is not many
-        (Nagle's algorithm, RFC 896). A batch costs every server a message, a sync and a few wake-ups, however large.
+        """Whether what has arrived waits for more to come: until the batch before it is committed, if that is soon and
+        these are not many (Nagle's algorithm, RFC 896). A batch costs every server a message, a sync and a few
+        wake-ups, however large it is.
         """
         core = self.core
         # In the term in which it was proposed the batch is either committed, or this server leads no more.
-        term, last = self._proposed
+        term, last, since_ns = self._proposed
         under_way = core.commit_index < last and core.term == term and core.role is Role.LEADER
-        return under_way and len(self._arrived) < GATHERED_MAX
+        in_time = under_way and self._clock.monotonic_ns() - since_ns < GATHERING_NS
+        return in_time and len(self._arrived) < GATHERED_MAX
 
     def _propose_arrived(self) -> None:
         arrived = [proposal for proposal, _ in self._arrived]
@@ -372,7 +376,7 @@ class Driver:
             for proposal in arrived:
                 fail(proposal.answered, refused)
             return
-        self._proposed = term, first + len(arrived) - 1
+        self._proposed = term, first + len(arrived) - 1, self._clock.monotonic_ns()
         self._waiting.proposed(arrived, first, term)
         if self._tracer is not None:
             self._untraced.extend((proposal.request, index, term) for index, proposal in enumerate(arrived, first))

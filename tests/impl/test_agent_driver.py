@@ -297,6 +297,19 @@ def many_writes_do_not_wait_for_the_batch_before() -> None:
     assert slices(bench) == [1, GATHERED_MAX, GATHERED_MAX]
 
 
+def no_write_waits_for_a_slow_batch() -> None:
+    bench = Bench(3).lead()
+    bench.receive("s2", AppendEntriesResponse(2, 1, True, 1, 0))
+    bench.sent.clear()
+    bench.put("a")
+    bench.world.settle()
+    bench.put("b")
+    bench.world.settle()
+    assert slices(bench) == [1]
+    bench.world.advance(TICK_NS)
+    assert slices(bench) == [1, 1]
+
+
 def a_batch_that_waits_when_leadership_ends_was_never_proposed() -> None:
     bench = Bench(3).lead()
     first = bench.put("a")
@@ -438,6 +451,7 @@ def a_pause_of_the_process_is_not_an_election_timeout() -> None:
 SENTENCES = [
     writes_that_arrive_while_a_batch_is_on_its_way_are_the_next_batch,
     many_writes_do_not_wait_for_the_batch_before,
+    no_write_waits_for_a_slow_batch,
     a_batch_that_waits_when_leadership_ends_was_never_proposed,
     who_leads_again_does_not_wait_for_a_batch_that_was_lost,
     nothing_is_acknowledged_before_it_is_on_disk,
@@ -515,6 +529,7 @@ def tick_at_once(driver: Driver) -> None:
             lambda driver: bool(driver._proposed[1]),
             many_writes_do_not_wait_for_the_batch_before,
         ),
+        (module, "GATHERING_NS", 10**12, no_write_waits_for_a_slow_batch),
         (Driver, "_gathering", gather_as_follower, a_batch_that_waits_when_leadership_ends_was_never_proposed),
         (Driver, "_gathering", gather_in_any_term, who_leads_again_does_not_wait_for_a_batch_that_was_lost),
         (DiskWrites, "start", write_and_trust, nothing_is_acknowledged_before_it_is_on_disk),
