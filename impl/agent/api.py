@@ -7,7 +7,7 @@ from an indefinite one (a write may have happened, or may yet). Source: Consul, 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -129,6 +129,16 @@ class ArchiveUpload(Protocol):
     def close(self) -> None:
         """Forget it, if it was not restored."""
         ...
+
+
+V_contra = TypeVar("V_contra", contravariant=True)
+
+
+class Answered(Protocol[V_contra]):
+    """Who is told, once, how a request ended that was begun. It must not raise."""
+
+    def __call__(self, result: V_contra | AgentError, /) -> None:
+        """The result, or why there is none."""
 
 
 class Agent(Protocol):

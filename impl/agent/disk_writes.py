@@ -65,15 +65,19 @@ class DiskWrites:
         self._stopped = False
 
     def add(self, write: DiskWrite) -> None:
-        """The next write."""
+        """The next write; `start` begins it."""
         self._writes.append(write)
-        self._start()
 
     def stop(self) -> None:
         """Begin no more writes; one that is under way is not confirmed."""
         self._stopped = True
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Begin to write what was added; it follows by itself if a write is under way.
+
+        To be called when the loop has nothing else to do: a thread that is woken earlier finds the interpreter's lock
+        taken and sleeps again, two context switches for nothing, and starts no sooner.
+        """
         if self._busy or self._full or self._stopped or not self._writes:
             return
         writes, self._writes = self._writes, []
@@ -101,7 +105,7 @@ class DiskWrites:
         if self._stopped:
             return
         self._confirm(writes)
-        self._start()
+        self.start()
 
     def _write_failed(self, writes: list[DiskWrite], error: BaseException) -> None:
         self._busy = False
@@ -116,4 +120,4 @@ class DiskWrites:
 
     def _retry(self) -> None:
         self._full = False
-        self._start()
+        self.start()

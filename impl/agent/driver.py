@@ -1,9 +1,9 @@
 """Drives the Raft core of a server: the clock, the disk, the peers and the state machine around `impl/raft/core.py`.
 
-For each `Ready` in turn: write the trace, start the disk write, send the messages, begin transfers of snapshots,
-restore or apply what is committed, answer (ARCHITECTURE.md, section 8). The core is told the time before each batch of
-inputs, after they were received. Nothing here decides anything about Raft: what must wait for the disk is held back by
-the core.
+For each `Ready` in turn: write the trace, queue the disk write, send the messages, begin transfers of snapshots,
+restore or apply what is committed, answer; then the disk starts (ARCHITECTURE.md, section 8). The core is told the time
+before each batch of inputs, after they were received. Nothing here decides anything about Raft: what must wait for the
+disk is held back by the core.
 
 The driver must not block the loop, must not reorder what a `Ready` orders, and must not go on after the disk failed.
 """
@@ -21,7 +21,7 @@ from impl.agent.measures import RaftMeasures, unheard
 from impl.agent.snapshot_transfer import Call, SnapshotReceiver, SnapshotSender
 from impl.agent.snapshots import Snapshots
 from impl.agent.tracer import Tracer
-from impl.agent.waiting import SHUTTING_DOWN, Proposal, Reconfiguration, Waiting, WaitingRead, fail
+from impl.agent.waiting import SHUTTING_DOWN, Pending, Proposal, Reconfiguration, Waiting, WaitingRead, fail
 from impl.catalog.commands import UnknownCommand, Write, decode_command, describe_write, encode_command
 from impl.catalog.queries import Answer, Query, answer_query, describe_query, recorded_answer
 from impl.catalog.store import Store
@@ -36,6 +36,10 @@ from impl.rpc.handshake import Hello
 from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
 
 TICK_NS = 10 * MILLISECONDS
+GATHERED_MAX = 128
+"""Writes that wait for the batch before them; what is more does not wait."""
+GATHERING_NS = 2 * MILLISECONDS
+"""How long they wait, and until the next input or tick: where servers are far apart, or busy, waiting gains nothing."""
 TICKS_AT_ONCE_MAX = 3
 """After a pause of the process, its timers advance by this much at most: time that it could not use did not pass."""
 
@@ -102,8 +106,10 @@ class Driver:
         self._checksum = checksum
         self._arrived: list[tuple[Proposal, bytes]] = []
         """Writes that the next pass of the loop proposes together, encoded."""
+        self._proposed = (0, 0, 0)
+        """(term, last index, when) of the newest batch that was proposed here."""
         self._waiting = Waiting()
-        self._proposed: list[tuple[str, int, int]] = []
+        self._untraced: list[tuple[str, int, int]] = []
         """Appended since the last Ready, for the trace: (request, index, term)."""
         self._scheduled = False
         self._stopped = False
@@ -139,13 +145,16 @@ class Driver:
             NotLeader: at once, when this server is not the leader.
             OverflowError: at once, when a number of the command has more than 64 bits: others' writes do not suffer.
         """
+        answered: Future[Result] = self._runtime.tasks.future()
+        self.begin_write(command, request, answered)
+        return answered
+
+    def begin_write(self, command: Write, request: str, answered: Pending[Result]) -> None:
+        """As `propose`; `answered` hears what its future would."""
         if self.core.role is not Role.LEADER:
             raise NotLeader(self.core.leader_id)
-        payload = encode_command(command)
-        answered: Future[Result] = self._runtime.tasks.future()
-        self._arrived.append((Proposal(command, request, answered), payload))
+        self._arrived.append((Proposal(command, request, answered), encode_command(command)))
         self._schedule()
-        return answered
 
     def read(self, query: Query, consistency: Consistency = Consistency.CONSISTENT) -> Future[Answer]:
         """A linearizable read: `consistent` by a round of confirmations, `default` by the lease if there is one, else
@@ -159,6 +168,11 @@ class Driver:
         if consistency is Consistency.STALE:
             answered.set_result(self.read_local(query, consistency))
             return answered
+        self.begin_read(query, consistency, answered)
+        return answered
+
+    def begin_read(self, query: Query, consistency: Consistency, answered: Pending[Answer]) -> None:
+        """As `read` if it is not `stale`; `answered` hears what its future would."""
         self._requests += 1
         identity = f"q{self._requests}"
         self._advance_clock()
@@ -166,7 +180,6 @@ class Driver:
             self.core.read(identity)
         self._waiting.reading(identity, WaitingRead(query, consistency, answered))
         self._schedule()
-        return answered
 
     def read_local(self, query: Query, consistency: Consistency) -> Answer:
         """Answer from what this server has applied."""
@@ -340,11 +353,24 @@ class Driver:
         self._scheduled = False
         if self._stopped:
             return
-        if self._arrived:
+        if self._arrived and not self._gathering():
             self._advance_clock()
             self._propose_arrived()
         while self.core.has_ready():
             self._carry_out(self.core.ready())
+        self._disk.start()
+
+    def _gathering(self) -> bool:
+        """Whether what has arrived waits for more to come: until the batch before it is committed, if that is soon and
+        these are not many (Nagle's algorithm, RFC 896). A batch costs every server a message, a sync and a few
+        wake-ups, however large it is.
+        """
+        core = self.core
+        # In the term in which it was proposed the batch is either committed, or this server leads no more.
+        term, last, since_ns = self._proposed
+        under_way = core.commit_index < last and core.term == term and core.role is Role.LEADER
+        in_time = under_way and self._clock.monotonic_ns() - since_ns < GATHERING_NS
+        return in_time and len(self._arrived) < GATHERED_MAX
 
     def _propose_arrived(self) -> None:
         arrived = [proposal for proposal, _ in self._arrived]
@@ -356,18 +382,19 @@ class Driver:
             for proposal in arrived:
                 fail(proposal.answered, refused)
             return
+        self._proposed = term, first + len(arrived) - 1, self._clock.monotonic_ns()
         self._waiting.proposed(arrived, first, term)
         self._measures.proposed(len(arrived), first + len(arrived) - 1)
         if self._tracer is not None:
-            self._proposed.extend((proposal.request, index, term) for index, proposal in enumerate(arrived, first))
+            self._untraced.extend((proposal.request, index, term) for index, proposal in enumerate(arrived, first))
 
     def _carry_out(self, ready: Ready) -> None:
         frames = [encode(message) for _, message in ready.messages]
         offers = [encode(request) for _, request in ready.snapshots]
         if self._tracer is not None and ready.events:
             self._tracer.events(ready.events, [self._checksum(frame) for frame in (*frames, *offers)])
-            self._tracer.proposals(self._proposed)
-            self._proposed.clear()
+            self._tracer.proposals(self._untraced)
+            self._untraced.clear()
             self._flush(self._tracer)
         if ready.write is not None:
             self._disk.add(ready.write)
@@ -388,9 +415,9 @@ class Driver:
                 self._trace_read(confirmed.id, read.consistency, read.query, answer, confirmed.id)
         if self._tracer is not None:
             self._flush(self._tracer)
-        for future, result in answers:
-            if not future.done():
-                future.set_result(result)
+        for pending, result in answers:
+            if not pending.done():
+                pending.set_result(result)
         self._report(ready)
 
     def _report(self, ready: Ready) -> None:
@@ -407,8 +434,8 @@ class Driver:
         if ready.role_changes or ready.committed:
             self._changes.notify()
 
-    def _apply(self, committed: Sequence[Entry]) -> list[tuple[Future[Any], Any]]:
-        answers: list[tuple[Future[Any], Any]] = []
+    def _apply(self, committed: Sequence[Entry]) -> list[tuple[Pending[Any], Any]]:
+        answers: list[tuple[Pending[Any], Any]] = []
         apply, leader_id = self.store.apply, self.core.leader_id
         try:
             for entry in committed:

@@ -14,6 +14,7 @@ import msgspec
 
 from impl.agent import forwarding
 from impl.agent.api import (
+    Answered,
     ArchiveStream,
     ArchiveUpload,
     Consistency,
@@ -24,6 +25,7 @@ from impl.agent.api import (
 )
 from impl.agent.archive_calls import OpenArchive, opened_archive, opened_upload
 from impl.agent.archives import Archives, LocalArchive
+from impl.agent.begun import BegunRead, BegunWrite
 from impl.agent.changes import Changes, Watches
 from impl.agent.config import Address, Config
 from impl.agent.discovery import Discovery
@@ -172,6 +174,39 @@ class Requests:
             return await self._read_once(query, forwarding.still_blocked(options, now() - started))
 
         return await self._hold(attempt, forwarding.blocked_ns_max(options))
+
+    def begin_write(self, command: Write, answered: Answered[Result]) -> bool:
+        """As `write`, without a task, if this server leads and no session matters; `answered` is told how it ended.
+        False: not now, use `write`.
+        """
+        driver = self.driver
+        if driver is None or not self._leads(driver) or type(command) not in PLAIN:
+            return False
+        write, started_ns = KvWrite(command, self._next_request(), forwarded=True), self._runtime.clock.monotonic_ns()
+
+        def applied() -> None:
+            self._measures.written(command, self._runtime.clock.monotonic_ns() - started_ns)
+
+        begun = BegunWrite(self._runtime, answered, partial(self._write_held, write), applied)
+        driver.begin_write(command, write.request, begun)
+        return True
+
+    def begin_read(self, query: Query, consistency: Consistency, answered: Answered[ReadReply]) -> bool:
+        """As `read`, likewise, of a query that does not wait for a change, and is not `stale`."""
+        driver = self.driver
+        if driver is None or not self._leads(driver):
+            return False
+        again = partial(self.read, query, ReadOptions(consistency))
+        begun = BegunRead(self._runtime, answered, again, self._measures.queried)
+        try:
+            driver.begin_read(query, consistency, begun)
+        except Refused:
+            return False
+        return True
+
+    def _leads(self, driver: Driver) -> bool:
+        """Whether this server may begin what only a leader can do."""
+        return driver.core.role is Role.LEADER and not self._stopped and self._members.named
 
     async def renew_session(self, session_id: str) -> Session | None:
         """As `Agent.renew_session`."""
@@ -509,7 +544,7 @@ class Requests:
             raise Retriable(NoClusterLeader()) from error
         except Refused as error:
             raise DefiniteError(f"rpc error: {error}") from error
-        self._measures.queries.total += 1
+        self._measures.queried()
         return ReadReply(answer, known_leader=True, last_contact_ms=0)
 
     async def _read_stale(self, query: Query, options: ReadOptions) -> ReadReply:
@@ -518,7 +553,7 @@ class Requests:
         driver = self.driver
         assert driver is not None, "checked before"
         answer = driver.read_local(query, Consistency.STALE)
-        self._measures.queries.total += 1
+        self._measures.queried()
         return ReadReply(answer, driver.core.leader_id is not None, self.last_contact_ms())
 
     async def _blocking(

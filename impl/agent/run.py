@@ -25,11 +25,13 @@ from impl.agent.logs import Log, Value
 from impl.agent.outage_recovery import recover_from_peers
 from impl.agent.reconcile import CONSUL
 from impl.agent.reload import Definitions, Parts, Reloading
+from impl.agent.requests import Requests
 from impl.agent.server import Server
 from impl.catalog.rows import Node
 from impl.http.app import Application
 from impl.http.context import Controls
 from impl.http.definitions import configured
+from impl.http.direct import DirectKv
 from impl.http.measures import HttpMeasures
 from impl.rpc.bind import InsecureBind, check_bind
 from impl.runtime.http_server import HttpServer
@@ -117,6 +119,7 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
         parts = Parts(log, telemetry, local, _with_own_meta, answers, started.reconfigure)
         reloading = Reloading(runtime, config, read, defined, parts)
         controls = Controls(telemetry, log, reloading.reload, config.data_dir)
+        measures = HttpMeasures(telemetry, runtime.clock)
         app = Application(
             agent,
             config.datacenter,
@@ -126,9 +129,10 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
             local,
             config.snapshot_max_size,
             controls=controls,
-            measures=HttpMeasures(telemetry, runtime.clock),
+            measures=measures,
         )
-        http = _listen_http(config, app)
+        direct = DirectKv(agent, config.kv_max_value_size, measures) if isinstance(agent, Requests) else None
+        http = _listen_http(config, app, direct)
         ports: dict[str, Value] = {
             "http": _shown(http.address),
             "dns": _shown(names.server.address) if names else "off",
@@ -262,9 +266,9 @@ def _open_data(runtime: Runtime, config: Config, log: Log) -> DataDirectory:
     return data
 
 
-def _listen_http(config: Config, app: Application) -> HttpServer:
+def _listen_http(config: Config, app: Application, direct: DirectKv | None) -> HttpServer:
     try:
-        return HttpServer.listen((config.client_addr, config.http_port), app)
+        return HttpServer.listen((config.client_addr, config.http_port), app, direct)
     except OSError as error:
         raise StartError(_explain(error, f"{config.client_addr}:{config.http_port}", "-http-port")) from error
 

@@ -7,7 +7,7 @@ It must not decide anything: the core's `Ready` says what happened.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -24,20 +24,36 @@ SHUTTING_DOWN = "rpc error: the server is shutting down"
 LEADERSHIP_LOST = "rpc error: leadership lost while committing log"
 
 
+V = TypeVar("V", contravariant=True)
+
+
+class Pending(Protocol[V]):
+    """Where an answer goes: a future, or whatever else is given one result or one error."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, result: V, /) -> None:
+        """Give the result. Once."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Give the error. Once."""
+
+
 class Proposal(msgspec.Struct, frozen=True):
     """A write that waits for its entry to be applied."""
 
     command: Write
     request: str
     """Id of the client's request, for the trace."""
-    answered: Future[Result]
+    answered: Pending[Result]
     term: int = 0
 
 
 class Reconfiguration(msgspec.Struct, frozen=True):
     """A change of the members that waits to be committed."""
 
-    answered: Future[int]
+    answered: Pending[int]
     term: int
 
 
@@ -46,7 +62,7 @@ class WaitingRead(msgspec.Struct, frozen=True):
 
     query: Query
     consistency: Consistency
-    answered: Future[Answer]
+    answered: Pending[Answer]
 
 
 class Waiting:
@@ -125,7 +141,7 @@ class Waiting:
         self._entries, self._reads = {}, {}
 
 
-def fail(future: Future[Any], error: Exception) -> None:
+def fail(pending: Pending[Any], error: Exception) -> None:
     """Give the error to whoever still waits."""
-    if not future.done():
-        future.set_exception(error)
+    if not pending.done():
+        pending.set_exception(error)

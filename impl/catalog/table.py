@@ -43,7 +43,11 @@ class Table(Generic[V]):
         """Insert or replace a row."""
         if self._views:
             self._save(key)
-        self._rows[key] = row
+        rows = self._rows
+        if key in rows:
+            dict.__setitem__(rows, key, row)  # its place is the same: SortedDict's own way looks for it again
+        else:
+            rows[key] = row
 
     def pop(self, key: str) -> V | None:
         """Remove a row and return it; None if there was none."""

@@ -16,9 +16,8 @@ from impl.http import kv, routes
 from impl.http.context import Context, Controls, Request
 from impl.http.measures import HttpMeasures
 from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
-from impl.http.response import Response, Stream, text_response
+from impl.http.response import Response, Stream, error_response, text_response
 
-_KV = "/v1/kv/"
 _OF_ANY_DATACENTER = ("/v1/agent/", "/v1/catalog/datacenters")
 """Endpoints that answer for this agent whatever `dc` says."""
 _ENTERPRISE = {"ns": "Namespaces", "partition": "Partitions"}
@@ -59,10 +58,8 @@ class Application:
         response: Response | Stream
         try:
             response = await self._respond(scope, receive)
-        except HttpError as error:
-            response = text_response(error.status, error.text, error.headers)
-        except AgentError as error:
-            response = text_response(500, str(error))
+        except (HttpError, AgentError) as error:
+            response = error_response(error)
         except ClientGone:
             return
         except Exception as error:
@@ -76,8 +73,8 @@ class Application:
         path = decode_path(scope["raw_path"])
         query = scope["query_string"]
         parameters = parse_parameters(query) if query else {}
-        if path.startswith(_KV):
-            return await self._respond_kv(path[len(_KV) :], parameters, scope, receive)
+        if path.startswith(kv.PATH):
+            return await self._respond_kv(path[len(kv.PATH) :], parameters, scope, receive)
         endpoint = routes.found(path)
         if endpoint is not None:
             methods, rest = endpoint
@@ -88,14 +85,14 @@ class Application:
             return await handler(self._context, Request(rest, parameters, scope, receive))
         if path == "/":
             return text_response(200, "Consul Agent")
-        if f"{path}/" in routes.ENDPOINTS or f"{path}/" == _KV:
+        if f"{path}/" in routes.ENDPOINTS or f"{path}/" == kv.PATH:
             return _redirect(f"{path}/", query)
         return text_response(404, _NOT_AN_ENDPOINT if "/v1/" in path else _NOT_AN_API_PATH)
 
     async def _respond_kv(self, key: str, parameters: dict[str, str], scope: Scope, receive: Receive) -> Response:
         agent = self._context.agent
         if parameters and scope["method"] in kv.METHODS:
-            self._refuse_elsewhere(_KV, parameters)
+            self._refuse_elsewhere(kv.PATH, parameters)
         match scope["method"]:
             case "GET":
                 return await kv.get(agent, key, parameters)

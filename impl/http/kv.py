@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from impl.agent.api import Agent, ReadOptions
+from impl.agent.api import Agent, ReadOptions, ReadReply
 from impl.catalog.commands import (
     KvAcquire,
     KvCas,
@@ -17,17 +17,19 @@ from impl.catalog.commands import (
 )
 from impl.catalog.queries import KvGet, KvKeys, KvList
 from impl.catalog.store import KeysAnswer, KvAnswer
+from impl.catalog.transitions import Result
 from impl.http import writes
 from impl.http.request import HttpError, Receive, Scope, parse_unsigned, read_body, read_options
 from impl.http.response import Response, json_response, kv_row, read_headers
 
+PATH = "/v1/kv/"
 METHODS = ("GET", "PUT", "DELETE")
 _RAW = (
     (b"Content-Type", b"text/plain"),
     (b"X-Content-Type-Options", b"nosniff"),
     (b"Content-Security-Policy", b"sandbox"),
 )
-_WRITTEN = Response(200, ((b"Content-Type", b"application/json"),), b"true")
+WRITTEN = Response(200, ((b"Content-Type", b"application/json"),), b"true")
 _NOT_WRITTEN = Response(200, ((b"Content-Type", b"application/json"),), b"false")
 
 
@@ -40,13 +42,17 @@ async def get(agent: Agent, key: str, parameters: dict[str, str]) -> Response:
     recurse = "recurse" in parameters
     if not key and not recurse:
         raise HttpError(400, "Missing key name")
-    reply = await agent.read(KvList(key) if recurse else KvGet(key), options)
+    return shown(await agent.read(KvList(key) if recurse else KvGet(key), options), options, parameters)
+
+
+def shown(reply: ReadReply, options: ReadOptions, parameters: dict[str, str]) -> Response:
+    """The answer to a GET of one key or a tree."""
     assert isinstance(reply.answer, KvAnswer)
     headers = read_headers(reply.answer.index, reply, options.consistency)
     entries = reply.answer.entries
     if not entries:
         return Response(404, headers)
-    if "raw" in parameters and not recurse:
+    if "raw" in parameters and "recurse" not in parameters:
         return Response(200, (*_RAW, *headers), entries[0].value)
     return json_response([kv_row(entry) for entry in entries], "pretty" in parameters, headers)
 
@@ -64,22 +70,34 @@ async def put(
     agent: Agent, key: str, parameters: dict[str, str], scope: Scope, receive: Receive, limit: int
 ) -> Response:
     """PUT: set a key; with `cas` only if it was not changed since; with `acquire` or `release`, its lock, too."""
+    write_of_put(key, parameters, b"")  # what is wrong is said before the body is read
+    return await _written(agent, write_of_put(key, parameters, await read_body(scope, receive, limit)))
+
+
+def write_of_put(key: str, parameters: dict[str, str], value: bytes) -> Write:
+    """The command that a PUT stands for. Raises HttpError."""
     if not key:
         raise HttpError(400, "Missing key name")
+    if not parameters:
+        return KvSet(key, value, 0)
     _refuse_conflicts(parameters, "cas", "acquire", "release")
     flags = parse_unsigned("flags", parameters["flags"]) if "flags" in parameters else 0
-    index = parse_unsigned("cas", parameters["cas"]) if "cas" in parameters else None
-    value = await read_body(scope, receive, limit)
-    command: Write = KvSet(key, value, flags) if index is None else KvCas(key, value, flags, index)
     if "acquire" in parameters:
-        command = KvAcquire(key, value, flags, parameters["acquire"])
-    elif "release" in parameters:
-        command = KvRelease(key, value, flags, parameters["release"])
-    return await _written(agent, command)
+        return KvAcquire(key, value, flags, parameters["acquire"])
+    if "release" in parameters:
+        return KvRelease(key, value, flags, parameters["release"])
+    if "cas" in parameters:
+        return KvCas(key, value, flags, parse_unsigned("cas", parameters["cas"]))
+    return KvSet(key, value, flags)
 
 
 async def _written(agent: Agent, command: Write) -> Response:
-    return _WRITTEN if await writes.result(agent, command) else _NOT_WRITTEN
+    return written(await agent.write(command))
+
+
+def written(told: Result) -> Response:
+    """The answer to a write. Raises HttpError: the state machine refused it."""
+    return WRITTEN if writes.accepted(told) else _NOT_WRITTEN
 
 
 async def delete(agent: Agent, key: str, parameters: dict[str, str]) -> Response:

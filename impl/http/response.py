@@ -14,7 +14,7 @@ import msgspec
 
 from impl.agent.api import AgentError, ArchiveStream, Consistency, ReadReply
 from impl.catalog.store import KvEntry
-from impl.http.request import Send
+from impl.http.request import HttpError, Send
 
 Header = tuple[bytes, bytes]
 
@@ -81,11 +81,14 @@ class Response(msgspec.Struct, frozen=True):
     headers: tuple[Header, ...] = ()
     body: bytes = b""
 
+    @property
+    def sent_headers(self) -> tuple[Header, ...]:
+        """All headers but those of the ASGI server."""
+        return (*self.headers, _POLICY, (b"Content-Length", b"%d" % len(self.body)))
+
     async def send(self, send: Send) -> None:
         """Hand it to the ASGI server."""
-        length = (b"Content-Length", b"%d" % len(self.body))
-        headers = (*self.headers, _POLICY, length)
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.sent_headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
@@ -140,6 +143,13 @@ def json_response(document: Any, pretty: bool, headers: tuple[Header, ...] = ())
 def text_response(status: int, text: str, headers: tuple[Header, ...] = ()) -> Response:
     """A plain text body: errors, and the index page."""
     return Response(status, (_TEXT, *headers), text.encode())
+
+
+def error_response(error: HttpError | AgentError) -> Response:
+    """A request that was refused, or that failed."""
+    if isinstance(error, HttpError):
+        return text_response(error.status, error.text, error.headers)
+    return text_response(500, str(error))
 
 
 def read_headers(index: int, reply: ReadReply, consistency: Consistency) -> tuple[Header, ...]:

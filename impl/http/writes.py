@@ -5,7 +5,7 @@ from __future__ import annotations
 from impl.agent.api import Agent
 from impl.catalog.commands import Write
 from impl.catalog.transactions import Outcome
-from impl.catalog.transitions import Failed
+from impl.catalog.transitions import Failed, Result
 from impl.http.context import Context, Request
 from impl.http.request import HttpError
 from impl.http.response import Response, json_response
@@ -13,7 +13,11 @@ from impl.http.response import Response, json_response
 
 async def result(agent: Agent, command: Write) -> bool | Outcome:
     """Replicate and apply a command. Raises HttpError: the state machine refused it."""
-    told = await agent.write(command)
+    return accepted(await agent.write(command))
+
+
+def accepted(told: Result) -> bool | Outcome:
+    """What a writer is told of a command that was applied. Raises HttpError: the state machine refused it."""
     if isinstance(told, Failed):
         raise HttpError(500, told.why)
     return told

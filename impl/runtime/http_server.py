@@ -15,7 +15,8 @@ from typing import Any
 
 import uvicorn
 
-from impl.runtime.interfaces import Address
+from impl.runtime.http_protocol import protocol_for
+from impl.runtime.interfaces import Address, Direct
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 300
@@ -31,12 +32,12 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """A listening HTTP server. Made by `listen`."""
 
-    def __init__(self, listener: socket.socket, app: Callable[..., Any]) -> None:
+    def __init__(self, listener: socket.socket, app: Callable[..., Any], direct: Direct | None = None) -> None:
         """Not for callers: use `listen`."""
         config = uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=protocol_for(direct) if direct is not None else "httptools",
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -57,8 +58,8 @@ class HttpServer:
         self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[listener]), name="http")
 
     @classmethod
-    def listen(cls, address: Address, app: Callable[..., Any]) -> HttpServer:
-        """Bind and begin to serve. Must be called on the loop.
+    def listen(cls, address: Address, app: Callable[..., Any], direct: Direct | None = None) -> HttpServer:
+        """Bind and begin to serve. Must be called on the loop. `direct` is offered plain requests first.
 
         Raises:
             OSError: the address is not available.
@@ -73,7 +74,7 @@ class HttpServer:
         except OSError:
             listener.close()
             raise
-        return cls(listener, app)
+        return cls(listener, app, direct)
 
     async def close(self) -> None:
         """Stop accepting, give requests under way a moment, close."""

@@ -327,6 +327,22 @@ class Host(Protocol):
         """End the process at once: nothing is flushed, sent or acknowledged any more (a failed fsync)."""
 
 
+Respond = Callable[[int, bytes, bytes], None]
+"""Answer an HTTP request: status, header lines (in lower case, each ended by CRLF, Content-Length among them), body.
+Once, at any time."""
+
+
+class Direct(Protocol):
+    """Who is offered plain HTTP requests (`http_protocol`)."""
+
+    body_bytes_max: int
+    """Requests with longer bodies are not plain."""
+
+    def answer(self, method: bytes, path: bytes, query: bytes, body: bytes, respond: Respond) -> bool:
+        """Take the request, and call `respond` now or later; False: it is not for the short way, nothing was done."""
+        ...
+
+
 class ProbeFailed(Exception):
     """What was asked did not answer as it should, or not in time. The text says what happened."""
 

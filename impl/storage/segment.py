@@ -118,18 +118,10 @@ def encode_records(
     parts: list[bytes] = []
     add = parts.append
     for position, record in enumerate(records):
-        variant = 0
-        match record:
-            case Entry(index, term, payload, variant):
-                kind = ENTRY
-            case HardState(term, voted_for):
-                kind, index, payload = HARD_STATE, 0, msgspec.msgpack.encode(voted_for)
-            case Genesis():
-                kind, index, term, payload = GENESIS, 0, 0, msgspec.msgpack.encode(record)
-            case SnapshotMarker(index, term):
-                kind, variant, payload = SNAPSHOT_MARKER, int(position in replacing), msgspec.msgpack.encode(record)
-            case _:
-                assert_never(record)
+        if type(record) is Entry:  # nearly every record is one: not by the match
+            kind, variant, index, term, payload = ENTRY, record.kind, record.index, record.term, record.payload
+        else:
+            kind, variant, index, term, payload = _fields(record, position in replacing)
         length = len(payload)
         if length > MAX_PAYLOAD_BYTES:
             raise ValueError(f"a record of {length} bytes: at most {MAX_PAYLOAD_BYTES}")
@@ -140,6 +132,21 @@ def encode_records(
         add(content)
         unsynced += 4 + len(content)
     return b"".join(parts), crc
+
+
+def _fields(record: Record, replaces: bool) -> tuple[int, int, int, int, bytes]:
+    """Kind, variant, index, term and payload of a record."""
+    match record:
+        case Entry(index, term, payload, variant):
+            return ENTRY, variant, index, term, payload
+        case HardState(term, voted_for):
+            return HARD_STATE, 0, 0, term, msgspec.msgpack.encode(voted_for)
+        case Genesis():
+            return GENESIS, 0, 0, 0, msgspec.msgpack.encode(record)
+        case SnapshotMarker(index, term):
+            return SNAPSHOT_MARKER, int(replaces), index, term, msgspec.msgpack.encode(record)
+        case _:
+            assert_never(record)
 
 
 def record_crc(content: bytes | memoryview) -> int:

@@ -13,10 +13,10 @@ from impl.agent import driver as module
 from impl.agent.api import Consistency, IndefiniteError
 from impl.agent.changes import Changes
 from impl.agent.disk_writes import DISK_FULL_RETRY_NS, DiskWrites
-from impl.agent.driver import TICK_NS, Driver
+from impl.agent.driver import GATHERED_MAX, TICK_NS, Driver
 from impl.agent.logs import Log
 from impl.agent.tracer import Tracer
-from impl.catalog.commands import KvSet
+from impl.catalog.commands import KvSet, Noop, encode_command
 from impl.catalog.queries import KvGet
 from impl.catalog.store import KvAnswer, Store
 from impl.raft.core import Core
@@ -33,7 +33,7 @@ from impl.raft.messages import (
 )
 from impl.raft.ready import Role
 from impl.raft.settings import Restored, Settings
-from impl.runtime.interfaces import Future, Runtime, Task, Timer
+from impl.runtime.interfaces import MILLISECONDS, Future, Runtime, Task, Timer
 from impl.runtime.virtual_disk import VirtualDisk
 from impl.storage.durable_log import DurableLog
 from impl.storage.records import Entry, Genesis, HardState, Voter
@@ -248,7 +248,7 @@ def writes_that_arrive_during_a_write_share_the_next_sync() -> None:
     first = bench.put("a")
     bench.world.settle()
     later = []
-    for number in range(50):
+    for number in range(2 * GATHERED_MAX):
         later.append(bench.put(f"b{number}"))
         bench.world.settle()
     assert len(bench.world.submitted) == 1, "one write at a time"
@@ -260,6 +260,85 @@ def writes_that_arrive_during_a_write_share_the_next_sync() -> None:
     assert all(put.done() for put in later)
     assert bench.world.disk.syncs == syncs + 2
     assert not bench.world.submitted
+
+
+def slices(bench: Bench) -> list[int]:
+    """How many entries each slice had that was sent to s2."""
+    sent = [message for to, message in bench.sent if to == "s2" and isinstance(message, AppendEntriesRequest)]
+    return [len(message.entries) for message in sent if message.entries]
+
+
+def writes_that_arrive_while_a_batch_is_on_its_way_are_the_next_batch() -> None:
+    bench = Bench(3).lead()
+    bench.receive("s2", AppendEntriesResponse(2, 1, True, 1, 0))
+    bench.sent.clear()
+    puts = [bench.put("a")]
+    bench.world.settle()
+    assert slices(bench) == [1], "who comes alone does not wait"
+    for number in range(GATHERED_MAX - 1):
+        puts.append(bench.put(f"b{number}"))
+        bench.world.settle()
+    assert slices(bench) == [1]
+    bench.world.finish_disk()
+    bench.receive("s2", AppendEntriesResponse(3, 1, True, 2, 0))
+    assert slices(bench) == [1, GATHERED_MAX - 1], "all of them, as soon as the batch before is committed"
+    bench.world.finish_disk()
+    bench.receive("s2", AppendEntriesResponse(4, 1, True, GATHERED_MAX + 1, 0))
+    assert all(put.done() for put in puts)
+
+
+def many_writes_do_not_wait_for_the_batch_before() -> None:
+    bench = Bench(3).lead()
+    bench.receive("s2", AppendEntriesResponse(2, 1, True, 1, 0))
+    bench.sent.clear()
+    for number in range(1 + 2 * GATHERED_MAX):
+        bench.put(f"b{number}")
+        bench.world.settle()
+    assert slices(bench) == [1, GATHERED_MAX, GATHERED_MAX]
+
+
+def no_write_waits_for_a_slow_batch() -> None:
+    bench = Bench(3).lead()
+    bench.receive("s2", AppendEntriesResponse(2, 1, True, 1, 0))
+    bench.sent.clear()
+    bench.put("a")
+    bench.world.settle()
+    bench.put("b")
+    bench.world.settle()
+    assert slices(bench) == [1]
+    bench.world.advance(TICK_NS)
+    assert slices(bench) == [1, 1]
+
+
+def a_batch_that_waits_when_leadership_ends_was_never_proposed() -> None:
+    bench = Bench(3).lead()
+    first = bench.put("a")
+    bench.world.settle()
+    second = bench.put("b")
+    bench.world.settle()
+    bench.receive("s2", AppendEntriesRequest(9, bench.core.term + 1, 0, 0, 0, 0, []))
+    assert isinstance(first.error(), IndefiniteError)
+    assert isinstance(second.error(), NotLeader), "it may be tried again"
+
+
+def who_leads_again_does_not_wait_for_a_batch_that_was_lost() -> None:
+    bench = Bench(3).lead()
+    for number in range(5):
+        bench.put(f"a{number}")
+    bench.world.settle()
+    bench.world.finish_disk()
+    term = bench.core.term + 1
+    bench.receive("s2", AppendEntriesRequest(9, term, 0, 0, 1, 0, [Entry(1, term, encode_command(Noop()))]))
+    assert bench.core.last_index == 1, "the batch was overwritten"
+    bench.world.finish_disk()
+    bench.sent.clear()
+    bench.world.advance(700 * MILLISECONDS)
+    bench.lead()
+    put = bench.put("b")
+    bench.world.settle()
+    bench.world.finish_disk()
+    bench.receive("s2", AppendEntriesResponse(9, bench.core.term, True, bench.core.last_index, 0))
+    assert put.done()
 
 
 def a_failed_fsync_ends_the_process_and_acknowledges_nothing() -> None:
@@ -370,6 +449,11 @@ def a_pause_of_the_process_is_not_an_election_timeout() -> None:
 
 
 SENTENCES = [
+    writes_that_arrive_while_a_batch_is_on_its_way_are_the_next_batch,
+    many_writes_do_not_wait_for_the_batch_before,
+    no_write_waits_for_a_slow_batch,
+    a_batch_that_waits_when_leadership_ends_was_never_proposed,
+    who_leads_again_does_not_wait_for_a_batch_that_was_lost,
     nothing_is_acknowledged_before_it_is_on_disk,
     writes_that_arrive_during_a_write_share_the_next_sync,
     a_failed_fsync_ends_the_process_and_acknowledges_nothing,
@@ -395,6 +479,14 @@ def write_and_trust(disk: DiskWrites) -> None:
         disk._confirm(writes)
         disk._busy = True
         disk._runtime.executor.submit(lambda: None, lambda _: None, lambda _: None)
+
+
+def gather_in_any_term(driver: Driver) -> bool:
+    return driver.core.role is Role.LEADER and gather_as_follower(driver)
+
+
+def gather_as_follower(driver: Driver) -> bool:
+    return driver.core.commit_index < driver._proposed[1] and len(driver._arrived) < GATHERED_MAX
 
 
 def write_one_by_one(disk: DiskWrites) -> None:
@@ -430,8 +522,18 @@ def tick_at_once(driver: Driver) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "mutant", "sentence"),
     [
-        (DiskWrites, "_start", write_and_trust, nothing_is_acknowledged_before_it_is_on_disk),
-        (DiskWrites, "_start", write_one_by_one, writes_that_arrive_during_a_write_share_the_next_sync),
+        (Driver, "_gathering", lambda driver: False, writes_that_arrive_while_a_batch_is_on_its_way_are_the_next_batch),
+        (
+            Driver,
+            "_gathering",
+            lambda driver: bool(driver._proposed[1]),
+            many_writes_do_not_wait_for_the_batch_before,
+        ),
+        (module, "GATHERING_NS", 10**12, no_write_waits_for_a_slow_batch),
+        (Driver, "_gathering", gather_as_follower, a_batch_that_waits_when_leadership_ends_was_never_proposed),
+        (Driver, "_gathering", gather_in_any_term, who_leads_again_does_not_wait_for_a_batch_that_was_lost),
+        (DiskWrites, "start", write_and_trust, nothing_is_acknowledged_before_it_is_on_disk),
+        (DiskWrites, "start", write_one_by_one, writes_that_arrive_during_a_write_share_the_next_sync),
         (DiskWrites, "_write_failed", ignore_failure, a_failed_fsync_ends_the_process_and_acknowledges_nothing),
         (
             DiskWrites,

@@ -282,7 +282,7 @@ MUTANTS: list[tuple[object, str, object, Callable[[Client], None]]] = [
     (kv, "parse_unsigned", lambda name, text: int(text or 0) % 2**64 if text.isdigit() else 0, bad_numbers_are_400),
     (kv, "read_headers", lambda index, reply, mode: (), a_missing_key_is_404_with_an_empty_body_and_an_index),
     (kv, "kv_row", lambda entry: {"Key": entry.key, "Value": entry.value}, a_row_has_gos_field_order_and_base64),
-    (kv, "_NOT_WRITTEN", kv._WRITTEN, a_put_answers_true_and_a_failed_cas_false),
+    (kv, "_NOT_WRITTEN", kv.WRITTEN, a_put_answers_true_and_a_failed_cas_false),
     (kv, "_RAW", (), raw_is_the_value_and_must_not_be_sniffed),
     (response, "_EFFECTIVE", dict.fromkeys(Consistency, (b"X", b"y")), reads_say_how_consistent_they_are),
 ]

@@ -1,0 +1,82 @@
+"""Requests that were begun on the leader without a task: where the driver's answer goes, and what follows a refusal.
+
+What the core refuses late had no effect (the entry was overwritten, the read never confirmed), so it is asked again in
+the long way, with its holds and retries (`forwarding`). It must not decide what a client is told: whoever began the
+request does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+from impl.agent.api import AgentError, Answered, ReadReply
+from impl.catalog.queries import Answer
+from impl.catalog.transitions import Result
+from impl.raft.errors import Refused
+from impl.runtime.interfaces import Runtime
+
+V = TypeVar("V")
+
+
+class _Begun(Generic[V]):
+    """A `waiting.Pending`, but for the result."""
+
+    __slots__ = ("_again", "_answered", "_runtime", "_succeeded")
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        answered: Answered[V],
+        again: Callable[[], Coroutine[Any, Any, V]],
+        succeeded: Callable[[], None],
+    ) -> None:
+        """`again`: the request in the long way; `succeeded` hears, first, that it was not needed."""
+        self._runtime = runtime
+        self._answered = answered
+        self._again = again
+        self._succeeded = succeeded
+
+    def done(self) -> bool:
+        """Whoever began it is told how it ended, whatever has become of its client."""
+        return False
+
+    def set_exception(self, exception: Exception) -> None:
+        """It failed."""
+        match exception:
+            case AgentError():
+                self._answered(exception)
+            case Refused():
+                self._runtime.tasks.spawn(self._once_more(), "request")
+            case _:
+                raise exception
+
+    async def _once_more(self) -> None:
+        try:
+            result = await self._again()
+        except AgentError as error:
+            self._answered(error)
+        else:
+            self._answered(result)
+
+
+class BegunWrite(_Begun[Result]):
+    """A write."""
+
+    __slots__ = ()
+
+    def set_result(self, result: Result) -> None:
+        """It was applied."""
+        self._succeeded()
+        self._answered(result)
+
+
+class BegunRead(_Begun[ReadReply]):
+    """A read; the driver's answer is the leader's."""
+
+    __slots__ = ()
+
+    def set_result(self, answer: Answer) -> None:
+        """It was confirmed."""
+        self._succeeded()
+        self._answered(ReadReply(answer, known_leader=True, last_contact_ms=0))

@@ -1,0 +1,111 @@
+"""The short way of the requests that are asked most often: a key that is set, and a key that is read by the leader.
+
+`runtime/http_protocol` offers it plain requests. Here they are read, and their answers written, by the same functions
+of `kv` as in the ASGI application; whatever is unusual (an error, a wait, another agent to be asked) is left to that.
+Between them stands no task: the agent calls back when the write is applied or the read confirmed.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from impl.agent.api import AgentError, Answered, Consistency, ReadOptions, ReadReply
+from impl.catalog.commands import Write
+from impl.catalog.queries import KvGet, Query
+from impl.catalog.transitions import Result
+from impl.http import kv
+from impl.http.measures import HttpMeasures
+from impl.http.request import HttpError, decode_path, parse_parameters, read_options
+from impl.http.response import Response, error_response
+from impl.runtime.interfaces import Respond
+
+_ELSEWHERE = frozenset({"dc", "ns", "partition", "recurse", "keys", "index"})
+"""Parameters of other requests than the ones for the short way."""
+
+
+class Leader(Protocol):
+    """The part of a server agent that begins what it can do by itself."""
+
+    def begin_write(self, command: Write, answered: Answered[Result]) -> bool:
+        """As `Requests.begin_write`."""
+        ...
+
+    def begin_read(self, query: Query, consistency: Consistency, answered: Answered[ReadReply]) -> bool:
+        """As `Requests.begin_read`."""
+        ...
+
+
+class DirectKv:
+    """A `Direct` for the keys of a server agent."""
+
+    def __init__(self, agent: Leader, kv_max_value_size: int, measures: HttpMeasures | None = None) -> None:
+        """`measures`: as of the `Application` that serves the rest."""
+        self.body_bytes_max = kv_max_value_size
+        self._agent = agent
+        self._measures = measures
+
+    def answer(self, method: bytes, path: bytes, query: bytes, body: bytes, respond: Respond) -> bool:
+        """As `Direct.answer`."""
+        if self._measures is not None:
+            respond = _measured(self._measures, method.decode(), path, respond)
+        try:
+            parameters = parse_parameters(query) if query else {}
+            key = decode_path(path)[len(kv.PATH) :]
+            if not key or not _ELSEWHERE.isdisjoint(parameters):
+                return False
+            if method == b"PUT":
+                return self._put(kv.write_of_put(key, parameters, body), respond)
+            return self._get(key, parameters, read_options(parameters), respond)
+        except HttpError:
+            return False
+
+    def _put(self, command: Write, respond: Respond) -> bool:
+        def answered(result: Result | AgentError) -> None:
+            if result is True:
+                respond(200, _WRITTEN, b"true")
+            elif isinstance(result, AgentError):
+                _send(respond, error_response(result))
+            else:
+                _send(respond, _told(result))
+
+        return self._agent.begin_write(command, answered)
+
+    def _get(self, key: str, parameters: dict[str, str], options: ReadOptions, respond: Respond) -> bool:
+        if options.consistency is Consistency.STALE:
+            return False
+
+        def answered(reply: ReadReply | AgentError) -> None:
+            if isinstance(reply, AgentError):
+                _send(respond, error_response(reply))
+            else:
+                _send(respond, kv.shown(reply, options, parameters))
+
+        return self._agent.begin_read(KvGet(key), options.consistency, answered)
+
+
+def _measured(measures: HttpMeasures, method: str, path: bytes, respond: Respond) -> Respond:
+    started_ns = measures.now_ns()
+
+    def answered(status: int, lines: bytes, body: bytes) -> None:
+        respond(status, lines, body)
+        measures.answered(method, path, started_ns)
+
+    return answered
+
+
+def _told(result: Result) -> Response:
+    try:
+        return kv.written(result)
+    except HttpError as error:
+        return error_response(error)
+
+
+def _send(respond: Respond, response: Response) -> None:
+    respond(response.status, _lines(response), response.body)
+
+
+def _lines(response: Response) -> bytes:
+    return b"".join([b"%s: %s\r\n" % (name.lower(), value) for name, value in response.sent_headers])
+
+
+_WRITTEN = _lines(kv.WRITTEN)

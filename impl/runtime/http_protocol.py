@@ -1,0 +1,193 @@
+"""uvicorn's HTTP/1.1 protocol with a short cut: a plain request is handed over as one call, and answered by one.
+
+A thin subclass of `uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`: parsing, pipelining, keep-alive, back
+pressure and shutdown are uvicorn's. ASGI costs a task, a scope, and an event for each part of a request and of its
+answer; that is more CPU than the rest of a write. *Plain* is what a short cut cannot get wrong: GET and PUT of a key,
+HTTP/1.1, kept alive, no `Expect`, no chunks, a body that is announced and small, and nothing else of this connection
+under way. Everything else, and what the short cut does not want, goes through ASGI, and the bytes of an answer do not
+tell by which way it came (tests/impl/test_http_protocol.py compares them).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar, Final
+
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from impl.runtime.interfaces import Direct
+
+_PLAIN_TARGET: Final = re.compile(rb"(/v1/kv/[!\"$->@-~]*)(?:\?([!\"$-~]*))?")
+_END, _END_AND_CLOSE = b"\r\n", b"connection: close\r\n\r\n"
+
+
+class _DirectCycle:
+    """What uvicorn asks of the request that is under way (its `RequestResponseCycle`), for a plain one."""
+
+    __slots__ = ("_protocol", "disconnected", "keep_alive", "response_complete")
+
+    def __init__(self, protocol: DirectProtocol) -> None:
+        self._protocol = protocol
+        self.disconnected = False
+        self.keep_alive = True
+        """uvicorn's shutdown clears it."""
+        self.response_complete = False
+
+    @property
+    def message_event(self) -> _DirectCycle:
+        """uvicorn wakes the application that waits for the rest of a request; here nobody does."""
+        return self
+
+    def set(self) -> None:
+        """As `asyncio.Event.set`."""
+
+    def respond(self, status: int, lines: bytes, body: bytes) -> None:
+        """As `Respond`."""
+        self.response_complete = True
+        protocol = self._protocol
+        if self.disconnected:
+            return
+        end = _END if self.keep_alive else _END_AND_CLOSE
+        protocol.transport.write(b"".join((STATUS_LINE[status], protocol.default_lines(), lines, end, body)))
+        if self.keep_alive and not protocol.pipeline:
+            protocol.rest()
+            return
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+
+class DirectProtocol(HttpToolsProtocol):
+    """One connection. `protocol_for` makes the class that knows whom to offer plain requests."""
+
+    direct: ClassVar[Direct]
+    cycle: Any
+    """The request under way, or the last one: uvicorn's, or a `_DirectCycle`."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._parts: list[bytes] | None = None
+        """The body so far, of a plain request."""
+        self._target = (b"", b"")
+        self._used = 0.0
+        """When something last arrived, or was answered in the short way; by the loop's clock."""
+        self._default_headers: list[tuple[bytes, bytes]] = []
+        self._default_lines = b""
+
+    def default_lines(self) -> bytes:
+        """uvicorn's own headers (the date), which it replaces by a new list once a second."""
+        headers = self.server_state.default_headers
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._default_lines = b"".join(b"%s: %s\r\n" % (name.lower(), value) for name, value in headers)
+        return self._default_lines
+
+    def rest(self) -> None:
+        """An answer is out and nothing follows. uvicorn sets a timer for each such rest (1.8 us with its end); here one
+        timer goes on through all of them, and looks how long ago the connection was used.
+        """
+        self.server_state.total_requests += 1
+        self._used = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_after(self.timeout_keep_alive)
+
+    def _look_after(self, delay: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(delay, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if nobody has used it for long."""
+        self.timeout_keep_alive_task = None
+        if self._parts is not None or (self.cycle is not None and not self.cycle.response_complete):
+            return  # in use: the answer sets a timer
+        left = self._used + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_after(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, but that the timer goes on."""
+        self._used = self.loop.time()
+        timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        super().data_received(data)
+        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self.timeout_keep_alive_task = timer
+        elif timer is not None:
+            timer.cancel()
+
+    def on_message_begin(self) -> None:
+        """The scope, which only ASGI needs, is made in `_hand_to_asgi`."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        """Whether the request is plain is decided here."""
+        if self._is_plain():
+            self._parts = []
+            self.cycle = _DirectCycle(self)
+        else:
+            self._hand_to_asgi()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        if self._parts is not None:
+            self._parts.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        parts, self._parts = self._parts, None
+        if parts is None:
+            super().on_message_complete()
+            return
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if not self.direct.answer(self.parser.get_method(), *self._target, body, self.cycle.respond):
+            self.cycle = None
+            self._hand_to_asgi()
+            super().on_body(body)
+            super().on_message_complete()
+
+    def _is_plain(self) -> bool:
+        cycle, parser = self.cycle, self.parser
+        if self.expect_100_continue or self.flow.write_paused or (cycle is not None and not cycle.response_complete):
+            return False
+        target = _PLAIN_TARGET.fullmatch(self.url)
+        if target is None or parser.get_http_version() != "1.1":
+            return False
+        if not parser.should_keep_alive() or parser.should_upgrade():
+            return False
+        length = 0
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                return False
+        method = parser.get_method()
+        if method == b"GET":
+            longest = 0
+        elif method == b"PUT":
+            longest = min(self.direct.body_bytes_max, HIGH_WATER_LIMIT)
+        else:
+            return False
+        self._target = (target[1], target[2] or b"")
+        return length <= longest
+
+    def _hand_to_asgi(self) -> None:
+        """Do now what uvicorn does when a request begins, and when its headers are complete."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+
+def protocol_for(whom: Direct) -> type[DirectProtocol]:
+    """The class to give to uvicorn as `Config(http=...)`."""
+
+    class Bound(DirectProtocol):
+        direct = whom
+
+    return Bound

@@ -1,0 +1,477 @@
+"""The short way of HTTP requests answers as the long way does, byte for byte: both serve the same bytes here, cut where
+TCP may cut them, from two equal agents. ASGI under uvicorn's own protocol is the oracle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import uvloop
+
+from impl.agent.api import AgentError, Answered, Consistency, IndefiniteError, ReadOptions, ReadReply
+from impl.catalog.commands import KvSet, Write
+from impl.catalog.queries import Query, answer_query
+from impl.catalog.store import Store
+from impl.catalog.transitions import Result
+from impl.http.app import Application
+from impl.http.direct import DirectKv
+from impl.runtime import http_protocol, http_server
+from impl.runtime.http_protocol import DirectProtocol
+from impl.runtime.http_server import HttpServer
+from impl.runtime.interfaces import Respond
+
+LIMIT = 100_000
+"""Of a value: above what uvicorn buffers before it stops reading (64 KiB)."""
+DEADLINE_S = 10.0
+
+
+class Memory:
+    """An agent that is a state store; keys that begin with `lost` are never known to be written.
+
+    What is begun ends at once, later, or is left to the long way, as `random` has it.
+    """
+
+    def __init__(self, random: random.Random) -> None:
+        self.store = Store()
+        self.index = 0
+        self.begun = self.reads = 0
+        self.random = random
+
+    async def write(self, command: Write) -> Result:
+        await asyncio.sleep(0)
+        result = self._apply(command)
+        if isinstance(result, AgentError):
+            raise result
+        return result
+
+    async def read(self, query: Query, options: ReadOptions) -> ReadReply:
+        await asyncio.sleep(0)
+        self.reads += 1
+        return ReadReply(answer_query(self.store, query), True, 0)
+
+    async def status_leader(self) -> str:
+        return "127.0.0.1:8300"
+
+    def begin_write(self, command: Write, answered: Answered[Result]) -> bool:
+        return self._begin(lambda: answered(self._apply(command)))
+
+    def begin_read(self, query: Query, consistency: Consistency, answered: Answered[ReadReply]) -> bool:
+        self.reads += 1
+        return self._begin(lambda: answered(ReadReply(answer_query(self.store, query), True, 0)))
+
+    def _begin(self, end: Callable[[], None]) -> bool:
+        match self.random.randrange(4):
+            case 0:
+                return False
+            case 1:
+                asyncio.get_running_loop().call_soon(end)
+            case 2:
+                asyncio.get_running_loop().call_later(0.001, end)
+            case _:
+                end()
+        self.begun += 1
+        return True
+
+    def _apply(self, command: Write) -> Result | AgentError:
+        if isinstance(command, KvSet) and command.key.startswith("lost"):
+            return IndefiniteError("rpc error: leadership lost while committing log")
+        self.index += 1
+        return self.store.apply(command, self.index)
+
+
+def request(method: str, target: str, body: bytes = b"", *lines: str, version: str = "1.1") -> bytes:
+    length = (f"Content-Length: {len(body)}",) if body or method == "PUT" else ()
+    head = "\r\n".join((f"{method} {target} HTTP/{version}", "Host: test", *length, *lines, "", ""))
+    return head.encode("latin-1") + body
+
+
+def chunked(target: str, *chunks: bytes, trailer: str = "") -> bytes:
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n" + trailer.encode() + b"\r\n"
+    return f"PUT {target} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + body
+
+
+PLAIN = [
+    request("PUT", "/v1/kv/a", b"1"),
+    request("PUT", "/v1/kv/b?flags=7", b"\x00\xff<>&"),
+    request("PUT", "/v1/kv/a?cas=1", b"2"),
+    request("PUT", "/v1/kv/dir/%61%20%C3%A9+", b"x" * 300),
+    request("PUT", "/v1/kv/empty"),
+    request("PUT", "/v1/kv/lost", b"1"),
+    request("PUT", "/v1/kv/a?acquire=no-session", b"1"),
+    request("PUT", "/v1/kv/long", b"y" * 60_000, "X-Other: 1", "connection: keep-alive"),
+    request("GET", "/v1/kv/a"),
+    request("GET", "/v1/kv/a?consistent"),
+    request("GET", "/v1/kv/b?raw"),
+    request("GET", "/v1/kv/b?pretty&raw="),
+    request("GET", "/v1/kv/dir/a%20%c3%a9+?pretty"),
+    request("GET", "/v1/kv/none"),
+    request("GET", "/v1/kv/long?raw&consistent", b"", "Accept: */*"),
+]
+OTHER = [
+    request("GET", "/v1/kv/?recurse"),
+    request("GET", "/v1/kv/dir?keys&separator=/"),
+    request("GET", "/v1/kv/a?stale"),
+    request("GET", "/v1/kv/a?index=0&wait=1s"),
+    request("GET", "/v1/kv/a?stale&consistent"),
+    request("GET", "/v1/kv/a?dc=dc1"),
+    request("GET", "/v1/kv/a?dc=elsewhere"),
+    request("GET", "/v1/kv/"),
+    request("GET", "/v1/kv/%ff"),
+    request("GET", "/v1/kv/a?index=x"),
+    request("GET", "/v1/kv/a#b"),
+    request("GET", "//v1/kv/a"),
+    request("GET", "http://test/v1/kv/a"),
+    request("GET", "/v1/kv/a", b"a body that nobody reads"),
+    request("GET", "/v1/status/leader"),
+    request("HEAD", "/v1/kv/a"),
+    request("OPTIONS", "/v1/kv/a"),
+    request("POST", "/v1/kv/a", b"1"),
+    request("DELETE", "/v1/kv/a"),
+    request("DELETE", "/v1/kv/?recurse"),
+    request("PUT", "/v1/kv/"),
+    request("PUT", "/v1/kv/a?flags=-1", b"1"),
+    request("PUT", "/v1/kv/a?cas=1&release=s", b"1"),
+    request("PUT", "/v1/kv/a", b"expected", "Expect: 100-continue"),
+    request("PUT", "/v1/kv/big", b"z" * 70_000),
+    request("PUT", "/v1/kv/a", b"z" * (LIMIT + 1)),
+    chunked("/v1/kv/chunked", b"12", b"345"),
+    chunked("/v1/kv/chunked", b"z" * (LIMIT + 1), b"z"),
+    chunked("/v1/kv/trailed", b"1", trailer="Expires: never\r\n"),
+    b"PUT /v1/kv/unsized HTTP/1.1\r\nHost: test\r\n\r\n",
+]
+CLOSING = [
+    request("GET", "/v1/kv/a", b"", "Connection: close"),
+    request("PUT", "/v1/kv/a", b"closing", "Connection: close"),
+    request("GET", "/v1/kv/a", version="1.0"),
+    request("PUT", "/v1/kv/a", b"old", "Connection: keep-alive", version="1.0"),
+]
+"""After these the server closes the connection."""
+MALFORMED = [
+    b"no request at all\r\n\r\n",
+    b"GET /v1/kv/\xff HTTP/1.1\r\nHost: test\r\n\r\n",
+    b"GET /v1/kv/a b HTTP/1.1\r\nHost: test\r\n\r\n",
+    b"PUT /v1/kv/a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n12",
+    b"PUT /v1/kv/a HTTP/1.1\r\nContent-Length: +1\r\n\r\n1",
+    b"PUT /v1/kv/a HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /v1/kv/a HTTP/1.1\r\nno colon\r\n\r\n",
+]
+"""After these, too, but at once: what is still under way before them is lost, by either way."""
+
+
+class Both:
+    """A server with the short way, and one without."""
+
+    def __init__(self, seed: int) -> None:
+        self.agents = [Memory(random.Random(seed)) for _ in range(2)]
+        self.unexpected: list[object] = []
+        self.servers: list[HttpServer] = []
+        for number, agent in enumerate(self.agents):
+            served: Any = agent
+            app = Application(served, "dc1", LIMIT, lambda *what: self.unexpected.append(what))
+            direct = DirectKv(agent, LIMIT) if number == 0 else None
+            self.servers.append(HttpServer.listen(("127.0.0.1", 0), app, direct))
+
+    async def close(self) -> None:
+        for server in self.servers:
+            await server.close()
+
+    async def exchange(self, pieces: list[bytes]) -> list[bytes]:
+        """What each of them answers until it closes, without the dates."""
+        answers = []
+        for server in self.servers:
+            reader, writer = await asyncio.open_connection(*server.address)
+            try:
+                for piece in pieces:
+                    writer.write(piece)
+                    await asyncio.sleep(0)
+                answer = await asyncio.wait_for(reader.read(), DEADLINE_S)
+            except ConnectionResetError:
+                answer = b"reset"
+            finally:
+                writer.close()
+            answers.append(re.sub(rb"date: [^\r]*\r\n", b"", answer))
+        return answers
+
+
+def script(seed: int) -> list[bytes]:
+    """Some requests, each behind the other without waiting, in pieces; the last one ends the connection."""
+    draw = random.Random(seed)
+    if draw.random() < 0.2:
+        return [draw.choice(MALFORMED)]
+    requests = [draw.choice(draw.choice((PLAIN, PLAIN, OTHER))) for _ in range(draw.randrange(8))]
+    stream = b"".join([*requests, draw.choice(CLOSING)])
+    cuts = sorted(draw.randrange(len(stream)) for _ in range(draw.randrange(5)))
+    return [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+
+
+async def compare(seeds: range) -> int:
+    """Answers, and what the agents hold after them, must be equal; how many requests went the short way."""
+    both = Both(seeds.start)
+    short, long = both.agents
+    try:
+        for seed in seeds:
+            direct, asgi = await both.exchange(script(seed))
+            assert direct == asgi, f"script {seed}"
+            assert short.store.list_prefix("") == long.store.list_prefix(""), f"script {seed}"
+            assert not both.unexpected
+    finally:
+        await both.close()
+    return short.begun
+
+
+def run(main: Any) -> Any:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def test_both_ways_answer_the_same_bytes() -> None:
+    assert run(compare(range(400))) > 100, "the short way was hardly taken"
+
+
+def test_both_ways_answer_each_kind_of_request_the_same() -> None:
+    async def main() -> None:
+        both = Both(2)
+        try:
+            for stream in (*(each + CLOSING[0] for each in (*PLAIN, *OTHER)), *CLOSING, *MALFORMED):
+                direct, asgi = await both.exchange([stream])
+                assert direct == asgi, stream[:80]
+        finally:
+            await both.close()
+
+    run(main())
+
+
+def test_what_is_plain_goes_the_short_way_and_nothing_else_does() -> None:
+    taken: list[bytes] = []
+
+    class Counting(DirectKv):
+        def answer(self, method: bytes, path: bytes, query: bytes, body: bytes, respond: Respond) -> bool:
+            taken.append(path)
+            respond(200, b"content-length: 0\r\n", b"")
+            return True
+
+    async def offered(server: HttpServer, first: bytes) -> bool:
+        taken.clear()
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(first + CLOSING[0])
+        await asyncio.wait_for(reader.read(), DEADLINE_S)
+        writer.close()
+        return bool(taken)
+
+    async def main() -> None:
+        memory: Any = Memory(random.Random(1))
+        server = HttpServer.listen(
+            ("127.0.0.1", 0), Application(memory, "dc1", LIMIT, lambda *what: None), Counting(memory, LIMIT)
+        )
+        for each in PLAIN:
+            assert await offered(server, each), each[:80]
+        for each in OTHER:
+            of_protocol = not each.startswith((b"GET /v1/kv/", b"PUT /v1/kv/")) or b"a#b" in each
+            longer = b"Expect" in each or b"chunked" in each or b"nobody reads" in each or b"zz" in each
+            assert await offered(server, each) is not (of_protocol or longer), each[:80]
+        await server.close()
+
+    run(main())
+
+
+def test_whoever_wants_another_protocol_is_answered_in_this_one() -> None:
+    async def main() -> None:
+        both = Both(1)
+        heads = []
+        for server in both.servers:
+            reader, writer = await asyncio.open_connection(*server.address)
+            writer.write(request("GET", "/v1/kv/a", b"", "Connection: Upgrade", "Upgrade: websocket"))
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)
+            heads.append(re.sub(rb"date: [^\r]*\r\n", b"", head))
+            writer.close()
+        assert heads[0] == heads[1]
+        assert heads[0].startswith(b"HTTP/1.1 404 Not Found\r\n")
+        await both.close()
+
+    run(main())
+
+
+def test_a_client_that_goes_away_within_its_body_has_written_nothing() -> None:
+    async def main() -> None:
+        both = Both(1)
+        for server in both.servers:
+            _, writer = await asyncio.open_connection(*server.address)
+            writer.write(request("PUT", "/v1/kv/a", b"whole body")[:-3])
+            await asyncio.sleep(0.01)
+            writer.close()
+            await writer.wait_closed()
+        direct, asgi = await both.exchange([request("GET", "/v1/kv/?recurse", b"", "Connection: close")])
+        assert direct == asgi
+        assert direct.startswith(b"HTTP/1.1 404")
+        await both.close()
+
+    run(main())
+
+
+class AtOnce(random.Random):
+    """Whatever is begun ends at once."""
+
+    def randrange(self, *_: Any) -> int:
+        return 3
+
+
+REQUESTS, VALUE_BYTES = 400, 90_000
+
+
+def test_a_client_that_does_not_read_is_not_answered_without_end() -> None:
+    async def main() -> None:
+        both = Both(1)
+        agent, server = both.agents[0], both.servers[0]
+        agent.random = AtOnce()
+        agent.store.apply(KvSet("a", b"v" * VALUE_BYTES, 0), 1)
+        reader, writer = await asyncio.open_connection(*server.address, limit=1 << 16)
+        try:
+            writer.write(request("GET", "/v1/kv/a?raw") * REQUESTS + CLOSING[0])
+            while agent.reads == 0:
+                await asyncio.sleep(0.001)
+            seen = 0
+            while agent.reads != seen:  # until it answers no more
+                seen = agent.reads
+                await asyncio.sleep(0.1)
+            assert agent.reads < REQUESTS // 2, "everything was answered, and waits in memory"
+            received = 0
+            while part := await asyncio.wait_for(reader.read(1 << 20), DEADLINE_S):
+                received += len(part)
+            assert received > REQUESTS * VALUE_BYTES
+        finally:
+            writer.transport.abort()
+            await both.close()
+
+    run(main())
+
+
+def test_a_server_that_stops_answers_what_is_under_way_and_closes() -> None:
+    class Late(Memory):
+        def begin_write(self, command: Write, answered: Answered[Result]) -> bool:
+            self.answered = answered
+            return True
+
+    async def main() -> None:
+        agent = Late(random.Random(1))
+        app = Application(agent, "dc1", LIMIT, lambda *what: None)  # type: ignore[arg-type]
+        server = HttpServer.listen(("127.0.0.1", 0), app, DirectKv(agent, LIMIT))
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(PLAIN[0])
+        while not hasattr(agent, "answered"):
+            await asyncio.sleep(0.001)
+        closing = asyncio.get_running_loop().create_task(server.close())
+        await asyncio.sleep(0.2)
+        agent.answered(True)
+        answer = await asyncio.wait_for(reader.read(), DEADLINE_S)
+        assert b"connection: close\r\n\r\ntrue" in answer
+        await closing
+        writer.close()
+
+    run(main())
+
+
+def expects_nothing(protocol: DirectProtocol, name: bytes, value: bytes) -> None:
+    protocol.headers.append((name.lower(), value))
+
+
+def one_at_a_time(original: Callable[[DirectProtocol], bool]) -> Callable[[DirectProtocol], bool]:
+    def is_plain(protocol: DirectProtocol) -> bool:
+        protocol.cycle = None
+        return original(protocol)
+
+    return is_plain
+
+
+def never_paused(original: Callable[[DirectProtocol], bool]) -> Callable[[DirectProtocol], bool]:
+    def is_plain(protocol: DirectProtocol) -> bool:
+        protocol.flow.write_paused = False
+        return original(protocol)
+
+    return is_plain
+
+
+def any_version(original: Callable[[DirectProtocol], bool]) -> Callable[[DirectProtocol], bool]:
+    class Parser:
+        def __init__(self, parser: Any) -> None:
+            self.get_method = parser.get_method
+            self.should_upgrade = parser.should_upgrade
+
+        def get_http_version(self) -> str:
+            return "1.1"
+
+        def should_keep_alive(self) -> bool:
+            return True
+
+    def is_plain(protocol: DirectProtocol) -> bool:
+        parser = protocol.parser
+        protocol.parser = Parser(parser)  # type: ignore[assignment]
+        try:
+            return original(protocol)
+        finally:
+            protocol.parser = parser
+
+    return is_plain
+
+
+@contextmanager
+def broken(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, mutant: Any) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, mutant)
+        yield
+
+
+ORIGINAL = DirectProtocol._is_plain
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mutant"),
+    [
+        (DirectProtocol, "on_header", expects_nothing),
+        (DirectProtocol, "_is_plain", one_at_a_time(ORIGINAL)),
+        (DirectProtocol, "_is_plain", any_version(ORIGINAL)),
+        (DirectProtocol, "default_lines", lambda protocol: b"server: comitia\r\n"),
+        (http_protocol, "_PLAIN_TARGET", re.compile(rb"(/v1/kv/[^?]*)(?:\?(.*))?")),
+        (http_protocol, "_END", b"Connection: Keep-Alive\r\n\r\n"),
+    ],
+)
+def test_a_short_way_that_differs_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, mutant: Any
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "DEADLINE_S", 2.0)
+    with broken(monkeypatch, owner, name, mutant), pytest.raises((AssertionError, TimeoutError)):
+        run(compare(range(400)))
+
+
+def test_a_short_way_that_writes_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with broken(monkeypatch, DirectProtocol, "_is_plain", never_paused(ORIGINAL)), pytest.raises(AssertionError):
+        test_a_client_that_does_not_read_is_not_answered_without_end()
+
+
+def test_a_connection_that_nobody_uses_is_closed_and_one_in_use_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "KEEP_ALIVE_SECONDS", 1)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        both = Both(1)
+        for agent, server in zip(both.agents, both.servers, strict=True):
+            agent.random = AtOnce()
+            reader, writer = await asyncio.open_connection(*server.address)
+            began = last = loop.time()
+            while last < began + 1.5:
+                writer.write(PLAIN[13])
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)
+                last = loop.time()
+                await asyncio.sleep(0.3)
+            assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
+            assert loop.time() - last >= 1.0, "it was used less than a second ago"
+            writer.close()
+        await both.close()
+
+    run(main())
