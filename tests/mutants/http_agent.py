@@ -48,13 +48,13 @@ def headers_forgotten_where_nothing_is_found() -> None:
     """A key that does not exist is answered without X-Consul-Index: watches cannot wait for it."""
 
     def make(original: Function) -> Function:
-        async def get(*arguments: Any) -> Any:
-            answer = await original(*arguments)
+        def shown(*arguments: Any) -> Any:
+            answer = original(*arguments)
             return type(answer)(404) if answer.status == 404 else answer
 
-        return get
+        return shown
 
-    replace("impl.http.kv:get", make)
+    replace("impl.http.kv:shown", make)
 
 
 def status_of_another_kind() -> None:
