@@ -69,17 +69,17 @@ class AgentProcess:
     def started(self) -> AgentProcess:
         found = STARTED.search(self.wait_for_line("agent started"))
         assert found is not None
-        self.http_port = int(found[3])
+        self.http_host, self.http_port = found[2], int(found[3])
         rpc = re.search(r" rpc=(\S+)", found.string)
         self.rpc = rpc[1] if rpc else ""
         return self
 
     def request(self, method: str, path: str, body: bytes | None = None, timeout: float = 15.0) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout)
+        connection = http.client.HTTPConnection(self.http_host, self.http_port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request(method, path, body)
             answer = connection.getresponse()
-            self.headers = dict(answer.getheaders())
+            self.headers = {name.lower(): value for name, value in answer.getheaders()}
             return answer.status, answer.read()
 
     def put(self, key: str, value: str) -> None:
@@ -114,7 +114,7 @@ class AgentProcess:
 
 @contextlib.contextmanager
 def paused(agents: Iterable[AgentProcess]) -> Iterator[None]:
-    """Stand still, so that what each has written down does not go on while it is read."""
+    """Stand still, so that their traces do not grow while they are read: that may be UNKNOWN."""
     living = [agent.process for agent in agents if agent.process.poll() is None]
     for process in living:
         process.send_signal(signal.SIGSTOP)
