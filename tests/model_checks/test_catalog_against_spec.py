@@ -211,7 +211,7 @@ def test_every_log_builds_the_state_that_the_specification_says(log: list[Comman
 
 @pytest.mark.parametrize("seed", range(20))
 def test_so_do_logs_in_which_sessions_live_and_hold_keys(seed: int) -> None:
-    compare(list(random_log(seed, 60))[1:])
+    compare(list(random_log(seed, 60, restores=True))[1:])
 
 
 def test_a_log_says_what_it_is_for() -> None:
