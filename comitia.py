@@ -31,6 +31,10 @@ COMMANDS = {
     "snapshot": "impl.snapshot_commands",
     "operator": "impl.operator_commands",
     "leave": "impl.operator_commands",
+    "join": "impl.agent_commands",
+    "force-leave": "impl.agent_commands",
+    "reload": "impl.agent_commands",
+    "monitor": "impl.agent_commands",
     "check": "model_checks.commands",
     "cluster": "jepsen_like.commands",
     "chaos": "jepsen_like.commands",
@@ -55,7 +59,7 @@ class LazyGroup(click.Group):
         if module is None:
             return None
         folder = importlib.import_module(module)
-        command = getattr(folder, f"{cmd_name}_command")
+        command = getattr(folder, f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
         if cmd_name == "check":
             folder.add_from_above(CHECKS)

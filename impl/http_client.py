@@ -57,6 +57,23 @@ class HttpClient:
             raise CommandError(f"Error connecting to Consul agent: {address!r} is not http://host:port")
         self._host, self._port = parts.hostname, port
 
+    def follow(self, path: str, parameters: dict[str, str], failure: str) -> Iterator[bytes]:
+        """The lines of an answer that goes on until the agent ends it. Raises CommandError."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request("GET", f"{path}?{urlencode(parameters)}")
+            response = connection.getresponse()
+            if response.status != 200:
+                text = response.read().decode(errors="replace")
+                raise CommandError(f"{failure}Unexpected response code: {response.status} ({text})")
+            if connection.sock is not None:
+                connection.sock.settimeout(None)  # nothing may happen for long
+            yield from response
+        except (OSError, http.client.HTTPException) as error:
+            raise CommandError(f"{failure}{error or type(error).__name__}") from error
+        finally:
+            connection.close()
+
     def ask(
         self,
         method: str,

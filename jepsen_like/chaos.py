@@ -63,6 +63,7 @@ def _packages(context: click.Context, parameter: click.Parameter, value: str) ->
     return names
 
 
+PURPOSES = "\n".join(f"  {name:16} {each.purpose}" for name, each in WORKLOADS.items())
 NEMESES = "\n".join(f"  {name:16} {each.purpose}" for name, each in PACKAGES.items())
 
 
@@ -74,10 +75,16 @@ def command() -> None:
     """
 
 
-@command.command("test", epilog=f"\b\nNemeses:\n{NEMESES}")
+@command.command("test", epilog=f"\b\nWorkloads:\n{PURPOSES}\n\n\b\nNemeses:\n{NEMESES}")
 @click.option("--servers", "--nodes", "nodes", type=click.IntRange(1, 9), default=5, show_default=True, help="Servers.")
 @click.option("--clients", type=click.IntRange(0, 9), default=2, show_default=True, help="Client agents.")
-@click.option("--workload", type=click.Choice(list(WORKLOADS)), default="register", show_default=True)
+@click.option(
+    "--workload",
+    type=click.Choice(list(WORKLOADS)),
+    default="register",
+    show_default=True,
+    help="What clients do, and what is judged (below).",
+)
 @click.option(
     "--nemesis",
     callback=_packages,
@@ -131,6 +138,7 @@ def test_command(
       comitia chaos test
       comitia chaos test --servers 7 --nemesis all --time-limit 180
       comitia chaos test --nemesis membership,kill --time-limit 30 --seed 7
+      comitia chaos test --workload lock --rate 400
     """
     for name in nemesis:
         if nodes < PACKAGES[name].servers_min:

@@ -76,6 +76,8 @@ REQUIREMENTS = (
     Requirement("transfers", 2, "transfers of the leadership"),
     Requirement("lease_reads", 1_000, "reads by lease"),
 )
+WORKLOAD_TIME_LIMIT_S = 25.0
+"""Of the live runs with locks and with the registry, side by side; each says itself what is too little."""
 SOCKETS_S = 20.0
 """Some forty runs; what they must have done at least, `check sockets` says itself."""
 LIVE_NEMESES = "partition,kill,pause,membership,snapshot,transfer"
@@ -142,6 +144,22 @@ def stages(seed: int, jobs: int, time_limit_s: float) -> tuple[Stage, ...]:
                 *("--seed", text_seed, "--json"),
             ),
             3,
+        ),
+        *(
+            Stage(
+                name,
+                purpose,
+                (
+                    *("chaos", "test", "--servers", "3", "--clients", "1", "--workload", workload, "--rate", "300"),
+                    *("--time-limit", f"{min(time_limit_s, WORKLOAD_TIME_LIMIT_S):g}"),
+                    *("--seed", text_seed, "--json"),
+                ),
+                4,
+            )
+            for name, workload, purpose in (
+                ("live locks", "lock", "three servers, cut, killed and paused: sessions, lock-delays, fenced writes"),
+                ("live registry", "registry", "the same: registrations, health answers, blocking queries"),
+            )
         ),
     )
 

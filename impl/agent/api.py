@@ -17,6 +17,7 @@ from impl.catalog.rows import Session
 from impl.catalog.transitions import Result
 
 if TYPE_CHECKING:
+    from impl.agent.config import Address
     from impl.agent.operations import Operation, RaftConfiguration
 
 
@@ -211,6 +212,14 @@ class Agent(Protocol):
         """Leave the cluster and end the process: a server hands over leadership and is removed from the configuration.
 
         Returns when that is done, or has been refused; the process ends soon after.
+        """
+        ...
+
+    async def join(self, address: Address) -> None:
+        """Introduce oneself to the server at an address, now, and get to know those that it knows.
+
+        Raises:
+            AgentError: it does not answer, or belongs elsewhere.
         """
         ...
 

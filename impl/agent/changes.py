@@ -81,6 +81,11 @@ class Watches:
         self._prefixes: dict[str, Changes] = {}
         self._groups: dict[str, Changes] = {}
 
+    def __len__(self) -> int:
+        """How many queries wait."""
+        tables = (self._keys, self._prefixes, self._groups)
+        return len({ticket for table in tables for changes in table.values() for ticket in changes.waiting})
+
     def next(self, watched: Watched, timeout_ns: int) -> Waiter:
         """Begin to wait for a change of any of these."""
         self._ticket += 1

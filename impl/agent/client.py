@@ -58,6 +58,7 @@ from impl.rpc.errors import RemoteError, RpcError
 from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
 from impl.rpc.timings import Timings
 from impl.runtime.interfaces import NANOSECONDS, Runtime, Task, new_uuid
+from impl.telemetry.instruments import Telemetry
 
 _result: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
 _session: msgspec.msgpack.Decoder[Session | None] = msgspec.msgpack.Decoder(Session | None)
@@ -76,8 +77,19 @@ FAREWELL_NS = NANOSECONDS
 class Client:
     """One client agent; the `Agent` of its HTTP API."""
 
-    def __init__(self, runtime: Runtime, config: Config, node_id: str, log: Log, left: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: Config,
+        node_id: str,
+        log: Log,
+        left: Callable[[], None],
+        telemetry: Telemetry,
+    ) -> None:
         """`left` ends the process."""
+        self._calls = telemetry.counter("client.rpc", "Calls to servers.")
+        self._failed = telemetry.counter("client.rpc.failed", "Calls to servers that failed.")
+        telemetry.gauge("comitia.client.known_servers", "Servers that it can ask.", lambda: len(self._servers))
         self._left = left
         self._runtime = runtime
         self._config = config
@@ -93,12 +105,12 @@ class Client:
         """In the order in which to ask them: the first one is asked until it fails."""
         self._changes = Changes(runtime)
         self._pool = Pool(runtime, self.hello, Timings())
-        introductions = Introductions(
+        self._introductions = Introductions(
             runtime, self._pool, self._discovery, config.join, log.named("discovery"), self._learned, self._knows_one
         )
         self._cluster_size = 1
         self._tasks: list[Task] = [
-            runtime.tasks.spawn(introductions.run(), "introductions"),
+            runtime.tasks.spawn(self._introductions.run(), "introductions"),
             runtime.tasks.spawn(self._announce(), "announcements"),
         ]
 
@@ -206,6 +218,14 @@ class Client:
         """As `Agent.leave`: nobody counts on a client agent."""
         self._left()
 
+    def reconfigure(self, config: Config) -> None:
+        """What can change while it runs is so from now on."""
+        self._config = config
+
+    async def join(self, address: Address) -> None:
+        """As `Agent.join`."""
+        await self._introductions.join(address)
+
     async def _status(self) -> Status:
         return decode_answer(_status, await self._ask_somebody(STATUS, bytes, is_write=False))
 
@@ -218,7 +238,12 @@ class Client:
         document["Stats"] = {
             "agent": {},
             "runtime": describe_runtime(self._runtime),
-            "consul": {"server": "false", "known_servers": str(len(self._servers)), "cluster_id": self._cluster_id},
+            "consul": {
+                "acl": "disabled",
+                "cluster_id": self._cluster_id,
+                "known_servers": str(len(self._servers)),
+                "server": "false",
+            },
             "rpc": {"peers": peers},
         }
         return document
@@ -239,9 +264,11 @@ class Client:
 
         async def attempt() -> T:
             for address in tuple(self._servers):
+                self._calls.total += 1
                 try:
                     return await ask(address)
                 except RpcError as error:
+                    self._failed.total += 1
                     if not isinstance(error, RemoteError) or str(error) == str(NoClusterLeader()):
                         # Deviation: Consul stays with a server that has no leader; another one may be better off.
                         self._went_wrong(address)

@@ -23,6 +23,8 @@ from msgspec import UNSET, UnsetType
 
 from impl.dns.settings import Settings as DnsSettings
 from impl.raft.settings import Settings
+from impl.telemetry.settings import RETENTION_SECONDS
+from impl.telemetry.settings import Settings as TelemetrySettings
 
 SERVER_PORT = 8300
 HTTP_PORT = 8500
@@ -34,6 +36,7 @@ _NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NODE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,200}}$){_LABEL}(\.{_LABEL})*")
+_METRICS_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 _DATACENTER = re.compile(r"[A-Za-z0-9_-]{1,128}")
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
@@ -84,6 +87,16 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True):
     snapshot_max_size: Annotated[int, msgspec.Meta(ge=1, lt=8 << 30)] | UnsetType = UNSET
 
 
+class TelemetryConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """`telemetry`: what is shown, and under which names; nothing is sent to a sink."""
+
+    metrics_prefix: str | UnsetType = UNSET
+    disable_hostname: bool | UnsetType = UNSET
+    prefix_filter: list[str] | UnsetType = UNSET
+    filter_default: bool | UnsetType = UNSET
+    prometheus_retention_time: str | UnsetType = UNSET
+
+
 class Document(msgspec.Struct, forbid_unknown_fields=True):
     """One source of configuration: everything optional, named as in Consul's configuration files."""
 
@@ -103,11 +116,10 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     dns_config: DnsConfig | UnsetType = UNSET
     performance: Performance | UnsetType = UNSET
     limits: Limits | UnsetType = UNSET
+    telemetry: TelemetryConfig | UnsetType = UNSET
     read_replica: bool | UnsetType = UNSET
     node_meta: dict[str, str] | UnsetType = UNSET
-    service: dict[str, Any] | UnsetType = UNSET
     services: list[dict[str, Any]] | UnsetType = UNSET
-    check: dict[str, Any] | UnsetType = UNSET
     checks: list[dict[str, Any]] | UnsetType = UNSET
     enable_script_checks: bool | UnsetType = UNSET
     enable_local_script_checks: bool | UnsetType = UNSET
@@ -159,6 +171,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     kv_max_value_size: int
     snapshot_max_size: int
     """Bytes of an archive of the state that is restored, as it arrives and unpacked."""
+    telemetry: TelemetrySettings
     node_meta: dict[str, str]
     """What the catalog shows of this node beside its address."""
     services: tuple[dict[str, Any], ...]
@@ -185,18 +198,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trace_dir: str
     allow_insecure_rpc: bool
     dev: bool
-
-
-def read_document(text: bytes, source: str) -> Document:
-    """Parse one configuration file (JSON).
-
-    Raises:
-        ConfigError: not JSON, an unknown key, or a value of the wrong type or range; names `source`.
-    """
-    try:
-        return msgspec.json.decode(text, type=Document)
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"failed to parse {source}: {error}") from error
 
 
 def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "") -> Config:
@@ -236,6 +237,7 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         rpc_hold_timeout=parse_duration(_or(performance.rpc_hold_timeout, "7s")),
         kv_max_value_size=_or(_or(merged.limits, Limits()).kv_max_value_size, 512 * 1024),
         snapshot_max_size=_or(_or(merged.limits, Limits()).snapshot_max_size, SNAPSHOT_MAX_SIZE),
+        telemetry=_telemetry_settings(_or(merged.telemetry, TelemetryConfig())),
         node_meta=_or(merged.node_meta, {}),
         services=tuple(_or(merged.services, [])),
         checks=tuple(_or(merged.checks, [])),
@@ -304,7 +306,6 @@ def _or(value: T | UnsetType, default: T) -> T:
     return default if isinstance(value, UnsetType) else value
 
 
-_SINGLES = {"service": "services", "check": "checks"}
 _ADD_UP = ("retry_join", "start_join", "services", "checks")
 
 
@@ -313,12 +314,10 @@ def _merge(merged: Document, newer: Document) -> None:
         value = getattr(newer, name)
         if value is UNSET:
             continue
-        if name in _SINGLES:
-            name, value = _SINGLES[name], [value]
         old = getattr(merged, name)
         if name in _ADD_UP:
             value = (old or []) + value
-        elif isinstance(value, (Ports, Performance, Limits, DnsConfig)) and old is not UNSET:
+        elif isinstance(value, (Ports, Performance, Limits, DnsConfig, TelemetryConfig)) and old is not UNSET:
             changed = {field: getattr(value, field) for field in value.__struct_fields__}
             value = msgspec.structs.replace(old, **{f: v for f, v in changed.items() if v is not UNSET})
         setattr(merged, name, value)
@@ -346,6 +345,27 @@ def _dns_settings(merged: Document) -> DnsSettings:
         soa_retry=soa.retry,
         soa_expire=soa.expire,
         soa_min_ttl=soa.min_ttl,
+    )
+
+
+def _telemetry_settings(given: TelemetryConfig) -> TelemetrySettings:
+    rules = _or(given.prefix_filter, [])
+    for rule in rules:
+        if not rule:
+            raise ConfigError("Cannot have empty filter rule in prefix_filter")
+        if rule[0] not in "+-":
+            raise ConfigError(f"Filter rule must begin with either '+' or '-': \"{rule}\"")
+    prefix = _or(given.metrics_prefix, "consul")
+    if _METRICS_PREFIX.fullmatch(prefix) is None:
+        raise ConfigError(f"invalid metrics_prefix {prefix!r}: letters, digits, '_', '.' and '-', a letter first")
+    retention = _or(given.prometheus_retention_time, "")
+    return TelemetrySettings(
+        prefix=prefix,
+        disable_hostname=_or(given.disable_hostname, False),
+        allowed=tuple(rule[1:] for rule in rules if rule[0] == "+"),
+        blocked=tuple(rule[1:] for rule in rules if rule[0] == "-"),
+        filter_default=_or(given.filter_default, True),
+        retention_seconds=parse_duration(retention) if retention else RETENTION_SECONDS,
     )
 
 

@@ -17,13 +17,15 @@ from impl.agent.api import AgentError
 from impl.agent.archives import Archives
 from impl.agent.assembly import CannotTrace, assemble
 from impl.agent.changes import Changes, Watches
-from impl.agent.config import Config
+from impl.agent.config import Address, Config
 from impl.agent.describe import describe_config, describe_raft, describe_runtime
 from impl.agent.discovery import Conflict, Discovery, Refused, configuration_of, is_same
 from impl.agent.driver import Driver
+from impl.agent.gauges import ServerGauges, show_rpc
 from impl.agent.introductions import Introductions
 from impl.agent.joining import Joining, forget_leaving, has_left, note_leaving
 from impl.agent.logs import Log
+from impl.agent.measures import RaftMeasures, RequestMeasures
 from impl.agent.members import Members
 from impl.agent.operations import RemovePeer
 from impl.agent.pool import Pool
@@ -47,6 +49,7 @@ from impl.runtime.off_loop import ignore, off_loop
 from impl.storage.data_directory import DataDirectory
 from impl.storage.errors import StorageError
 from impl.storage.records import Genesis
+from impl.telemetry.instruments import Telemetry
 
 SWEEP_NS = 10 * NANOSECONDS
 
@@ -62,9 +65,12 @@ class Server:
         log: Log,
         fail: Callable[[str], None],
         left: Callable[[], None],
+        telemetry: Telemetry,
     ) -> None:
         """Not for callers: use `start`."""
         self._left = left
+        self._telemetry = telemetry
+        self._measures = RaftMeasures(telemetry, runtime.clock)
         self._runtime = runtime
         self._config = config
         self._data = data
@@ -116,7 +122,13 @@ class Server:
             restoring=self._restoring,
             describe=self.describe,
             leave=self.leave,
+            join=self._join,
+            measures=RequestMeasures(telemetry),
         )
+        telemetry.gauge("session_ttl.active", "Sessions whose TTL this server counts.", lambda: len(self._sessions))
+        telemetry.gauge("rpc.queries_blocking", "Blocking queries that wait.", lambda: len(self._watches))
+        self._introductions: Introductions | None = None
+        self._gauges: ServerGauges | None = None
         self._service = Service(
             runtime, self._discovery, self.requests, self._members, introduced=self._met, conflict=self._conflict
         )
@@ -130,6 +142,7 @@ class Server:
         log: Log,
         fail: Callable[[str], None],
         left: Callable[[], None],
+        telemetry: Telemetry,
     ) -> Server:
         """Listen and begin to look for the other servers.
 
@@ -140,7 +153,7 @@ class Server:
         Raises:
             OSError: the RPC address is not available.
         """
-        server = cls(runtime, config, data, log, fail, left)
+        server = cls(runtime, config, data, log, fail, left, telemetry)
         address = (config.bind_addr, config.server_port)
         server._rpc = await RpcServer.listen(
             runtime,
@@ -157,7 +170,9 @@ class Server:
         server._discovery.remember(server._noted)
         if data.recovered.genesis is not None:
             server._run(data.recovered.genesis)
-        introductions = Introductions(
+        rpc = server._rpc
+        show_rpc(telemetry, lambda: rpc.counters)
+        introductions = server._introductions = Introductions(
             runtime,
             server._pool,
             server._discovery,
@@ -191,6 +206,17 @@ class Server:
             purpose=Purpose.RPC,
             storage_id=self._data.storage_id,
         )
+
+    async def _join(self, address: Address) -> None:
+        assert self._introductions is not None, "started"
+        await self._introductions.join(address)
+
+    def reconfigure(self, config: Config) -> None:
+        """What can change while it runs is so from now on."""
+        if self._driver is not None and self._driver.snapshots is not None:
+            interval_ns = int(config.raft_snapshot_interval * NANOSECONDS)
+            self._driver.snapshots.reconfigure(config.raft_snapshot_threshold, interval_ns)
+        self._config = config
 
     async def leave(self) -> None:
         """As `Agent.leave`. A note makes the next start of this server ask to join again."""
@@ -232,6 +258,8 @@ class Server:
             self._driver.stop()
         if self._tracer is not None:
             self._tracer.end(reason)
+        if self._gauges is not None:
+            self._gauges.stop()
         self._pool.close()
         self._members.links.close()
         if self._rpc is not None:
@@ -328,16 +356,19 @@ class Server:
                 self._changes,
                 self._new_store,
                 self._members.call,
+                self._measures,
             )
         except (CannotTrace, StorageError) as error:
             self._fail(str(error))
             return
         self._driver = self._service.driver = driver
         driver.start()
+        self._gauges = ServerGauges(self._telemetry, self._runtime, config, driver, self._members)
+        self._gauges.start()
         self._members.formed(driver)
         self.requests.formed(driver)
         self._met()
-        keeping = self._sessions.run(driver, self.requests.write)
+        keeping = self._sessions.run(driver, self.requests.write_leading)
         self._tasks.append(self._runtime.tasks.spawn(keeping, "sessions"))
         reconciling = self._reconciler.run(driver, self.requests.write)
         self._tasks.append(self._runtime.tasks.spawn(reconciling, "reconcile"))
@@ -405,7 +436,15 @@ class Server:
         document["Stats"] = {
             "agent": {"incarnation": str(self._data.incarnation)},
             "runtime": describe_runtime(self._runtime),
-            "consul": {"server": "true", "cluster_id": genesis.cluster_id if genesis is not None else ""},
+            "consul": {
+                "acl": "disabled",
+                "bootstrap": str(self._config.bootstrap_expect == 1).lower(),
+                "cluster_id": genesis.cluster_id if genesis is not None else "",
+                "known_datacenters": "1",
+                "leader": str(driver is not None and driver.core.role is Role.LEADER).lower(),
+                "leader_addr": self.requests.status().leader,
+                "server": "true",
+            },
             "raft": describe_raft(driver, self._members, self.requests.last_contact_ms()),
             "snapshots": _describe_snapshots(driver),
             "rpc": {"peers": self._members.links.describe(), "counters": msgspec.to_builtins(counters)},

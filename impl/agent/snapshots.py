@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from impl.agent.logs import Log
+from impl.agent.measures import RaftMeasures, unheard
 from impl.catalog.snapshot import (
     BLOCK_BYTES,
     ROWS_AT_ONCE,
@@ -98,6 +99,7 @@ class Snapshots:
         interval_ns: int,
         newest: SnapshotMarker | None = None,
         new_store: Callable[[], Store] = Store,
+        measures: RaftMeasures | None = None,
     ) -> None:
         """A snapshot is worth it after `threshold` entries, looked at every `interval_ns`.
 
@@ -115,6 +117,7 @@ class Snapshots:
         self._threshold = threshold
         self._interval_ns = interval_ns
         self._new_store = new_store
+        self._measures = measures or unheard(runtime.clock)
         self._files = {newest.checksum: meta_of_marker(newest)} if newest is not None else {}
         """By checksum: the files that are known to be here."""
         self._machine: Machine | None = None
@@ -125,6 +128,10 @@ class Snapshots:
         """Begin to look whether it is time for a snapshot."""
         self._machine = machine
         self.runtime.clock.call_later(self._interval_ns, self._look)
+
+    def reconfigure(self, threshold: int, interval_ns: int) -> None:
+        """When a snapshot is worth it from now on; the look that is due comes first."""
+        self._threshold, self._interval_ns = threshold, interval_ns
 
     def stop(self) -> None:
         """Leave what is under way."""
@@ -177,6 +184,7 @@ class Snapshots:
         else:
             elapsed = (self.runtime.clock.monotonic_ns() - started) // MILLISECONDS
             self._log.info("snapshot taken", index=file.header.index, file=file.name, bytes=file.size, ms=elapsed)
+            self._measures.snapshot_persist.observe(elapsed)
             self._taken(machine, meta_of(file, digest))
         finally:
             view.close()
@@ -246,6 +254,7 @@ class Snapshots:
         self.counters.restored += 1
         elapsed = (self.runtime.clock.monotonic_ns() - started) // MILLISECONDS
         self._log.info("snapshot restored", index=meta.index, keys=len(store), ms=elapsed)
+        self._measures.snapshot_restore.observe(elapsed)
         machine.restored(store, meta.index, digest)
 
     async def _read(self, meta: SnapshotMeta) -> tuple[Store, str]:

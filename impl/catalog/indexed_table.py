@@ -69,6 +69,10 @@ class IndexedTable(Table[V]):
         """Whether a group has rows."""
         return name in self._groups[grouping]
 
+    def group_count(self, grouping: str) -> int:
+        """How many groups have rows."""
+        return len(self._groups[grouping])
+
     def groups(self, grouping: str) -> list[str]:
         """The names of the groups that have rows, in order."""
         return sorted(self._groups[grouping])

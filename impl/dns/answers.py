@@ -131,6 +131,10 @@ class Responder:
         self._serial = serial
         self._domain = dns.name.from_text(settings.domain)
 
+    def reconfigure(self, settings: Settings) -> None:
+        """From now on; the domain stays."""
+        self._settings = settings
+
     async def respond(self, wire: bytes, *, datagram: bool) -> bytes | None:
         """The answer to a message; None: drop it."""
         try:

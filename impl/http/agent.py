@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from impl.agent.api import AgentError, Consistency, ReadOptions
-from impl.agent.describe import ALIVE, FAILED, VERSION, describe_member
+from impl.agent.describe import ALIVE, FAILED, VERSION, describe_build, describe_local, describe_member
 from impl.agent.local.checks import NoTtl
 from impl.agent.local.definitions import CheckDefinition
 from impl.agent.local.registrations import NoSuchService, Registrations, Unknown, UnknownServiceId
@@ -31,7 +31,7 @@ from impl.http.documents import agent_service_document, check_document
 from impl.http.registry import filtered
 from impl.http.request import HttpError, read_options
 from impl.http.response import AsWritten, Response, json_response, text_response
-from impl.http.shapes import AgentHealthDocument, HashedServiceDocument, HostDocument, VersionDocument
+from impl.http.shapes import AgentHealthDocument, HashedServiceDocument, VersionDocument
 
 BODY_SIZE_MAX = 512 * 1024
 MAINTENANCE = "maintenance"
@@ -257,12 +257,13 @@ def _judged(request: Request, code: int, text: str, document: Any) -> Response:
 async def members(context: Context, request: Request) -> Response:
     """GET /v1/agent/members: the agents that the catalog shows; if it cannot be read, this one alone."""
     try:
-        return json_response(await _members(context, request.truth("wan")), request.pretty)
+        return json_response(await current_members(context, request.truth("wan")), request.pretty)
     except AgentError:
         return json_response([context.agent.describe()["Member"]], request.pretty)
 
 
-async def _members(context: Context, servers_only: bool) -> list[dict[str, Any]]:
+async def current_members(context: Context, servers_only: bool) -> list[dict[str, Any]]:
+    """The agents that the catalog shows, as `/v1/agent/members` does. Raises AgentError: it cannot be read."""
     stale = ReadOptions(Consistency.STALE)
     nodes = (await context.agent.read(ListNodes(), stale)).answer
     servers = (await context.agent.read(ServiceInstances(CONSUL), stale)).answer
@@ -285,7 +286,14 @@ async def _members(context: Context, servers_only: bool) -> list[dict[str, Any]]
 
 async def about_self(context: Context, request: Request) -> Response:
     """GET /v1/agent/self."""
-    return json_response(context.agent.describe(), request.pretty)
+    document, local = context.agent.describe(), context.local
+    if local is not None:
+        statistics = document["Stats"]
+        statistics["agent"] = describe_local(local) | statistics["agent"]
+        runtime = {**local.runtime.host.statistics(), "goroutines": str(local.runtime.tasks.count())}
+        statistics |= {"build": describe_build(), "runtime": runtime}
+        document["Meta"] = local.state.node.meta
+    return json_response(document, request.pretty)
 
 
 async def leave(context: Context, request: Request) -> Response:
@@ -301,20 +309,6 @@ async def version(context: Context, request: Request) -> Response:
         "BuildDate": "1970-01-01T00:00:01Z",
         "HumanVersion": VERSION,
         "FIPS": "",
-    }
-    return json_response(document, request.pretty)
-
-
-async def host(context: Context, request: Request) -> Response:
-    """GET /v1/agent/host: of the machine, its name and this process; Comitia does not measure the rest."""
-    runtime = _local(context).runtime
-    document: HostDocument = {
-        "Memory": None,
-        "CPU": None,
-        "Host": {"hostname": runtime.host.hostname, "pid": runtime.host.pid},
-        "Disk": None,
-        "CollectionTime": runtime.clock.wall_ns(),
-        "Errors": None,
     }
     return json_response(document, request.pretty)
 

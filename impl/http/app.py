@@ -13,9 +13,10 @@ from impl.agent.api import Agent, AgentError
 from impl.agent.config import SNAPSHOT_MAX_SIZE
 from impl.agent.local.registrations import Registrations
 from impl.http import kv, routes
-from impl.http.context import Context, Request
+from impl.http.context import Context, Controls, Request
+from impl.http.measures import HttpMeasures
 from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
-from impl.http.response import Response, text_response
+from impl.http.response import Response, Stream, text_response
 
 _KV = "/v1/kv/"
 _OF_ANY_DATACENTER = ("/v1/agent/", "/v1/catalog/datacenters")
@@ -37,18 +38,25 @@ class Application:
         node_name: str = "",
         local: Registrations | None = None,
         snapshot_max_size: int = SNAPSHOT_MAX_SIZE,
+        controls: Controls | None = None,
+        measures: HttpMeasures | None = None,
     ) -> None:
-        """`datacenter`, `node_name` and `local` (services and checks): the agent's own.
+        """`datacenter`, `node_name` and `local` (services and checks): the agent's own. `controls`: what its operator
+        may ask for; without `measures` nobody hears how long answers take.
 
         `unexpected` hears of errors that no handler expected: (what was asked, error).
         """
-        self._context = Context(agent, node_name, datacenter, kv_max_value_size, local, snapshot_max_size)
+        self._context = Context(agent, node_name, datacenter, kv_max_value_size, local, snapshot_max_size, controls)
+        self._measures = measures
         self._unexpected = unexpected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"only HTTP is served here, not {scope['type']}")
+        measures = self._measures
+        started_ns = measures.now_ns() if measures is not None else 0
+        response: Response | Stream
         try:
             response = await self._respond(scope, receive)
         except HttpError as error:
@@ -61,8 +69,10 @@ class Application:
             self._unexpected(f"{scope['method']} {scope['path']}", error)
             response = text_response(500, f"internal error: {error!r}")
         await response.send(send)
+        if measures is not None:
+            measures.answered(scope["method"], scope["raw_path"], started_ns)
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive) -> Response | Stream:
         path = decode_path(scope["raw_path"])
         query = scope["query_string"]
         parameters = parse_parameters(query) if query else {}

@@ -132,6 +132,15 @@ class CheckDefinitionBody(TypedDict, total=False):
     TLSSkipVerify: bool
     DisableRedirects: bool
     TCP: str
+    TCPUseTLS: bool
+    UDP: str
+    GRPC: str
+    GRPCUseTLS: bool
+    H2PING: str
+    H2PingUseTLS: bool
+    TLSServerName: str
+    AliasNode: str
+    AliasService: str
     ScriptArgs: list[str]
     Interval: str | int
     Timeout: str | int

@@ -23,6 +23,9 @@ NOT_RUN: Final = {
 }
 """Consul's checks that Comitia does not have, by the field that asks for one."""
 
+_REFUSED: Final = "Request decode failed: "
+"""How errors begin that are about a body."""
+
 
 def configured(
     services: Iterable[Any], checks: Iterable[Any], scripts: bool
@@ -32,10 +35,7 @@ def configured(
     Args:
         scripts: whether their checks may run commands.
     """
-    try:
-        found = [service_definition(each) for each in services], [check_definition(each) for each in checks]
-    except HttpError as error:
-        raise ConfigError(f"a service or check of the configuration files: {error.text}") from error
+    found = [verified_service(each) for each in services], [verified_check(each) for each in checks]
     for check in (*(check for service in found[0] for check in service.checks), *found[1]):
         if check.args and not scripts:
             raise ConfigError(
@@ -49,6 +49,22 @@ def configured(
                 f"check {check.check_id!r}: service {check.service_id!r} is defined by no file: define it"
             )
     return found
+
+
+def verified_service(document: Any) -> ServiceDefinition:
+    """The definition of an instance in a configuration file. Raises ConfigError."""
+    try:
+        return service_definition(document)
+    except HttpError as error:
+        raise ConfigError(f"a service: {error.text.removeprefix(_REFUSED)}") from error
+
+
+def verified_check(document: Any) -> CheckDefinition:
+    """The definition of a check in a configuration file. Raises ConfigError."""
+    try:
+        return check_definition(document)
+    except HttpError as error:
+        raise ConfigError(f"a check: {error.text.removeprefix(_REFUSED)}") from error
 
 
 def loose(document: Any) -> Any:

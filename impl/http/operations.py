@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from impl.agent.config import LOG_LEVELS
 from impl.http import body_shapes, shapes
 
 ANY_BYTES: Final = object()
@@ -81,7 +82,10 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "enable": Parameter(_TRUTH, "Begin, or end, the maintenance."),
     "reason": Parameter(_WORD, "Why."),
     "note": Parameter(_WORD, "The output of the check."),
-    "format": Parameter({"type": "string", "enum": ["json", "text"]}, "How to answer."),
+    "format": Parameter({"type": "string", "enum": ["json", "text", "prometheus"]}, "How to answer."),
+    "loglevel": Parameter({"type": "string", "enum": list(LOG_LEVELS)}, "Lines of this level and of those above it."),
+    "logjson": Parameter(_GIVEN, "Lines are JSON."),
+    "prune": Parameter(_GIVEN, "As without it: nobody keeps a list of those that left."),
     "wan": Parameter(_TRUTH_OR_GIVEN, "Servers only, by their names in all datacenters."),
     "replace-existing-checks": Parameter(_TRUTH_OR_GIVEN, "Remove checks that are not named."),
     "id": Parameter(_WORD, "Of a server, or its node's name."),
@@ -178,6 +182,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", "/v1/agent/members"): _local(list[shapes.MemberDocument], "wan"),
     ("GET", "/v1/agent/version"): _local(shapes.VersionDocument),
     ("GET", "/v1/agent/host"): _local(shapes.HostDocument),
+    ("GET", "/v1/agent/metrics"): Operation({200: (shapes.MetricsDocument, TEXT), 415: (TEXT,)}, ("format", "pretty")),
+    ("GET", "/v1/agent/monitor"): Operation({200: (TEXT,), 429: (TEXT,)}, ("loglevel", "logjson")),
+    ("PUT", "/v1/agent/reload"): Operation({200: (EMPTY,)}),
+    ("PUT", "/v1/agent/join/"): Operation({200: (EMPTY,)}, ("wan",), rest="server"),
+    ("PUT", "/v1/agent/force-leave/"): Operation({200: (TEXT,)}, ("prune",), rest="node"),
     ("PUT", "/v1/txn"): Operation(
         {200: (shapes.OutcomeDocument,), 409: (shapes.OutcomeDocument,)},
         ("dc", "stale", "consistent", "pretty"),

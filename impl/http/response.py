@@ -5,6 +5,9 @@ Source: Consul, "HTTP API structure", "Consistency modes", "Formatted JSON outpu
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -105,6 +108,22 @@ class Streamed(Response, frozen=True, kw_only=True):
             return
         finally:
             self.rest.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A text that goes on: each part is sent when there is one."""
+
+    parts: AsyncGenerator[bytes, None]
+    """Closed when the answer ends, however it ends."""
+
+    async def send(self, send: Send) -> None:
+        """Hand it to the ASGI server, part by part; a client that reads slowly holds up the parts."""
+        await send({"type": "http.response.start", "status": 200, "headers": (_TEXT, _POLICY)})
+        async with aclosing(self.parts) as parts:
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def json_response(document: Any, pretty: bool, headers: tuple[Header, ...] = ()) -> Response:

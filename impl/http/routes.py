@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from impl.http import agent, kv, openapi, operator, registry, sessions, snapshot, transactions
+from impl.http import agent, controls, kv, openapi, operator, registry, sessions, snapshot, transactions
 from impl.http.context import Context, Handler, Request
 from impl.http.response import Response, json_response
 
@@ -64,7 +64,12 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/agent/maintenance": {"PUT": agent.maintain_node},
     "/v1/agent/members": {"GET": agent.members},
     "/v1/agent/version": {"GET": agent.version},
-    "/v1/agent/host": {"GET": agent.host},
+    "/v1/agent/host": {"GET": controls.host},
+    "/v1/agent/metrics": {"GET": controls.metrics},
+    "/v1/agent/monitor": {"GET": controls.monitor},
+    "/v1/agent/reload": {"PUT": controls.reload},
+    "/v1/agent/join/": {"PUT": controls.join},
+    "/v1/agent/force-leave/": {"PUT": controls.force_leave},
     "/v1/txn": {"PUT": transactions.run},
     "/v1/snapshot": {"GET": snapshot.save, "PUT": snapshot.restore},
     "/v1/status/leader": {"GET": operator.status_leader},

@@ -280,8 +280,11 @@ class SelfDocument(TypedDict):
     """An agent of itself. What stands in `Stats` is for people; it differs from release to release."""
 
     Config: ConfigDocument
+    DebugConfig: dict[str, Any]
+    Coord: None
     Member: MemberDocument
     Meta: Strings
+    xDS: None
     Stats: dict[str, dict[str, Any]]
 
 
@@ -294,22 +297,47 @@ class VersionDocument(TypedDict):
     FIPS: str
 
 
-class HostProcessDocument(TypedDict):
-    """The machine's name, and this process."""
-
-    hostname: str
-    pid: int
-
-
 class HostDocument(TypedDict):
-    """The machine, as far as it is measured."""
+    """The machine, by the names of gopsutil; null where it cannot be measured."""
 
-    Memory: None
-    CPU: None
-    Host: HostProcessDocument
-    Disk: None
+    Memory: dict[str, float] | None
+    CPU: list[dict[str, Any]] | None
+    Host: dict[str, Any] | None
+    Disk: dict[str, Any] | None
     CollectionTime: int
-    Errors: None
+    Errors: list[str] | None
+
+
+class GaugeDocument(TypedDict):
+    """What is so at the end of an interval."""
+
+    Name: str
+    Value: float
+    Labels: Strings
+
+
+class SampledDocument(TypedDict):
+    """What happened in an interval, summed up."""
+
+    Name: str
+    Count: int
+    Rate: float
+    Sum: float
+    Min: float
+    Max: float
+    Mean: float
+    Stddev: float
+    Labels: Strings
+
+
+class MetricsDocument(TypedDict):
+    """The last interval of telemetry."""
+
+    Timestamp: str
+    Gauges: list[GaugeDocument]
+    Points: list[EmptyDocument]
+    Counters: list[SampledDocument]
+    Samples: list[SampledDocument]
 
 
 class RaftServerDocument(TypedDict):

@@ -283,6 +283,16 @@ class Executor(Protocol):
         """Run `work` off the loop; then `done(result)` or `failed(error)` on the loop, in the order of submission."""
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What this process takes of its machine."""
+
+    resident_bytes: int = 0
+    virtual_bytes: int = 0
+    collections: int = 0
+    """Of garbage, so far."""
+
+
 class Host(Protocol):
     """The process and its machine."""
 
@@ -297,6 +307,18 @@ class Host(Protocol):
     @property
     def environment(self) -> Mapping[str, str]:
         """Environment variables."""
+
+    def usage(self) -> Usage:
+        """What this process takes now."""
+
+    def statistics(self) -> Mapping[str, str]:
+        """What `/v1/agent/self` shows as `Stats.runtime`, but for the tasks."""
+
+    def machine(self, path: str) -> Mapping[str, Any]:
+        """The machine in the shape of `/v1/agent/host`: `Memory`, `CPU`, `Host`, and the `Disk` that holds `path`.
+
+        Blocks: for the executor. Raises OSError.
+        """
 
     def on_signal(self, name: str, callback: Callable[[], None]) -> None:
         """Call on the loop when the signal ("SIGTERM", "SIGINT", "SIGHUP") arrives."""

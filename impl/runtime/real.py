@@ -18,9 +18,11 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
+import psutil
 import uvloop
 
-from impl.runtime.interfaces import NANOSECONDS, Address, Future, Receiver, Runtime, Task, Timer
+from impl.runtime.interfaces import NANOSECONDS, Address, Future, Receiver, Runtime, Task, Timer, Usage
+from impl.runtime.machine import describe_machine, describe_process
 from impl.runtime.real_disk import DiskThread, RealDisk
 
 TCP_USER_TIMEOUT_MS = 5_000
@@ -292,6 +294,21 @@ class RealHost:
         self.pid = os.getpid()
         self.hostname = socket.gethostname()
         self.environment: Mapping[str, str] = os.environ
+        self._process = psutil.Process()
+
+    def usage(self) -> Usage:
+        """As `Host.usage`."""
+        memory = self._process.memory_info()
+        collections = sum(generation["collections"] for generation in gc.get_stats())
+        return Usage(memory.rss, memory.vms, collections)
+
+    def statistics(self) -> Mapping[str, str]:
+        """As `Host.statistics`."""
+        return describe_process()
+
+    def machine(self, path: str) -> Mapping[str, Any]:
+        """As `Host.machine`."""
+        return describe_machine(path)
 
     def on_signal(self, name: str, callback: Callable[[], None]) -> None:
         """As `Host.on_signal`."""

@@ -26,7 +26,7 @@ from schemathesis.schemas import APIOperation
 from jepsen_like.fuzz import state
 from jepsen_like.fuzz.agents import AgentUnderTest, Usage
 from jepsen_like.fuzz.cases import cases
-from jepsen_like.fuzz.judging import PROPERTIES, Judged, ask
+from jepsen_like.fuzz.judging import CONFORMS, IN_TIME, NO_DEFECT, Judged, ask
 from model_checks.verdicts import CheckResult, SetupFailed, Verdict
 
 CASES_A_TURN: Final = 20
@@ -41,6 +41,7 @@ SETTLE_SECONDS: Final = 5.0
 """Connections that clients closed, and checks that were removed, are gone after that."""
 
 LEAVE_SECONDS: Final = 20.0
+CHECKERS: Final = {IN_TIME: "time", CONFORMS: "conformance", NO_DEFECT: "errors"}
 
 ENDED = "the agent does not end by itself"
 GROWTH = "requests leave nothing behind"
@@ -48,6 +49,8 @@ LEAVES = "an agent that is told to leave answers, and ends"
 
 EXCLUDED: Final[Mapping[str, str]] = {
     "putAgentLeave": "the process ends, which is what it is for: it is asked last",
+    "getAgentMonitor": "its answer has no end",
+    "putAgentJoin": "it dials whatever address it is given",
 }
 """Operations that are not fuzzed, by operationId, and why."""
 EXCLUDED_OF_CLUSTERS: Final[Mapping[str, str]] = {
@@ -166,7 +169,7 @@ class Campaign:
 
     def _judged(self, first: Usage, warm: Usage, seconds: float) -> list[CheckResult]:
         return [
-            *(self._property(name) for name in PROPERTIES),
+            *(self._property(name) for name in CHECKERS),
             self._growth(first, warm),
             self._leave(),
             self._effort(seconds),
@@ -174,7 +177,7 @@ class Campaign:
 
     def _property(self, name: str) -> CheckResult:
         found = [each for each in self.findings if each.property == name]
-        checker = "fuzz/" + {PROPERTIES[0]: "time", PROPERTIES[1]: "conformance", PROPERTIES[2]: "errors"}[name]
+        checker = f"fuzz/{CHECKERS[name]}"
         if not found:
             return CheckResult(checker=checker, verdict=Verdict.VALID)
         details = "\n".join(f"{each.operation}: {each.reason}\n  {each.curl}" for each in found)
@@ -276,4 +279,6 @@ def _operations(
         raise SetupFailed(f"the agent's OpenAPI document cannot be read: {error!r}") from error
     if only is not None and only not in found:
         raise SetupFailed(f"there is no operation {only!r}; there are: {', '.join(sorted(found))}")
+    if only is not None and only in excluded:
+        raise SetupFailed(f"{only} is not asked at random: {excluded[only]}")
     return {name: each for name, each in found.items() if (only or name) == name and name not in excluded}

@@ -100,6 +100,8 @@ _KINDS: Mapping[str, str] = {
     "Key": "key",
     "Session": "session",
     "CheckID": "check",
+    "AliasNode": "node",
+    "AliasService": "service",
 }
 """What is named by a field of a body."""
 
@@ -117,7 +119,7 @@ def _bent(draw: Draw, value: Any, known: Known | None) -> Any:
 
 def _bent_field(draw: Draw, key: str, value: Any, known: Known | None) -> Any:
     if isinstance(value, str):
-        if key.upper() in ("HTTP", "TCP") and value:
+        if key.upper() in ("HTTP", "TCP", "UDP", "GRPC", "H2PING") and value:
             address = draw(st.sampled_from(_ADDRESSES))
             return f"http://{address}/" if key.upper() == "HTTP" else address
         if known is not None and key == "Verb":

@@ -26,7 +26,6 @@ DEADLINE_S: Final = 10.0
 IN_TIME: Final = "every request is answered in time"
 CONFORMS: Final = "every answer is what the OpenAPI document says"
 NO_DEFECT: Final = "no 5xx but Consul's own"
-PROPERTIES: Final = (IN_TIME, CONFORMS, NO_DEFECT)
 
 SERVER_ERRORS: Final = (
     r"No path to datacenter",
@@ -50,6 +49,8 @@ SERVER_ERRORS: Final = (
     # what its agents refuse
     r"failed to verify snapshot: .*",
     r"stale not allowed for restore",
+    r"agent: No node found with name '.*'",
+    r"this agent has no WAN pool: .*",
     r'ServiceID ".*" does not exist',
     r'CheckID ".*" does not have associated TTL',
     # Comitia's own refusals of changes to the cluster

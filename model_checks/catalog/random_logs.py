@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
+from model_checks.catalog.generated import restore_of, state_after
 from spec.catalog.commands import (
     CheckAndSet,
     CheckOperation,
@@ -34,7 +35,20 @@ from spec.catalog.commands import (
     Unlock,
     Verb,
 )
-from spec.catalog.state import Behavior, Check, Index, Node, Service, Session, State, Status, initial_state, row_key
+from spec.catalog.restore import rows_of
+from spec.catalog.state import (
+    ArchivedRow,
+    Behavior,
+    Check,
+    Index,
+    Node,
+    Service,
+    Session,
+    State,
+    Status,
+    initial_state,
+    row_key,
+)
 from spec.catalog.transitions import apply
 
 NODES = ("n1", "N1", "n2", "n3")
@@ -48,22 +62,34 @@ VALUES = (b"", b"1", b"2")
 OPERATIONS_MAX = 4
 HEALTHY = 0.8
 """How often a check is not critical."""
+ARCHIVED, RESTORED = 0.1, 0.04
+"""How often a state is archived, and an archive restored, after an entry."""
 CURRENT = 0.7
 """How often a condition names the present index."""
 
 
-def random_log(seed: int, length: int) -> Iterator[Command]:
-    """A log; the first entry is a leader's own."""
+def random_log(seed: int, length: int, *, restores: bool = False) -> Iterator[Command]:
+    """A log; the first entry is a leader's own. `restores`: of what the catalog once was, and of other catalogs."""
     rng, state = Random(seed), initial_state()
     command: Command = Noop()
+    archive, under_way = rows_of(state), list[Command]()
     for index in range(1, length + 1):
         yield command
         state, _ = apply(state, command, index)
-        command = drawn(rng, state, index)
+        if restores and rng.random() < ARCHIVED:
+            archive = rows_of(state) if rng.random() < HEALTHY else elsewhere(rng)
+        if restores and not under_way and rng.random() < RESTORED:
+            under_way = restore_of(archive, at_once=10)
+        command = under_way.pop(0) if under_way and rng.random() < HEALTHY else drawn(rng, state, index + state.shift)
+
+
+def elsewhere(rng: Random) -> tuple[ArchivedRow, ...]:
+    """An archive of another catalog, whose log is longer or shorter."""
+    return rows_of(state_after(list(random_log(rng.randrange(1 << 30), 60)), rng.choice((1, 500))))
 
 
 def drawn(rng: Random, state: State, index: Index) -> Command:
-    """A command for a state; `index`: of the newest entry."""
+    """A command for a state; `index`: of the newest entry, as the state's rows have it."""
     key, value, session = rng.choice(KEYS), rng.choice(VALUES), a_session(rng, state)
     match rng.choices(range(14), (1, 16, 5, 10, 6, 9, 5, 3, 3, 2, 6, 5, 3, 14))[0]:
         case 0:

@@ -13,39 +13,56 @@ node, instance and checks, applied by the spec itself), and the difference that 
 (`catalog_plan`). What is claimed is not trusted: guards and results are looked at.
 
 Linked is the vocabulary of the model, no more: not the results that clients are told, nor what `model_checks/proofs/
-catalog.py` says is left out. Snapshots are no command of the log: the model's `take_snapshot` and `restore` are not
-linked, nor its `clock`.
+catalog.py` says is left out. An archive is written by no command of the log, and may be another catalog's: of what is
+restored it is asked that it satisfies the invariants, as the model's archives do, not where it came from.
 
 Must not: restrict the commands.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from model_checks.linking.catalog_plan import parts, planned
-from model_checks.linking.catalog_tables import HISTORY, MEANT, SEEN, Elements, TableRows, elements, projection
+from model_checks.linking.catalog_tables import (
+    HISTORY,
+    MEANT,
+    SEEN,
+    Elements,
+    TableRows,
+    archived,
+    elements,
+    projection,
+)
 from model_checks.linking.concrete import Do, PythonValues, Rejected
 from model_checks.proofs.algebra import Patterns, Sort, Symbols, Value
 from model_checks.proofs.catalog import ACTIONS
-from model_checks.proofs.catalog_signature import KEPT, SIGNATURE, TABLES
+from model_checks.proofs.catalog_lemmas import INVARIANTS
+from model_checks.proofs.catalog_signature import KEPT, SIGNATURE, TABLES, tables_of
 from model_checks.verdicts import CheckResult, Verdict
 from spec.catalog import transitions
-from spec.catalog.commands import Command
+from spec.catalog.commands import Command, RestoreCommit
 from spec.catalog.kv import Invalid
 from spec.catalog.state import Index, State, initial_state, node_key, row_key
 from spec.catalog.transactions import Outcome
 from spec.catalog.transitions import Failed
 
 CHECKER: Final = "link/catalog"
-UNLINKED: Final = frozenset({"take_snapshot", "restore", "clock"})
+ARCHIVE: Final = "archive"
+UNLINKED: Final = frozenset({"take_snapshot", "clock"})
 """Actions of the model that are no command of the log."""
 
 RULES: Final = {act.name: act for act in ACTIONS}
+
+
+def node_in(key: str | None) -> str | None:
+    """The node that the key of an instance or a check names; of what is not there, none."""
+    return None if key is None else key.partition("\0")[0]
 
 
 class CatalogAlgebra(PythonValues):
@@ -58,10 +75,10 @@ class CatalogAlgebra(PythonValues):
                 "seen": lambda: SEEN,
                 "covers": lambda prefix, key: key.startswith(prefix),
                 "root": lambda prefix: prefix == "",
-                "at": lambda x: x.partition("\0")[0],
-                "home": lambda c: c.partition("\0")[0],
-                "place": lambda d: node_key(d.node),
-                "asks": lambda d, c: c in {row_key(d.node, check_id) for check_id in d.checks},
+                "at": node_in,
+                "home": node_in,
+                "place": lambda d: None if d is None else node_key(d.node),
+                "asks": lambda d, c: d is not None and c in {row_key(d.node, check_id) for check_id in d.checks},
             }
         )
 
@@ -77,9 +94,8 @@ class CatalogAlgebra(PythonValues):
     def implies(self, premise: Value, conclusion: Value) -> Value:
         return not premise or conclusion
 
-    def forall(self, sorts: tuple[Sort, ...], body: Callable[..., Value], patterns: Patterns | None = None) -> Value:
-        (sort,) = sorts
-        return all(body(element) for element in self.elements[sort])
+    def forall(self, sorts: Sequence[Sort], body: Callable[..., Value], patterns: Patterns | None = None) -> Value:
+        return all(body(*found) for found in itertools.product(*(self.elements[sort] for sort in sorts)))
 
 
 # ---------------------------------------------------------------------------------------------------- the model's entry
@@ -95,19 +111,17 @@ class Entry:
         kept = {(KEPT + name, SEEN, *at): value for (name, *at), value in shown.items()}
         self.rows: TableRows = {**shown, **kept, ("open",): False, ("applied",): index - 1}
         self.done: list[Do] = []
+        self.symbols = Symbols({name: self._reader(name) for name in SIGNATURE})
+        self._places: dict[str, list[tuple[Any, ...]]] = {}
 
-    def symbols(self) -> Symbols:
-        """The model's state, as functions."""
-
-        def of(name: str) -> Callable[..., Any]:
-            default = {Sort.BOOL: False, Sort.INDEX: 0}.get(SIGNATURE[name].result)
-            return lambda *at: self.rows.get((name, *at), default)
-
-        return Symbols({name: of(name) for name in SIGNATURE})
+    def _reader(self, name: str) -> Callable[..., Any]:
+        """A symbol as a function of the model's present state."""
+        default = {Sort.BOOL: False, Sort.INDEX: 0}.get(SIGNATURE[name].result)
+        return lambda *at: self.rows.get((name, *at), default)
 
     def take(self, do: Do) -> None:
         """One step of the model. Raises Rejected if its guard is false."""
-        transition = RULES[do.action].rule(self.algebra, self.symbols(), *do.arguments)
+        transition = RULES[do.action].rule(self.algebra, self.symbols, *do.arguments)
         if not transition.guard:
             raise Rejected(f"the guard of {do} is false")
         changes: TableRows = {}
@@ -119,33 +133,29 @@ class Entry:
 
     def places(self, name: str) -> list[tuple[Any, ...]]:
         """All arguments of a symbol."""
-        found: list[tuple[Any, ...]] = [()]
-        for sort in SIGNATURE[name].arguments:
-            found = [(*at, element) for at in found for element in self.known[sort]]
-        return found
+        if name not in self._places:
+            self._places[name] = list(itertools.product(*(self.known[sort] for sort in SIGNATURE[name].arguments)))
+        return self._places[name]
 
     def holds(self, name: str, *at: Any) -> Any:
         """A row of the model's state."""
         return self.rows.get((name, *at))
 
-    def compare(self, after: State, prefix: str = "") -> None:
-        """Compare tables with the projection of the next state. Raises Rejected with the first difference."""
+    def compare(self, after: State) -> None:
+        """Compare tables, and what readers see, with the next state. Raises Rejected with the first difference."""
         expected = projection(after)
         for name in TABLES:
             if name in HISTORY:
                 continue
             for at in self.places(name):
-                wanted, found = expected.get((name, *at)) or None, self.rows.get((prefix + name, *prefixed(prefix, at)))
                 if name in MEANT and not expected.get((MEANT[name], *at)):
                     continue
-                if (found or None) != wanted:
-                    shown = ", ".join(repr(part) for part in at)
-                    raise Rejected(f"{prefix}{name}({shown}) is {found} in the model, {wanted} in the spec")
-
-
-def prefixed(prefix: str, at: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments of a copy's table."""
-    return (SEEN, *at) if prefix else at
+                wanted = expected.get((name, *at)) or None
+                for symbol, place in ((name, at), (KEPT + name, (SEEN, *at))):
+                    found = self.rows.get((symbol, *place)) or None
+                    if found != wanted:
+                        shown = ", ".join(map(repr, place))
+                        raise Rejected(f"{symbol}({shown}) is {found} in the model, {wanted} in the spec")
 
 
 # ------------------------------------------------------------------------------------------------------------- the link
@@ -156,18 +166,36 @@ def link(before: State, command: Command, index: Index) -> tuple[State, tuple[Do
     after, result = transitions.apply(before, command, index)
     refused = isinstance(result, Failed) or (isinstance(result, Outcome) and bool(result.errors))
     cut = [] if refused else list(parts(before, command, index))
+    number = index + before.shift
+    if isinstance(command, RestoreCommit) and not refused:
+        return after, restored(before, after, number, index + after.shift)
     prefixes = [part.prefix for part in cut if part.prefix is not None]
     known = elements([before, after, *(part.after for part in cut)], prefixes[0] if prefixes else "")
     known[Sort.KEY] |= frozenset(prefixes)
-    entry = Entry(before, index, known)
-    entry.take(Do("begin", (index,)))
+    entry = Entry(before, number, known)
+    entry.take(Do("begin", (number,)))
     for part in cut:
-        for do in planned(part, index, entry):
+        for do in planned(part, number, entry):
             entry.take(do)
     entry.take(Do("refuse" if refused else "commit", ()))
     entry.compare(after)
-    entry.compare(after, KEPT)
     return after, tuple(entry.done)
+
+
+def restored(before: State, after: State, number: Index, newest: Index) -> tuple[Do, ...]:
+    """The commit of a restore: what was staged is an archive of the model, as it might be of another catalog.
+
+    Raises Rejected; also if it is one that no catalog could have built.
+    """
+    staged = archived(before.staging.rows if before.staging is not None else ())
+    entry = Entry(before, number, {**elements([before, staged, after], ""), Sort.COPY: frozenset({SEEN, ARCHIVE})})
+    entry.rows |= {(KEPT + name, ARCHIVE, *at): value for (name, *at), value in projection(staged).items()}
+    for name, (_, holds) in INVARIANTS.items():
+        if not holds(entry.algebra, tables_of(entry.symbols, ARCHIVE)):
+            raise Rejected(f"the archive is not of a catalog: {name}")
+    entry.take(Do("restore", (ARCHIVE, newest)))
+    entry.compare(after)
+    return tuple(entry.done)
 
 
 @dataclass(slots=True)

@@ -40,20 +40,21 @@ class Part:
 
 def parts(state: State, command: Command, index: Index) -> Iterator[Part]:
     """The parts of a command that succeeds, carried out by the spec one after the other."""
+    number = index + state.shift
     match command:
         case Transaction(operations):
             for operation in operations:
-                after, _ = transactions.step(state, operation, index)
+                after, _ = transactions.step(state, operation, number)
                 tree = isinstance(operation, KvOperation) and operation.verb is KvVerb.DELETE_TREE
                 yield Part(state, after, operation.key if tree and isinstance(operation, KvOperation) else None)
                 state = after
         case Register(node, service, checks, skip):
             steps: list[Callable[[State], State]] = []
             if node_key(node.node) not in state.nodes or not skip:
-                steps.append(lambda s: registry.ensure_node(s, node, index))
+                steps.append(lambda s: registry.ensure_node(s, node, number))
             if service is not None:
-                steps.append(lambda s: registry.ensure_service(s, service, index))
-            steps += [checked(check, index) for check in checks]
+                steps.append(lambda s: registry.ensure_service(s, service, number))
+            steps += [checked(check, number) for check in checks]
             for step in steps:
                 after = step(state)
                 yield Part(state, after)
@@ -70,7 +71,10 @@ def checked(check: Check, index: Index) -> Callable[[State], State]:
 
 
 def planned(part: Part, index: Index, entry: Tables) -> Iterator[Do]:
-    """The operations that make the difference; what is announced first, what goes before what it needs."""
+    """The operations that make the difference; what is announced first, what goes before what it needs.
+
+    `index`: the one that rows have.
+    """
     before, after = part.before, part.after
     for table, raised in before.indexes.items():
         group, _, name = table.partition(".")

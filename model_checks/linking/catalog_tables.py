@@ -7,14 +7,29 @@ Must not: know a command.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from msgspec.structs import replace
 
 from model_checks.proofs.algebra import Sort
-from model_checks.proofs.catalog_signature import SIGNATURE
-from model_checks.proofs.cti import ROW_OF
-from spec.catalog.state import Check, Node, Row, Service, Session, State, Status, row_key, service_key
+from model_checks.proofs.catalog_signature import BESIDE, FIELDS, SIGNATURE
+from spec.catalog.restore import KV_INDEX
+from spec.catalog.state import (
+    ArchivedRow,
+    Check,
+    Node,
+    Row,
+    Service,
+    Session,
+    State,
+    Status,
+    TableIndex,
+    Tombstone,
+    initial_state,
+    node_key,
+    row_key,
+    service_key,
+)
 
 SEEN: Final = "seen"
 """The copy that readers see."""
@@ -81,6 +96,8 @@ def projection(state: State) -> TableRows:
         found["session_create", key] = session.create_index
     for table, index in state.indexes.items():
         group, _, name = table.partition(".")
+        if group == "node":
+            found["node_index", name] = index
         if group == "service":
             found |= {("populated", name): True, ("service_index", name): index}
     for table in ("nodes", "services", "checks", "sessions"):
@@ -88,16 +105,41 @@ def projection(state: State) -> TableRows:
     found["rows_index",] = state.rows_index
     found["tombstones_index",] = state.tombstones_index
     found["extinction_index",] = state.index("service_last_extinction")
+    found["node_extinction_index",] = state.index("node_last_extinction")
     return found
 
 
-MEANT: Final = {field: row for row, fields in ROW_OF.items() for field in fields} | {
-    "critical": "check",
-    "of_instance": "check",
-}
+def archived(rows: Iterable[ArchivedRow]) -> State:
+    """The state that an archive's rows say, whatever the spec makes of them."""
+    state = initial_state()
+    for row in rows:
+        match row:
+            case TableIndex(name, index) if name == KV_INDEX:
+                state = replace(state, rows_index=index, tombstones_index=index)
+            case TableIndex(name, index):
+                state = replace(state, indexes=state.indexes.put(name, index))
+            case Tombstone(key, index):
+                state = replace(state, tombstones=state.tombstones.put(key, index))
+            case Row(key):
+                state = replace(state, rows=state.rows.put(key, row))
+            case Node(name):
+                state = replace(state, nodes=state.nodes.put(node_key(name), row))
+            case Service(name, service_id):
+                state = replace(state, services=state.services.put(row_key(name, service_id), row))
+            case Check(name, check_id):
+                state = replace(state, checks=state.checks.put(row_key(name, check_id), row))
+            case Session(session_id):
+                state = replace(state, sessions=state.sessions.put(session_id, row))
+            case _:
+                assert_never(row)
+    return state
+
+
+MEANT: Final = {name: row for rows in (FIELDS, BESIDE) for row, fields in rows.items() for name in fields}
 """The row without which a field means nothing."""
 
 HISTORY: Final = frozenset({"grave", "member_of"})
+"""What the spec does not have."""
 
 
 def elements(states: Iterable[State], prefix: str) -> dict[Sort, frozenset[Any]]:

@@ -180,7 +180,8 @@ def command(
     if spec == "catalog":
         count = -(-commands // LOG_LENGTH)
         click.echo(f"{count} random logs of {LOG_LENGTH} commands, seeds {seed} to {seed + count - 1}", err=True)
-        return report(link_logs(random_log(k, LOG_LENGTH) for k in range(seed, seed + count)), json_wanted)
+        logs = (random_log(k, LOG_LENGTH, restores=True) for k in range(seed, seed + count))
+        return report(link_logs(logs), json_wanted)
     if mutant is not None:
         groups = broken(mutant)
     else:

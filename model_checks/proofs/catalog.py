@@ -10,14 +10,16 @@ ones, is linked (`linking/catalog.py`), not proved.
 *Announcements.* Before a row changes, the indexes of the health answers that show it are raised (`touch_service`), and
 a guard of the change says so.
 
-*Copies* of the tables: `seen` is what readers see; any other is a snapshot of what they saw once. `restore` is an entry
-that puts a snapshot in the place of everything. Indexes go back then, and a hold may be given out a second time: what
-is said of two states does not speak of it, and the history of holds is the snapshot's.
+*Copies* of the tables: `seen` is what readers see; any other is an archive, of what they saw once or, from the
+beginning, of another catalog. `restore` is an entry that puts one in the place of everything; the entries after it
+have greater indexes than all that it holds (the readable spec's `shift`). Indexes of answers may go back then, and a
+hold may be given out a second time: what is said of two states does not speak of it, and the history of holds is the
+archive's.
 
 Left out, each of which allows more: what values are, and the rest of a row's fields (one `VALUE`); that a renamed node
 keeps its CreateIndex (any earlier one is allowed); whether a session that ends releases its keys or deletes them (both
 are allowed); conditions that only refuse (check-and-set, node names that are taken). Left out, and so not proved: the
-indexes of one node and of service kinds, and of lists of keys all but `deletions_are_remembered`.
+indexes of service kinds, and of lists of keys all but `deletions_are_remembered`.
 
 Must not: know what a transaction's verbs are.
 """
@@ -28,12 +30,24 @@ from collections.abc import Callable
 from typing import Final
 
 from model_checks.proofs.algebra import Algebra, Sort, Symbols, Transition, Value, action
-from model_checks.proofs.catalog_signature import KEPT, LOCAL_LOCK_DELAY, TABLES
+from model_checks.proofs.catalog_signature import KEPT, LOCAL_LOCK_DELAY, TABLES, tables_of
 from model_checks.proofs.model import Updates, set_at
 
 KEY, SESSION, CONTRACT, COPY = Sort.KEY, Sort.SESSION, Sort.CONTRACT, Sort.COPY
 NODE, INSTANCE, SERVICE, CHECK = Sort.NODE, Sort.INSTANCE, Sort.SERVICE, Sort.CHECK
 VALUE, INDEX, BOOL = Sort.VALUE, Sort.INDEX, Sort.BOOL
+
+
+INDEXES: Final = tuple(name for name, arity in TABLES.items() if arity.result is INDEX and not arity.arguments)
+"""The indexes of tables, and those of extinctions."""
+
+
+def at_most(a: Algebra, t: Symbols, top: Value) -> Value:
+    """No index of a table, of a service or of a node is beyond an entry."""
+    tables = [a.le(getattr(t, name)(), top) for name in INDEXES]
+    services = a.forall((SERVICE,), lambda m: a.implies(t.populated(m), a.le(t.service_index(m), top)))
+    nodes = a.forall((NODE,), lambda n: a.implies(t.node(n), a.le(t.node_index(n), top)))
+    return a.conj(*tables, services, nodes)
 
 
 # ------------------------------------------------------------------------------------------------ entries of the log
@@ -96,7 +110,9 @@ def take_snapshot(a: Algebra, s: Symbols, b: Value) -> Transition:
 
 @action(b=COPY, i=INDEX)
 def restore(a: Algebra, s: Symbols, b: Value, i: Value) -> Transition:
-    """The next entry of the log puts a snapshot in the place of everything, in one step."""
+    """The next entry of the log puts an archive in the place of everything, in one step; `i`: its index, or the newest
+    of the archive's.
+    """
 
     def of(name: str) -> Callable[..., Value]:
         kept = getattr(s, KEPT + name)
@@ -108,9 +124,10 @@ def restore(a: Algebra, s: Symbols, b: Value, i: Value) -> Transition:
         return a.ite(x == a.rigid.seen(), s.held_as(b, *at), s.held_as(x, *at))
 
     restored = {name: of(name) for name in TABLES}
+    ahead = a.unless("restore_stays_behind", at_most(a, tables_of(s, b), i))
     applied = a.genesis if a.mutated("restore_goes_back") else i
     return Transition(
-        a.conj(a.neg(s.open()), a.successor(s.applied(), i)),
+        a.conj(a.neg(s.open()), a.lt(s.applied(), i), ahead),
         {**restored, **published(a, s, Symbols(restored)), "held_as": held, "applied": lambda: applied},
     )
 
@@ -311,6 +328,7 @@ def put_node(a: Algebra, s: Symbols, n: Value, v: Value, i: Value) -> Transition
             "node_create": set_at(a, s.node_create, n, i),
             "node_modify": set_at(a, s.node_modify, n, now),
             "node_value": set_at(a, s.node_value, n, v),
+            "node_index": set_at(a, s.node_index, n, now),
             "nodes_index": lambda: now,
         },
     )
@@ -331,19 +349,25 @@ def delete_node(a: Algebra, s: Symbols, n: Value) -> Transition:
             a.unless("node_leaves_checks", checks),
             a.unless("node_leaves_sessions", sessions),
         ),
-        {"node": lambda x: a.conj(x != n, s.node(x)), "nodes_index": lambda: s.applying()},
+        {
+            "node": lambda x: a.conj(x != n, s.node(x)),
+            "nodes_index": lambda: s.applying(),
+            "node_extinction_index": lambda: s.applying(),
+        },
     )
 
 
 def joined(a: Algebra, s: Symbols, x: Value, m: Value, v: Value) -> Updates:
     """An instance is stored under the name of a service."""
     now = s.applying()
+    told = a.neg(a.mutated("instance_not_announced"))
     return {
         "instance": lambda y: a.disj(y == x, s.instance(y)),
         "name": set_at(a, s.name, x, m),
         "instance_create": lambda y: a.ite(a.conj(y == x, a.neg(s.instance(x))), now, s.instance_create(y)),
         "instance_modify": set_at(a, s.instance_modify, x, now),
         "instance_value": set_at(a, s.instance_value, x, v),
+        "node_index": lambda n: a.ite(a.conj(n == a.rigid.at(x), told), now, s.node_index(n)),
         "services_index": lambda: now,
         "nodes_index": lambda: now,
     }
@@ -403,6 +427,7 @@ def delete_instance(a: Algebra, s: Symbols, x: Value, y: Value) -> Transition:
             "populated": lambda z: a.ite(z == old, left_behind, s.populated(z)),
             "service_index": set_at(a, s.service_index, old, now),
             "member_of": set_at(a, s.member_of, old, y),
+            "node_index": set_at(a, s.node_index, a.rigid.at(x), now),
             "extinction_index": lambda: a.ite(a.disj(left_behind, silent), s.extinction_index(), now),
             **{table: lambda: now for table in ("services_index", "nodes_index", "checks_index")},
         },

@@ -74,6 +74,9 @@ VIOLATIONS: Final[Mapping[str, Scenario]] = {
     ),
     "health_not_announced": _scenario(_HEALTH, "begin", *SERVED, "commit", "begin", "put_check", "commit"),
     "node_not_announced": _scenario(_HEALTH, "begin", *SERVED, "commit", "begin", "put_node", "commit"),
+    "instance_not_announced": _scenario(
+        "node_change_is_announced", "begin", "put_node", "commit", "begin", "put_instance", "commit"
+    ),
     "departure_not_announced": Scenario(
         (
             *("begin", *SERVED, "commit", "begin", "delete_instance", "put_instance", "commit"),
@@ -85,6 +88,7 @@ VIOLATIONS: Final[Mapping[str, Scenario]] = {
     "refused_keeps_effects": _scenario("refused_changes_nothing", "begin", "set_key", "refuse"),
     "operation_seen": _scenario("commands_are_atomic", "begin", "set_key"),
     "restore_forgets_sessions": _scenario(_LOCKS, "begin", *SESSION, "lock", "commit", "take_snapshot", "restore"),
+    "restore_stays_behind": _scenario("indexes_are_ordered", "restore"),
     "restore_goes_back": _scenario("entries_are_applied_in_order", "begin", "commit", "take_snapshot", "restore"),
 }
 """For each mutant a run that breaks a theorem."""

@@ -1,4 +1,4 @@
-"""The vocabulary of the relational model of the catalog: symbols, axioms, initial state, mutants.
+"""The vocabulary of the relational model of the catalog: symbols, mutants.
 
 What the symbols stand for, and what the model leaves out, is said in `catalog`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from model_checks.proofs.algebra import Algebra, Arity, Signature, Sort, Symbols, Value
+from model_checks.proofs.algebra import Arity, Signature, Sort, Symbols, Value
 
 KEY, SESSION, CONTRACT, COPY = Sort.KEY, Sort.SESSION, Sort.CONTRACT, Sort.COPY
 NODE, INSTANCE, SERVICE, CHECK = Sort.NODE, Sort.INSTANCE, Sort.SERVICE, Sort.CHECK
@@ -39,6 +39,7 @@ TABLES: Final[Signature] = {
     "node_create": Arity((NODE,), INDEX),
     "node_modify": Arity((NODE,), INDEX),
     "node_value": Arity((NODE,), VALUE),
+    "node_index": Arity((NODE,), INDEX),
     "instance": Arity((INSTANCE,), BOOL),
     "name": Arity((INSTANCE,), SERVICE),
     "instance_create": Arity((INSTANCE,), INDEX),
@@ -63,13 +64,28 @@ TABLES: Final[Signature] = {
     "checks_index": Arity((), INDEX),
     "sessions_index": Arity((), INDEX),
     "extinction_index": Arity((), INDEX),
+    "node_extinction_index": Arity((), INDEX),
     "grave": Arity((KEY,), KEY),
     "member_of": Arity((SERVICE,), INSTANCE),
 }
 """What a command changes, row by row. populated(m): a service of that name has instances, and so an index of its own;
-extinction_index: the last time that a service lost its last one.
+extinction_index: the last time that a service lost its last one. node_index: of the answer about a node and its
+instances; node_extinction_index: the last time that a node was deregistered.
 
 The last two are history: the name of the tombstone that a key was deleted under, and some instance of a service."""
+
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "row": ("create", "modify", "value", "lock_index"),
+    "tombstone": ("tombstone_index",),
+    "node": ("node_create", "node_modify", "node_value"),
+    "instance": ("name", "instance_create", "instance_modify", "instance_value"),
+    "check": ("critical", "of_instance", "subject", "check_create", "check_modify", "check_value"),
+    "session": ("terms", "session_create"),
+}
+"""What a row says while it exists."""
+
+BESIDE: Final[Mapping[str, tuple[str, ...]]] = {"node": ("node_index",), "populated": ("service_index", "member_of")}
+"""What else means nothing without a row: indexes of answers about it, which are no part of them."""
 
 KEPT: Final = "kept_"
 """Before the names of tables: those of a copy."""
@@ -111,10 +127,12 @@ MUTANTS: Final[Mapping[str, str]] = {
     "deletion_forgets_tombstone": "a deletion leaves no tombstone",
     "health_not_announced": "a check changes, its service's index does not grow",
     "node_not_announced": "a node changes, the indexes of the services on it do not grow",
+    "instance_not_announced": "an instance changes, the index of its node does not grow",
     "departure_not_announced": "a service loses its last instance, not the first one that does, and no index says so",
     "refused_keeps_effects": "a refused command leaves what it did before it failed",
     "operation_seen": "what an operation of a transaction does is seen at once",
     "restore_forgets_sessions": "restoring a snapshot forgets the sessions",
+    "restore_stays_behind": "the entries after a restore have indexes that the archive's rows have, too",
     "restore_goes_back": "restoring a snapshot takes the applied index back, too",
 }
 """Weakened catalogs that the proof must reject."""
@@ -137,25 +155,3 @@ def tables_of(s: Symbols, copy: Value) -> Symbols:
         return lambda *arguments: symbol(copy, *arguments)
 
     return Symbols({name: of(name) for name in TABLES})
-
-
-def initial(a: Algebra, s: Symbols) -> Value:
-    """Nothing was applied, all tables are empty and equal."""
-
-    def blank(name: str, arity: Arity) -> Value:
-        symbol, kept = getattr(s, name), getattr(s, KEPT + name)
-
-        def body(b: Value, *at: Value) -> Value:
-            same = kept(b, *at) == symbol(*at)
-            if arity.result is BOOL:
-                return a.conj(same, a.neg(symbol(*at)))
-            return a.conj(same, symbol(*at) == a.genesis) if not arity.arguments else same
-
-        return a.forall((COPY, *arity.arguments), body)
-
-    return a.conj(
-        *(blank(name, arity) for name, arity in TABLES.items()),
-        a.forall((COPY, KEY, INDEX, INDEX, SESSION), lambda *at: a.neg(s.held_as(*at))),
-        a.neg(s.open()),
-        s.applied() == a.genesis,
-    )

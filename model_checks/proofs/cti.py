@@ -16,6 +16,7 @@ from typing import Any, Final
 import z3
 
 from model_checks.proofs.algebra import Arity, Signature, Sort, System
+from model_checks.proofs.catalog_signature import BESIDE, FIELDS, KEPT
 from model_checks.proofs.finite import SIZES, FiniteAlgebra, FiniteProblem, Sizes, Tables, finite_problem, known
 from model_checks.proofs.obligations import Kind, Obligation
 
@@ -89,18 +90,6 @@ def has_snapshot(state: State, n: Any) -> bool:
     return bool(state["snapshot_index"][(n,)])
 
 
-ROW_OF: Final[Mapping[str, tuple[str, ...]]] = {
-    "row": ("create", "modify", "value", "lock_index"),
-    "tombstone": ("tombstone_index",),
-    "node": ("node_create", "node_modify", "node_value"),
-    "instance": ("name", "instance_create", "instance_modify", "instance_value"),
-    "check": ("subject", "check_create", "check_modify", "check_value"),
-    "session": ("terms", "session_create"),
-    "populated": ("service_index", "member_of"),
-}
-"""The rows of the catalog's tables, and what they say while they exist."""
-
-
 def catalog_rows() -> dict[str, Callable[..., bool]]:
     """Fields of rows, in the tables that are worked on and in copies, mean something where the row exists."""
 
@@ -109,9 +98,10 @@ def catalog_rows() -> dict[str, Callable[..., bool]]:
 
     return {
         prefix + field: exists(prefix + row)
-        for row, fields in ROW_OF.items()
+        for rows_of_tables in (FIELDS, BESIDE)
+        for row, fields in rows_of_tables.items()
         for field in fields
-        for prefix in ("", "kept_")
+        for prefix in ("", KEPT)
     }
 
 

@@ -5,7 +5,7 @@ decides by its own tables whether it takes them; their clocks differ as they lik
 for ever: nothing that the catalog does depends on the replica. That is what makes the next state a *function* of the
 tables and the entry, all that `replicas` knows of the catalog.
 
-Source: Barthe, D'Argenio, Rezk 2004 (self-composition). Must not: name a symbol of the catalog that is not local.
+Source: Barthe, D'Argenio, Rezk 2004 (self-composition). Must not: say what the tables are.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Final
 from model_checks.proofs.algebra import Action, Algebra, Signature, Symbols, System, Transition, Value, state_property
 from model_checks.proofs.bounded import Scenario
 from model_checks.proofs.catalog import ACTIONS, clock
+from model_checks.proofs.catalog_lemmas import initial as initial_of_one
 from model_checks.proofs.catalog_lemmas import same
 from model_checks.proofs.catalog_runs import RUN_SIZES, SESSION
 from model_checks.proofs.catalog_signature import LOCAL_LOCK_DELAY, RIGID
 from model_checks.proofs.catalog_signature import SIGNATURE as ONE
-from model_checks.proofs.catalog_signature import initial as initial_of_one
 from model_checks.proofs.finite import FiniteAlgebra
 
 SIDES: Final = ("left_", "right_")

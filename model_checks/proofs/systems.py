@@ -158,9 +158,9 @@ def _forwarding() -> Examined:
 
 
 def _catalog() -> Examined:
-    from model_checks.proofs import catalog_lemmas, catalog_runs, catalog_signature
+    from model_checks.proofs import catalog_runs, catalog_signature, catalog_theorems
 
-    system = catalog_lemmas.CATALOG
+    system = catalog_theorems.CATALOG
     return Examined(
         name="catalog",
         title="The catalog: keys, locks, sessions, nodes, instances, checks, transactions",

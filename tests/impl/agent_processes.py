@@ -69,13 +69,13 @@ class AgentProcess:
     def started(self) -> AgentProcess:
         found = STARTED.search(self.wait_for_line("agent started"))
         assert found is not None
-        self.http_port = int(found[3])
+        self.http_host, self.http_port = found[2], int(found[3])
         rpc = re.search(r" rpc=(\S+)", found.string)
         self.rpc = rpc[1] if rpc else ""
         return self
 
     def request(self, method: str, path: str, body: bytes | None = None, timeout: float = 15.0) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout)
+        connection = http.client.HTTPConnection(self.http_host, self.http_port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request(method, path, body)
             answer = connection.getresponse()

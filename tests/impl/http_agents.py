@@ -43,11 +43,9 @@ class PreparedAgent(AgentProcess):
         return answer
 
     def ask(self, method: str, path: str, document: Any = None) -> tuple[int, bytes]:
-        """Send bytes, or a JSON document; `headers` are then those of the answer, in lower case."""
+        """Send bytes, or a JSON document."""
         body = document if document is None or isinstance(document, bytes) else json.dumps(document).encode()
-        answer = self.request(method, path.format(session=self.session, node="dev"), body)
-        self.headers = {name.lower(): value for name, value in self.headers.items()}
-        return answer
+        return self.request(method, path.format(session=self.session, node="dev"), body)
 
     def of(self, line: Line, rest: str | None = None, body: Any = None) -> tuple[int, bytes]:
         """Ask what a line describes, perhaps with another rest."""

@@ -230,6 +230,25 @@ LINES = (
     Line("GET", "/v1/agent/members", bad=(("?wan=x", None, 400, "Invalid value for ?wan"),)),
     Line("GET", "/v1/agent/version"),
     Line("GET", "/v1/agent/host"),
+    Line("GET", "/v1/agent/metrics"),
+    # What succeeds has no end.
+    Line("GET", "/v1/agent/monitor", "?loglevel=loud", status=400),
+    Line("PUT", "/v1/agent/reload"),
+    Line(
+        "PUT",
+        "/v1/agent/join/",
+        "127.0.0.1:1",
+        status=500,
+        missing=(400, "cannot join ''"),
+        bad=(("127.0.0.1:x", None, 400, "cannot join"), ("127.0.0.1:1?wan=x", None, 400, "Invalid value for ?wan")),
+    ),
+    Line(
+        "PUT",
+        "/v1/agent/force-leave/",
+        "{node}",
+        missing=(500, "No node found with name ''"),
+        bad=(("none", None, 500, "agent: No node found with name 'none'"),),
+    ),
     Line(
         "PUT",
         "/v1/txn",

@@ -15,8 +15,8 @@ from impl.agent.config import (
     Ports,
     build,
     parse_duration,
-    read_document,
 )
+from impl.agent.config_files import read_document
 from impl.commandline import rewrite
 from impl.dns.settings import Settings as DnsSettings
 

@@ -70,6 +70,20 @@ def respond(wire: bytes, directory: FakeDirectory, datagram: bool, **options: An
     return asyncio.run(responder.respond(wire, datagram=datagram))
 
 
+def test_settings_that_are_reloaded_hold_for_the_next_question() -> None:
+    responder = Responder(FakeDirectory(), Settings(node_ttl=9), lambda rows: None, lambda: 7)
+    wire = dns.message.make_query("n1.node.consul", "A").to_wire()
+
+    def ttl() -> int:
+        answer = asyncio.run(responder.respond(wire, datagram=True))
+        assert answer is not None
+        return dns.message.from_wire(answer).answer[0].ttl
+
+    assert ttl() == 9
+    responder.reconfigure(Settings(node_ttl=4))
+    assert ttl() == 4
+
+
 def ask(
     name: str,
     kind: str = "A",

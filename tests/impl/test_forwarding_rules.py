@@ -20,7 +20,7 @@ from impl.agent.api import (
 )
 from impl.agent.archives import Archives
 from impl.agent.changes import Changes, Watches
-from impl.agent.config import Document, Performance, build
+from impl.agent.config import Address, Document, Performance, build
 from impl.agent.discovery import Discovery
 from impl.agent.forwarding import Retriable, judge
 from impl.agent.logs import Log
@@ -118,6 +118,10 @@ async def _stay() -> None:
     """Nobody leaves here."""
 
 
+async def _join_nobody(address: Address) -> None:
+    """Nobody joins here."""
+
+
 async def follower(runtime: Runtime, remote: Any, reconfiguration: Any = None) -> Requests:
     document = Document(server=True, data_dir="/d", performance=Performance(rpc_hold_timeout=f"{HOLD_MS}ms"))
     config = build([document], "s1")
@@ -140,6 +144,7 @@ async def follower(runtime: Runtime, remote: Any, reconfiguration: Any = None) -
         restoring=Restoring(runtime, SILENT),
         describe=dict,
         leave=_stay,
+        join=_join_nobody,
     )
     driver: Any = FollowerDriver()
     requests.formed(driver)

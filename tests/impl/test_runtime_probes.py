@@ -74,7 +74,7 @@ def asked(
         accepted = asyncio.Event()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            gone.append(asyncio.Event())
+            gone.append(ended := asyncio.Event())
             accepted.set()
             try:
                 await peer(reader, writer)
@@ -83,7 +83,7 @@ def asked(
             except (ConnectionError, ssl.SSLError):
                 pass
             finally:
-                gone[-1].set()
+                ended.set()
                 writer.transport.abort()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)

@@ -83,6 +83,22 @@ KILLED_ELSEWHERE = {
         "same leader overtook the snapshot, which a leader's order of sending excludes",
     ),
 }
+KILLED_ELSEWHERE |= {
+    mutant: (
+        "tests/jepsen_like/test_workload_mutants.py",
+        mutant,
+        "the workload register neither locks nor registers",
+    )
+    for mutant in (
+        "lock-delay-ignored",
+        "lock-given-behind-the-end-of-its-session",
+        "session-end-keeps-its-lock",
+        "acquire-while-held",
+        "blocking-query-misses-a-change",
+        "deregistration-acknowledged-before-commit",
+        "stale-default-read",
+    )
+}
 
 
 def chaos(store: Path, nemesis: str, agent_command: str | None, seed: int) -> tuple[int, dict[str, Any]]:

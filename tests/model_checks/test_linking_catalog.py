@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from model_checks.catalog.generated import COMMANDS
+from model_checks.catalog.generated import COMMANDS, restore_of, state_after
 from model_checks.catalog.random_logs import random_log
 from model_checks.linking import catalog
 from model_checks.linking.catalog import Linked, link_log, link_logs
 from model_checks.linking.command import command
 from model_checks.verdicts import Verdict
-from spec.catalog import kv, registry, sessions, transactions
+from spec.catalog import kv, registry, restore, sessions, transactions
 from spec.catalog.commands import (
     Command,
     CreateSession,
@@ -28,12 +28,14 @@ from spec.catalog.commands import (
     KvOperation,
     KvVerb,
     Lock,
+    Noop,
     Register,
     Set,
     Transaction,
     Unlock,
 )
-from spec.catalog.state import Check, Index, Node, Service, Session, State, Status
+from spec.catalog.restore import rows_of
+from spec.catalog.state import Check, Index, Node, Service, Session, State, Status, TableIndex, initial_state
 from spec.catalog.transactions import Outcome
 
 ALIVE = Check("n1", "alive", status=Status.PASSING)
@@ -50,7 +52,7 @@ def linked(log: tuple[Command, ...]) -> Linked:
 
 
 def test_every_command_of_random_logs_is_linked_and_every_action_of_the_model_used() -> None:
-    checked = link_logs(random_log(seed, 100) for seed in range(15))
+    checked = link_logs(random_log(seed, 100, restores=True) for seed in range(15))
     assert checked.verdict is Verdict.VALID, checked.details
     assert checked.figures["linked"] == 1500
 
@@ -70,6 +72,23 @@ def test_a_node_that_is_deregistered_takes_everything_with_it_row_by_row() -> No
 
 def test_a_tree_is_deleted_under_the_tombstone_of_its_prefix() -> None:
     assert not linked((Set("a/1", b""), Set("a/2", b""), DeleteTree("a/"), Set("a/1", b""), DeleteTree(""))).rejected
+
+
+ELSEWHERE = restore_of(rows_of(state_after([*HELD], 500)))
+"""The archive of a catalog whose log is longer."""
+
+
+def test_an_archive_of_another_catalog_is_restored_and_later_entries_have_greater_indexes() -> None:
+    found = linked((Noop(), *ELSEWHERE, Set("k", b"2"), Deregister("n1"), *restore_of(rows_of(initial_state()))))
+    assert not found.rejected
+    assert found.steps["restore"] == 2 and found.steps["delete_node"] == 1
+
+
+def test_an_archive_that_no_catalog_could_have_written_is_not_linked() -> None:
+    """The spec takes it: nothing relies on it that a service has an index of its own."""
+    rows = tuple(row for row in rows_of(state_after([*HELD])) if row != TableIndex("service.web", 1))
+    (why,) = linked((Noop(), *restore_of(rows))).rejected
+    assert "the archive is not of a catalog: members" in why
 
 
 def test_what_was_never_used_of_the_model_makes_the_link_unknown() -> None:
@@ -127,6 +146,17 @@ def keeps_effects(state: State, transaction: Transaction, index: Index) -> tuple
     return state, Outcome()
 
 
+commit = restore.commit
+
+
+def without_sessions(state: State, id: str, chunks: int, index: Index) -> State:
+    return replace(commit(state, id, chunks, index), sessions=initial_state().sessions)
+
+
+def without_shift(state: State, id: str, chunks: int, index: Index) -> State:
+    return replace(commit(state, id, chunks, index), shift=state.shift)
+
+
 def no_checks(*_: object) -> tuple[Check, ...]:
     return ()
 
@@ -150,6 +180,8 @@ MUTANTS: tuple[tuple[Any, str, Callable[..., Any], str, tuple[Command, ...]], ..
     (kv, "stored", always_new, "modify", (Set("k", b"1"), Set("k", b"1"))),
     (kv, "stored", same_index, "modify", (Set("k", b"1"), Set("k", b"2"))),
     (kv, "delete_row", without_tombstone, "tombstone", (Set("k", b"1"), Delete("k"))),
+    (restore, "commit", without_sessions, "session", (Noop(), *ELSEWHERE)),
+    (restore, "commit", without_shift, "restore", (Noop(), *ELSEWHERE)),
     (transactions, "run", keeps_effects, "row", (FAILING,)),
 )
 """A function of the spec, another in its place, what the link says of, and a log."""

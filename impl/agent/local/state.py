@@ -132,6 +132,12 @@ class LocalState:
         """Whether the instance, or with "" the node, is under maintenance."""
         return (SERVICE_MAINTENANCE + service_id if service_id else NODE_MAINTENANCE) in self.checks
 
+    def set_node_meta(self, meta: dict[str, str]) -> None:
+        """The metadata of the node are these."""
+        self.node = replace(self.node, meta=meta)
+        self.node_in_sync = False
+        self._changed()
+
     # --- what the catalog has ----------------------------------------------------------------------------------------
 
     @property
