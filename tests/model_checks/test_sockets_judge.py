@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -97,20 +98,24 @@ def test_every_answer_is_as_the_spec_says_and_the_stored_history_says_the_same(t
     assert "25 runs" in summary(result)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_write_without_an_answer_may_have_happened_or_not_or_happen_later(seed: int) -> None:
-    agents, random = MemoryAgents(seed), Random(seed)
+def test_a_write_without_an_answer_may_have_happened_or_not_or_happen_later() -> None:
+    unknown, states = 0, 0
+    for seed in (1, 2, 3):
+        agents, random = MemoryAgents(seed), Random(seed)
+        agents.drop = partial(lose_some, random)
+        result, _ = run(agents, seed, 5, least={})
+        assert result.verdict is Verdict.VALID, (result.property, result.reason, result.details)
+        unknown += result.figures["of unknown outcome"]
+        states = max(states, result.figures["most possible states"])
+    assert unknown > 5
+    assert states > 1
 
-    def drop(request: HttpRequest) -> Fate:
-        if request.method == "GET" or "session/create" in request.target or random.random() > 0.02:
-            return Fate()
-        return random.choice((Fate(answered=False), Fate(carried_out=False), Fate(answered=False, late=True)))
 
-    agents.drop = drop
-    result, _ = run(agents, seed, 5, least={})
-    assert result.verdict is Verdict.VALID, (result.property, result.reason, result.details)
-    assert result.figures["of unknown outcome"] > 1
-    assert result.figures["most possible states"] > 1
+def lose_some(random: Random, request: HttpRequest) -> Fate:
+    """One write in fifty is lost on its way there or back, or comes late."""
+    if request.method == "GET" or "session/create" in request.target or random.random() > 0.02:
+        return Fate()
+    return random.choice((Fate(answered=False), Fate(carried_out=False), Fate(answered=False, late=True)))
 
 
 def test_two_possible_states_become_one_when_an_answer_tells_them_apart() -> None:

@@ -84,12 +84,13 @@ class Conversation:
     def open(self) -> None:
         """Wait until the cluster has come to rest, and read it. Raises SetupFailed, Difference."""
         deadline = time.monotonic() + QUIET_S
+        requests = readings_of_start(self.system.agents)
         while True:
             position = self._at_rest(deadline)
-            requests = readings_of_start(self.system.agents)
-            readings = tuple(self._reading(self.system.servers[0], request) for request in requests)
-            if self.system.position() == position:
-                break
+            with suppress(NoAnswer):
+                readings = tuple(self._reading(self.system.servers[0], request) for request in requests)
+                if self.system.position() == position:
+                    break
         names = (self.system.servers, self.system.agents)
         self._take(Baseline(history.FORMAT, self.seed, *names, position.applied, position.leader, readings))
 
@@ -279,8 +280,11 @@ class Conversation:
                 time.sleep(POLL_S)
 
     def _reading(self, agent: str, request: Request) -> Reading:
-        reply = self.system.send(agent, http_request(as_read(request)), ANSWER_TIMEOUT_S)
+        """Raises NoAnswer: nor is an error of the agent one."""
         read = as_read(request)
+        reply = self.system.send(agent, http_request(read), ANSWER_TIMEOUT_S)
+        if reply.status >= 500:
+            raise NoAnswer(f"{agent}: status {reply.status}: {reply.body[:80]!r}", sent=True)
         return Reading(history.described(read)[1], history.answered(reply))
 
     def _next(self) -> int:

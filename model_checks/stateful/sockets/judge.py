@@ -145,6 +145,8 @@ class Judge:
             case WatchEnded():
                 self._watch_ended(event)
             case WatchOverdue(number, waited_ms):
+                if not self.due(number):
+                    raise history.BadHistory(f"request {number} is said to be overdue, and need not return")
                 watch = self.watches.pop(number)
                 why = f"request {number}, {history.shown(watch.read)} at {watch.agent}"
                 raise Difference(Property.WOKEN, f"{why}, has not returned for {waited_ms} ms", self._expected(watch))
