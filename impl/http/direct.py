@@ -18,7 +18,7 @@ from impl.http.request import HttpError, decode_path, parse_parameters, read_opt
 from impl.http.response import Response, error_response
 from impl.runtime.interfaces import Respond
 
-_ELSEWHERE = frozenset({"dc", "recurse", "keys", "index"})
+_ELSEWHERE = frozenset({"acquire", "dc", "index", "keys", "ns", "partition", "recurse", "release"})
 """Parameters of other requests than the ones for the short way."""
 
 

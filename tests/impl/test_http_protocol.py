@@ -104,7 +104,6 @@ PLAIN = [
     request("PUT", "/v1/kv/dir/%61%20%C3%A9+", b"x" * 300),
     request("PUT", "/v1/kv/empty"),
     request("PUT", "/v1/kv/lost", b"1"),
-    request("PUT", "/v1/kv/a?acquire=no-session", b"1"),
     request("PUT", "/v1/kv/long", b"y" * 60_000, "X-Other: 1", "connection: keep-alive"),
     request("GET", "/v1/kv/a"),
     request("GET", "/v1/kv/a?consistent"),
@@ -117,6 +116,8 @@ PLAIN = [
 OTHER = [
     request("GET", "/v1/kv/?recurse"),
     request("GET", "/v1/kv/dir?keys&separator=/"),
+    request("PUT", "/v1/kv/a?acquire=no-session", b"1"),
+    request("GET", "/v1/kv/a?ns=other"),
     request("GET", "/v1/kv/a?stale"),
     request("GET", "/v1/kv/a?index=0&wait=1s"),
     request("GET", "/v1/kv/a?stale&consistent"),
@@ -465,7 +466,7 @@ def test_a_connection_that_nobody_uses_is_closed_and_one_in_use_is_not(monkeypat
             reader, writer = await asyncio.open_connection(*server.address)
             began = last = loop.time()
             while last < began + 1.5:
-                writer.write(PLAIN[13])
+                writer.write(PLAIN[12])
                 await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)
                 last = loop.time()
                 await asyncio.sleep(0.3)
