@@ -26,17 +26,23 @@ COMMANDS = {
     "members": "impl.registry_commands",
     "info": "impl.registry_commands",
     "session": "impl.session_commands",
-    "lock": "impl.session_commands",
+    "lock": "impl.lock_command",
     "watch": "impl.watch_command",
     "snapshot": "impl.snapshot_commands",
     "operator": "impl.operator_commands",
     "leave": "impl.operator_commands",
+    "join": "impl.agent_commands",
+    "force-leave": "impl.agent_commands",
+    "reload": "impl.agent_commands",
+    "monitor": "impl.agent_commands",
     "check": "model_checks.commands",
     "cluster": "jepsen_like.commands",
     "chaos": "jepsen_like.commands",
     "bench": "jepsen_like.commands",
     "verify": "jepsen_like.commands",
 }
+CHECKS = {"sockets": "jepsen_like.sockets.command"}
+"""Commands of `comitia check` that need a cluster: what they check is in `model_checks`, which must not know one."""
 CONSUL_STYLE = frozenset(name for name, module in COMMANDS.items() if module.startswith("impl."))
 
 EXIT_UNKNOWN, EXIT_USAGE, EXIT_INTERNAL = 2, 254, 255
@@ -52,8 +58,11 @@ class LazyGroup(click.Group):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command = getattr(importlib.import_module(module), f"{cmd_name}_command")
+        folder = importlib.import_module(module)
+        command = getattr(folder, f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
+        if cmd_name == "check":
+            folder.add_from_above(CHECKS)
         return command
 
 

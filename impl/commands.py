@@ -34,8 +34,9 @@ COMITIA = "0.1.0"
 @click.option("--dns-port", type=int, help="DNS port. Default: 8600; 0: a free one, which the log reports; -1: no DNS.")
 @click.option("--domain", help="Domain of the names that DNS serves. Default: consul.")
 @click.option("--server-port", type=int, help="Server RPC port. Default: 8300; 0: a free one, which the log reports.")
-@click.option("--config-file", multiple=True, type=click.Path(), help="Configuration file (JSON). Repeatable.")
-@click.option("--config-dir", multiple=True, type=click.Path(), help="Directory of *.json files, read in order.")
+@click.option("--config-file", multiple=True, type=click.Path(), help="Configuration file (.json, .hcl). Repeatable.")
+@click.option("--config-dir", multiple=True, type=click.Path(), help="Directory of such files, read in order.")
+@click.option("--config-format", metavar="FORMAT", help="json or hcl, whatever the files are called.")
 @click.option("--log-level", help="TRACE, DEBUG, INFO, WARN or ERROR. Default: INFO.")
 @click.option("--log-json", is_flag=True, help="Write the log as JSON.")
 @click.option("--trace", metavar="DIR", help="Record every step of Raft and every answer, for `comitia check trace`.")
@@ -53,20 +54,24 @@ COMITIA = "0.1.0"
 @click.option("--pid-file", type=click.Path(), help="Write the process id here.")
 def agent_command(**flags: Any) -> int:
     """Run an agent: a server that holds the data, or a client that forwards to servers."""
-    from impl.agent.config import ConfigError, build
+    from impl.agent.config import Config, ConfigError, build
     from impl.agent.run import StartError, run_agent
 
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="comitia-")) if flags["dev"] else ""
+
+        def read() -> Config:
+            try:
+                documents = _read_files(flags["config_file"], flags["config_dir"], flags["config_format"] or "")
+            except OSError as error:
+                raise ConfigError(f"{error.filename}: {error.strerror}") from error
+            return build([*documents, _document(flags)], socket.gethostname(), temporary)
+
         try:
-            config = build(
-                [*_read_files(flags["config_file"], flags["config_dir"]), _document(flags)],
-                socket.gethostname(),
-                temporary,
-            )
+            config = read()
             if config.pid_file:
                 stack.enter_context(_pid_file(Path(config.pid_file)))
-            return run_agent(config)
+            return run_agent(config, read)
         except (ConfigError, StartError) as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
@@ -82,13 +87,27 @@ def _pid_file(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _read_files(files: Iterable[str], directories: Iterable[str]) -> list[Any]:
-    from impl.agent.config import read_document
+def _read_files(files: Iterable[str], directories: Iterable[str], chosen: str) -> list[Any]:
+    """The documents of files, and of those in directories that are configuration files; `chosen`: -config-format.
 
-    paths = [Path(name) for name in files]
+    Raises ConfigError and OSError.
+    """
+    from impl.agent.config import ConfigError
+    from impl.agent.config_files import format_of, read_document
+    from impl.http.definitions import verified_check, verified_service
+
+    paths = [(Path(name), format_of(name, chosen)) for name in files]
+    for path, form in paths:
+        if not form:
+            raise ConfigError(f"{path}: its extension must be .hcl or .json, or -config-format must be given")
     for directory in directories:
-        paths.extend(sorted(Path(directory).glob("*.json")))
-    return [read_document(path.read_bytes(), str(path)) for path in paths]
+        found = sorted(path for path in Path(directory).iterdir() if path.is_file())
+        paths.extend((path, form) for path in found if (form := format_of(path.name, chosen)))
+    verify = {"service": verified_service, "check": verified_check}
+    return [
+        read_document(path.read_bytes(), str(path), form, lambda kind, definition: verify[kind](definition))
+        for path, form in paths
+    ]
 
 
 def _document(flags: dict[str, Any]) -> Any:
@@ -144,16 +163,18 @@ def _document(flags: dict[str, Any]) -> Any:
 
 @click.command("validate", cls=GoCommand, context_settings=HELP)
 @click.option("--quiet", is_flag=True, help="Print nothing if the configuration is valid.")
+@click.option("--config-format", default="", metavar="FORMAT", help="json or hcl, whatever the files are called.")
 @click.argument("paths", nargs=-1)
-def validate_command(quiet: bool, paths: tuple[str, ...]) -> int:
-    """Check configuration files, and directories of *.json files, as `agent` would read them."""
+def validate_command(quiet: bool, config_format: str, paths: tuple[str, ...]) -> int:
+    """Check configuration files (.json, .hcl), and directories of them, as `agent` would read them."""
     from impl.agent.config import ConfigError, build
 
     if not paths:
         raise CommandError("Must specify at least one config file or directory")
     directories = [path for path in paths if Path(path).is_dir()]
     try:
-        build(_read_files([path for path in paths if path not in directories], directories), socket.gethostname())
+        documents = _read_files([path for path in paths if path not in directories], directories, config_format)
+        build(documents, socket.gethostname())
     except ConfigError as error:
         raise CommandError(f"Config validation failed: {error}") from error
     except OSError as error:

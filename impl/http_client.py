@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -13,6 +15,9 @@ import click
 
 HTTP_ADDRESS = "http://127.0.0.1:8500"
 TIMEOUT_SECONDS = 30
+PATIENCE_SECONDS = 3600
+"""For what takes as long as there is data."""
+PIECE_BYTES = 64 * 1024
 
 address_option = click.option(
     "--http-addr",
@@ -52,6 +57,23 @@ class HttpClient:
             raise CommandError(f"Error connecting to Consul agent: {address!r} is not http://host:port")
         self._host, self._port = parts.hostname, port
 
+    def follow(self, path: str, parameters: dict[str, str], failure: str) -> Iterator[bytes]:
+        """The lines of an answer that goes on until the agent ends it. Raises CommandError."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request("GET", f"{path}?{urlencode(parameters)}")
+            response = connection.getresponse()
+            if response.status != 200:
+                text = response.read().decode(errors="replace")
+                raise CommandError(f"{failure}Unexpected response code: {response.status} ({text})")
+            if connection.sock is not None:
+                connection.sock.settimeout(None)  # nothing may happen for long
+            yield from response
+        except (OSError, http.client.HTTPException) as error:
+            raise CommandError(f"{failure}{error or type(error).__name__}") from error
+        finally:
+            connection.close()
+
     def ask(
         self,
         method: str,
@@ -77,20 +99,66 @@ class HttpClient:
     ) -> Answer:
         """As `ask`, with parameters that may repeat and with the index. `wait_seconds`: how long a blocking query asks
         the agent to wait; the answer has as long again, and the usual time besides."""
-        target = path + (f"?{urlencode(parameters)}" if parameters else "")
         timeout = TIMEOUT_SECONDS + 2 * wait_seconds
+        with self._exchange(method, path, parameters, failure, body, accepted, timeout) as response:
+            index = int(response.headers.get("X-Consul-Index") or 0)
+            return Answer(response.status, self._all_of(response), index)
+
+    def download(self, path: str, parameters: dict[str, str], failure: str, target: IO[bytes]) -> int:
+        """GET into a file; the index. What breaks off is an error. Raises CommandError, OSError of the file."""
+        with self._exchange("GET", path, list(parameters.items()), failure) as response:
+            while piece := self._piece_of(response):
+                target.write(piece)
+            return int(response.headers.get("X-Consul-Index") or 0)
+
+    def upload(self, path: str, failure: str, source: IO[bytes], size: int) -> None:
+        """PUT a file of `size` bytes, and wait as long as it takes. Raises CommandError."""
+        headers = {"Content-Length": str(size)}
+        with self._exchange("PUT", path, (), failure, source, timeout=PATIENCE_SECONDS, headers=headers) as response:
+            self._all_of(response)
+
+    @contextmanager
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        parameters: Sequence[tuple[str, str]],
+        failure: str,
+        body: bytes | IO[bytes] | None = None,
+        accepted: tuple[int, ...] = (200,),
+        timeout: float = TIMEOUT_SECONDS,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Iterator[http.client.HTTPResponse]:
+        """One request, whose answer is read within."""
+        target = path + (f"?{urlencode(parameters)}" if parameters else "")
         connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
         try:
-            connection.request(method, target, body)
-            response = connection.getresponse()
-            answer = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise CommandError(
-                f"Error connecting to Consul agent at {self._host}:{self._port}: {error or type(error).__name__}"
-            ) from error
+            try:
+                # A server that refuses a body answers before it has read all of it.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request(method, target, body, headers)
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise self._no_connection(error) from error
+            if response.status not in accepted:
+                text = self._all_of(response).decode(errors="replace")
+                raise CommandError(f"{failure}Unexpected response code: {response.status} ({text})")
+            yield response
         finally:
             connection.close()
-        if response.status not in accepted:
-            text = answer.decode(errors="replace")
-            raise CommandError(f"{failure}Unexpected response code: {response.status} ({text})")
-        return Answer(response.status, answer, int(response.headers.get("X-Consul-Index") or 0))
+
+    def _all_of(self, response: http.client.HTTPResponse) -> bytes:
+        try:
+            return response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._no_connection(error) from error
+
+    def _piece_of(self, response: http.client.HTTPResponse) -> bytes:
+        try:
+            return response.read(PIECE_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._no_connection(error) from error
+
+    def _no_connection(self, error: Exception) -> CommandError:
+        cause = str(error) or type(error).__name__
+        return CommandError(f"Error connecting to Consul agent at {self._host}:{self._port}: {cause}")

@@ -210,19 +210,23 @@ def deregister(http_addr: str, id: str, files: tuple[str, ...]) -> int:
 
 
 def _definitions(files: Sequence[str]) -> Iterator[Document]:
-    """The definitions in configuration files: `service` is one or several, `services` are several."""
+    """The definitions in configuration files, JSON or HCL: `service` is one or several, `services` are several."""
+    from impl.agent.config import ConfigError
+    from impl.agent.config_files import decode, format_of
+
     for name in files:
         try:
-            document = json.loads(Path(name).read_bytes())
+            document, _ = decode(Path(name).read_bytes(), name, format_of(name) or "json")
         except OSError as error:
             raise CommandError(f"Error: {name}: {error.strerror}") from error
-        except ValueError as error:
-            raise CommandError(f"Error: {name} is not JSON (HCL is not read here): {error}") from error
-        found: list[Any] = []
-        for key in ("service", "services"):
-            part = document.get(key, []) if isinstance(document, dict) else []
-            found += part if isinstance(part, list) else [part]
-        if not found or not all(isinstance(each, dict) and _field(each, "Name") for each in found):
+        except ConfigError as error:
+            raise CommandError(f"Error: {error}") from error
+        found = document.get("services", []) if isinstance(document, dict) else []
+        if (
+            not isinstance(found, list)
+            or not found
+            or not all(isinstance(each, dict) and _field(each, "Name") for each in found)
+        ):
             raise CommandError(f"Error: {name} defines no service: give it as 'service' or in 'services', with a name")
         yield from found
 

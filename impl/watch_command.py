@@ -2,7 +2,7 @@
 
 Flags, texts and exit codes are those of Consul's command, and so is what a program is given: the answer as JSON on its
 standard input, the index in CONSUL_INDEX. An agent that cannot be asked is asked again later, ever more seldom.
-*Deviation:* no events. Source: Consul, "Commands: watch", "Watches".
+*Deviation:* no events, which travel by gossip. Source: Consul, "Commands: watch", "Watches".
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ def watch_command(http_addr: str, kind: str, stale: bool, shell: str, program: t
     """Print the answer, or run PROGRAM with it now and whenever it changes."""
     if not kind:
         raise CommandError("Watch type must be specified")
+    if kind == "event":
+        raise CommandError("Unsupported watch type: event: events travel by gossip, which Comitia does not have")
     if kind not in TYPES:
         raise CommandError(f"Unsupported watch type: {kind}")
     path, parameters = TYPES[kind](flags)

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from jepsen_like.circumstances import circumstances
 from jepsen_like.nemesis import impairment
 from jepsen_like.nemesis.book import Fault
 from jepsen_like.report.page import report_page
@@ -129,6 +130,8 @@ def effort(params: ChaosParams, figures: dict[str, Any], interrupted: bool) -> C
         missing.append(f"{figures['acknowledged']} acknowledged operations of at least {wanted}")
     missing += [f"no fault of the kind {name}" for name in params.nemesis if not figures[f"faults_{name}"]]
     missing += [what for name, (figure, what) in NEEDED.items() if name in params.nemesis and not figures[figure]]
+    needs = WORKLOADS[params.workload].least
+    missing += filter(None, (least.missing(figures, params.time_limit_s) for least in needs))
     if figures.get("rolled", params.nodes) < params.nodes:
         missing.append(f"{figures['rolled']} of {params.nodes} servers were restarted in turn")
     if params.nemesis and params.time_limit_s >= LEADER_FAULT_AFTER_S and not figures["leader_faults"]:
@@ -184,8 +187,11 @@ def _guarded(checker: str, check: Callable[[], list[CheckResult]]) -> list[Check
         return [CheckResult(checker=checker, verdict=Verdict.UNKNOWN, reason=reason, details=traceback.format_exc())]
 
 
-def _history_check(params: ChaosParams, history: History, directory: RunDirectory) -> list[CheckResult]:
-    found = check_history(history, WORKLOADS[params.workload].model)
+def _history_check(
+    params: ChaosParams, history: History, faults: list[Fault], leaders: list[Leadership], directory: RunDirectory
+) -> list[CheckResult]:
+    context = circumstances(params, faults, leaders, directory)
+    found = check_history(history, WORKLOADS[params.workload].model, circumstances=context)
     for number, example in enumerate(found.counterexamples, start=1):
         drawing = page(f"Key {example.key}", example.reason, example.operations)
         (directory.path / f"counterexample-{number}.html").write_text(drawing)
@@ -207,7 +213,9 @@ def analyze(directory: RunDirectory, progress: Callable[[str], None] = lambda li
     figures |= count_steps(directory)
     interrupted = summary is None or summary.interrupted
     progress("checking the history")
-    checks = _guarded("histories", lambda: _history_check(params, history, directory))
+    checks = _guarded("histories", lambda: _history_check(params, history, faults, leaders, directory))
+    for least in WORKLOADS[params.workload].least:
+        figures[least.figure] = sum(check.figures.get(least.figure, 0) for check in checks)
     progress("checking the traces")
     checks += _guarded("conformance", lambda: check_traces(directory.traces))
     checks += _guarded("conformance/linking", lambda: [link_traces(directory.traces)])

@@ -11,11 +11,12 @@ import click
 import msgspec
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from jepsen_like.analysis import RunResult, analyze
+from jepsen_like.fuzz.command import command as fuzz_command
 from jepsen_like.nemesis.package import DEFAULT, PACKAGES
+from jepsen_like.report.verdicts import verdict_line, verdict_table
 from jepsen_like.runner import replay_command, run_blocking
 from jepsen_like.store.run_directory import ChaosParams, RunDirectory
 from jepsen_like.workload.catalog import WORKLOADS
@@ -24,8 +25,6 @@ from model_checks.verdicts import EXIT_INTERNAL, SetupFailed, Verdict
 
 THREADS_PER_AGENT = 20
 """Enough that an agent that is cut off is asked often although every question there takes a timeout."""
-
-STYLES = {Verdict.VALID: "bold green", Verdict.INVALID: "bold red", Verdict.UNKNOWN: "bold yellow"}
 
 
 def run_chaos(params: ChaosParams, progress: Callable[[str], None], store: Path = Path("runs")) -> RunResult:
@@ -36,13 +35,7 @@ def run_chaos(params: ChaosParams, progress: Callable[[str], None], store: Path 
 
 def show(result: RunResult, console: Console) -> None:
     """The verdict table, the figures, and for a run that is not VALID the evidence and how to repeat it."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("checker", "verdict", "broken property, or why"):
-        table.add_column(title, overflow="fold")
-    for check in result.checks:
-        why = ": ".join(filter(None, [check.property, check.reason]))
-        table.add_row(check.checker, Text(check.verdict.value, STYLES[check.verdict]), Text(why))
-    console.print(table)
+    console.print(verdict_table(result.checks))
     if result.details:
         console.print(result.details, markup=False, highlight=False)
     words = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in result.figures.items())
@@ -50,7 +43,7 @@ def show(result: RunResult, console: Console) -> None:
     console.print(f"stored in {result.directory} (report.html)", markup=False, highlight=False)
     if result.verdict is not Verdict.VALID:
         console.print(f"repeat with: {result.replay}", markup=False, highlight=False)
-    console.print(Text.assemble(("verdict: ", ""), (result.verdict.value, STYLES[result.verdict])))
+    console.print(verdict_line(result.verdict))
 
 
 def _finish(result: RunResult, as_json: bool, console: Console) -> int:
@@ -70,6 +63,7 @@ def _packages(context: click.Context, parameter: click.Parameter, value: str) ->
     return names
 
 
+PURPOSES = "\n".join(f"  {name:16} {each.purpose}" for name, each in WORKLOADS.items())
 NEMESES = "\n".join(f"  {name:16} {each.purpose}" for name, each in PACKAGES.items())
 
 
@@ -81,10 +75,16 @@ def command() -> None:
     """
 
 
-@command.command("test", epilog=f"\b\nNemeses:\n{NEMESES}")
+@command.command("test", epilog=f"\b\nWorkloads:\n{PURPOSES}\n\n\b\nNemeses:\n{NEMESES}")
 @click.option("--servers", "--nodes", "nodes", type=click.IntRange(1, 9), default=5, show_default=True, help="Servers.")
 @click.option("--clients", type=click.IntRange(0, 9), default=2, show_default=True, help="Client agents.")
-@click.option("--workload", type=click.Choice(list(WORKLOADS)), default="register", show_default=True)
+@click.option(
+    "--workload",
+    type=click.Choice(list(WORKLOADS)),
+    default="register",
+    show_default=True,
+    help="What clients do, and what is judged (below).",
+)
 @click.option(
     "--nemesis",
     callback=_packages,
@@ -138,6 +138,7 @@ def test_command(
       comitia chaos test
       comitia chaos test --servers 7 --nemesis all --time-limit 180
       comitia chaos test --nemesis membership,kill --time-limit 30 --seed 7
+      comitia chaos test --workload lock --rate 400
     """
     for name in nemesis:
         if nodes < PACKAGES[name].servers_min:
@@ -181,6 +182,9 @@ def analyze_command(run: Path, as_json: bool) -> int:
     except (OSError, msgspec.ValidationError, msgspec.DecodeError, MalformedHistory) as error:
         raise click.UsageError(f"{run} does not hold a readable run: {error}") from error
     return _finish(result, as_json, console)
+
+
+command.add_command(fuzz_command)
 
 
 class _progress:

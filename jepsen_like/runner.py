@@ -221,8 +221,10 @@ class ChaosRun:
                 await sampling
 
     async def read_for_the_last_time(self) -> None:
-        """The workload's final reads, through every agent."""
-        threads: list[Thread] = list(range(min(len(self.params.agents), self.params.concurrency)))
+        """What the workload does last, and its final reads, through every agent."""
+        everybody: list[Thread] = list(range(self.params.concurrency))
+        await self.interpreter.run(OnThreads(frozenset(everybody), self.workload.farewell(everybody)))
+        threads = everybody[: len(self.params.agents)]
         keys = sorted(self.counts.keys, key=str)
         await self.interpreter.run(OnThreads(frozenset(threads), self.workload.final_reads(keys, threads)))
 

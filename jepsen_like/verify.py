@@ -1,4 +1,4 @@
-"""`comitia verify`: the main job. Proves, explores, links, drives in memory, then breaks a real cluster and judges it.
+"""`comitia verify`: the main job. Proves, explores, links, drives in memory, asks a real cluster, breaks another one.
 
 Each stage is one of the other commands, run as a process of its own with `--json`: what verify says can be repeated by
 hand, and a stage that dies cannot take the others with it. This module starts them, shows progress, merges the
@@ -76,6 +76,10 @@ REQUIREMENTS = (
     Requirement("transfers", 2, "transfers of the leadership"),
     Requirement("lease_reads", 1_000, "reads by lease"),
 )
+WORKLOAD_TIME_LIMIT_S = 25.0
+"""Of the live runs with locks and with the registry, side by side; each says itself what is too little."""
+SOCKETS_S = 20.0
+"""Some forty runs; what they must have done at least, `check sockets` says itself."""
 LIVE_NEMESES = "partition,kill,pause,membership,snapshot,transfer"
 
 
@@ -85,7 +89,7 @@ def stages(seed: int, jobs: int, time_limit_s: float) -> tuple[Stage, ...]:
     return (
         Stage(
             "proofs",
-            "Raft's invariants hold for any number of servers, terms and indexes",
+            "Raft's, forwarding's and the catalog's invariants hold for any number of servers, terms, keys, ...",
             ("check", "prove", "--seed", text_seed, "--jobs", str(jobs), "--json"),
             0,
         ),
@@ -114,10 +118,22 @@ def stages(seed: int, jobs: int, time_limit_s: float) -> tuple[Stage, ...]:
             1,
         ),
         Stage(
+            "catalog link",
+            "every command of random logs is an entry of the proved catalog",
+            ("check", "link", "--spec", "catalog", "--seed", text_seed, "--json"),
+            1,
+        ),
+        Stage(
             "stateful",
             "the real core and log on a disk that loses unsynced writes",
             ("check", "stateful", "--seed", text_seed, "--json"),
             1,
+        ),
+        Stage(
+            "sockets",
+            "three servers and a client agent answer a random client as the spec of the catalog says",
+            ("check", "sockets", "--seconds", f"{SOCKETS_S:g}", "--seed", text_seed, "--json"),
+            2,
         ),
         Stage(
             "live cluster",
@@ -127,7 +143,23 @@ def stages(seed: int, jobs: int, time_limit_s: float) -> tuple[Stage, ...]:
                 *("--nemesis", LIVE_NEMESES, "--time-limit", f"{time_limit_s:g}"),
                 *("--seed", text_seed, "--json"),
             ),
-            2,
+            3,
+        ),
+        *(
+            Stage(
+                name,
+                purpose,
+                (
+                    *("chaos", "test", "--servers", "3", "--clients", "1", "--workload", workload, "--rate", "300"),
+                    *("--time-limit", f"{min(time_limit_s, WORKLOAD_TIME_LIMIT_S):g}"),
+                    *("--seed", text_seed, "--json"),
+                ),
+                4,
+            )
+            for name, workload, purpose in (
+                ("live locks", "lock", "three servers, cut, killed and paused: sessions, lock-delays, fenced writes"),
+                ("live registry", "registry", "the same: registrations, health answers, blocking queries"),
+            )
         ),
     )
 
@@ -310,7 +342,9 @@ def finish(plan: Sequence[Stage], progress: Progress) -> list[StageResult]:
 @click.option("--only", multiple=True, metavar="STAGE", help="Run only this stage (repeatable).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
 def command(time_limit: float, jobs: int, seed: int | None, only: tuple[str, ...], as_json: bool) -> int:
-    """Check the whole chain: proofs, exploration, linking, the core in memory, and a real cluster that is being broken.
+    """Check the whole chain: proofs, exploration, linking, the core in memory, real clusters asked and broken.
+
+    The stage `sockets` compares every answer of a cluster at rest with the spec.
 
     The live part starts five servers and two client agents as processes in network namespaces, loads them for
     --time-limit seconds while links are cut, processes killed and paused, servers removed and added again, followers

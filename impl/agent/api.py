@@ -17,6 +17,7 @@ from impl.catalog.rows import Session
 from impl.catalog.transitions import Result
 
 if TYPE_CHECKING:
+    from impl.agent.config import Address
     from impl.agent.operations import Operation, RaftConfiguration
 
 
@@ -61,6 +62,14 @@ class IndefiniteError(AgentError):
     """The request may have had its effect, or may yet have it."""
 
 
+class RestoreUnknown(IndefiniteError):
+    """A snapshot may have been restored, or may yet be."""
+
+    def __init__(self, why: str) -> None:
+        known = "it is unknown whether the snapshot was, or will be, restored: "
+        super().__init__(known + why.removeprefix(known))
+
+
 class NoClusterLeader(DefiniteError):
     """No leader was found before the hold timeout ended."""
 
@@ -83,6 +92,53 @@ class Answered(Protocol[V_contra]):
 
     def __call__(self, result: V_contra | AgentError, /) -> None:
         """The result, or why there is none."""
+
+
+class ArchiveStream(Protocol):
+    """An archive of the state, read out piece by piece. To be closed."""
+
+    index: int
+    """Of the state."""
+    known_leader: bool
+    last_contact_ms: int
+    """As in `ReadReply`."""
+
+    async def read(self) -> bytes:
+        """The next piece; b"": that was all.
+
+        Raises:
+            AgentError: the rest cannot be had.
+        """
+        ...
+
+    def close(self) -> None:
+        """Nobody reads it any more."""
+        ...
+
+
+class ArchiveUpload(Protocol):
+    """An archive on its way to whoever restores it. To be closed."""
+
+    async def add(self, data: bytes) -> None:
+        """The next piece.
+
+        Raises:
+            DefiniteError: it is too large, or cannot be kept.
+        """
+        ...
+
+    async def restore(self) -> None:
+        """All of it was sent: verify it and put it in the place of the state in force.
+
+        Raises:
+            DefiniteError: it is not whole, or could not be restored; nothing was changed.
+            IndefiniteError: it may have been restored, or may yet be.
+        """
+        ...
+
+    def close(self) -> None:
+        """Forget it, if it was not restored."""
+        ...
 
 
 class Agent(Protocol):
@@ -146,10 +202,34 @@ class Agent(Protocol):
         """
         ...
 
+    async def save_archive(self, stale: bool) -> ArchiveStream:
+        """An archive of the state: the leader's, or with `stale` that of any server.
+
+        Raises:
+            AgentError: nobody could make one.
+        """
+        ...
+
+    async def upload_archive(self) -> ArchiveUpload:
+        """An archive that is to be restored, to be sent to the leader.
+
+        Raises:
+            AgentError: the leader does not take one.
+        """
+        ...
+
     async def leave(self) -> None:
         """Leave the cluster and end the process: a server hands over leadership and is removed from the configuration.
 
         Returns when that is done, or has been refused; the process ends soon after.
+        """
+        ...
+
+    async def join(self, address: Address) -> None:
+        """Introduce oneself to the server at an address, now, and get to know those that it knows.
+
+        Raises:
+            AgentError: it does not answer, or belongs elsewhere.
         """
         ...
 

@@ -11,6 +11,7 @@ from impl.agent.config import Config
 from impl.agent.discovery import configuration_of
 from impl.agent.driver import Driver, Peers
 from impl.agent.logs import Log
+from impl.agent.measures import RaftMeasures
 from impl.agent.snapshot_transfer import Call
 from impl.agent.snapshots import Snapshots, load_store
 from impl.agent.tracer import Tracer
@@ -53,6 +54,7 @@ def assemble(
     changes: Changes,
     new_store: Callable[[], Store],
     call: Call,
+    measures: RaftMeasures,
 ) -> tuple[Driver, Tracer | None]:
     """The driver, not started, and the trace that it writes.
 
@@ -76,6 +78,7 @@ def assemble(
         interval_ns=int(config.raft_snapshot_interval * NANOSECONDS),
         newest=recovered.snapshot,
         new_store=new_store,
+        measures=measures,
     )
     store = new_store()
     if recovered.snapshot is not None:
@@ -103,6 +106,7 @@ def assemble(
         lambda payload: checksum(FrameKind.RAFT, payload),
         snapshots,
         call,
+        measures,
     )
     return driver, tracer
 

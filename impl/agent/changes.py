@@ -73,11 +73,18 @@ class Watches:
     """Blocking queries by what they wait for. `changed` and `touched` are the state store's callbacks."""
 
     def __init__(self, runtime: Runtime) -> None:
+        self.restores = 0
+        """How often the state was replaced: whoever has waited over that waits no longer."""
         self._runtime = runtime
         self._ticket = 0
         self._keys: dict[str, Changes] = {}
         self._prefixes: dict[str, Changes] = {}
         self._groups: dict[str, Changes] = {}
+
+    def __len__(self) -> int:
+        """How many queries wait."""
+        tables = (self._keys, self._prefixes, self._groups)
+        return len({ticket for table in tables for changes in table.values() for ticket in changes.waiting})
 
     def next(self, watched: Watched, timeout_ns: int) -> Waiter:
         """Begin to wait for a change of any of these."""
@@ -113,10 +120,15 @@ class Watches:
             changes.notify()
 
     def wake_all(self) -> None:
-        """Wake everybody: the agent stops, or its state was replaced."""
+        """Wake everybody to look again: the agent stops, or leads no more."""
         for table in (self._keys, self._prefixes, self._groups):
             for changes in table.values():
                 changes.notify()
+
+    def abandon(self) -> None:
+        """The state was replaced: wake everybody for good (Consul abandons watches)."""
+        self.restores += 1
+        self.wake_all()
 
     def sweep(self) -> None:
         """Forget names that nobody waits for any more."""

@@ -6,19 +6,29 @@ call fails. Source: Consul, client agents and `agent/router` (a failed server go
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from impl.agent import forwarding
-from impl.agent.api import AgentError, NoClusterLeader, NoKnownServers, ReadOptions, ReadReply
+from impl.agent.api import (
+    AgentError,
+    ArchiveStream,
+    ArchiveUpload,
+    NoClusterLeader,
+    NoKnownServers,
+    ReadOptions,
+    ReadReply,
+)
+from impl.agent.archive_calls import Call, OpenArchive, opened_archive, opened_upload
 from impl.agent.changes import Changes
 from impl.agent.config import Address, Config
-from impl.agent.describe import describe_config
+from impl.agent.describe import describe_config, describe_runtime
 from impl.agent.discovery import Discovery, is_same
-from impl.agent.forwarding import Retriable
+from impl.agent.forwarding import Retriable, T
 from impl.agent.introductions import Introductions
 from impl.agent.logs import Log
 from impl.agent.operations import AskConfiguration, Operate, Operation, RaftConfiguration
@@ -48,6 +58,7 @@ from impl.rpc.errors import RemoteError, RpcError
 from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
 from impl.rpc.timings import Timings
 from impl.runtime.interfaces import NANOSECONDS, Runtime, Task, new_uuid
+from impl.telemetry.instruments import Telemetry
 
 _result: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
 _session: msgspec.msgpack.Decoder[Session | None] = msgspec.msgpack.Decoder(Session | None)
@@ -66,8 +77,19 @@ FAREWELL_NS = NANOSECONDS
 class Client:
     """One client agent; the `Agent` of its HTTP API."""
 
-    def __init__(self, runtime: Runtime, config: Config, node_id: str, log: Log, left: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: Config,
+        node_id: str,
+        log: Log,
+        left: Callable[[], None],
+        telemetry: Telemetry,
+    ) -> None:
         """`left` ends the process."""
+        self._calls = telemetry.counter("client.rpc", "Calls to servers.")
+        self._failed = telemetry.counter("client.rpc.failed", "Calls to servers that failed.")
+        telemetry.gauge("comitia.client.known_servers", "Servers that it can ask.", lambda: len(self._servers))
         self._left = left
         self._runtime = runtime
         self._config = config
@@ -83,12 +105,12 @@ class Client:
         """In the order in which to ask them: the first one is asked until it fails."""
         self._changes = Changes(runtime)
         self._pool = Pool(runtime, self.hello, Timings())
-        introductions = Introductions(
+        self._introductions = Introductions(
             runtime, self._pool, self._discovery, config.join, log.named("discovery"), self._learned, self._knows_one
         )
         self._cluster_size = 1
         self._tasks: list[Task] = [
-            runtime.tasks.spawn(introductions.run(), "introductions"),
+            runtime.tasks.spawn(self._introductions.run(), "introductions"),
             runtime.tasks.spawn(self._announce(), "announcements"),
         ]
 
@@ -176,9 +198,33 @@ class Client:
         body = encode(AskConfiguration(stale, forwarded=False))
         return decode_answer(_configuration, await self._ask_somebody(RAFT_CONFIGURATION, lambda: body, is_write=False))
 
+    async def save_archive(self, stale: bool) -> ArchiveStream:
+        """As `Agent.save_archive`."""
+        request = OpenArchive(stale, forwarded=False)
+        return await self._try_everybody(
+            lambda address: opened_archive(self._runtime, self._calls_to(address), request), is_write=False
+        )
+
+    async def upload_archive(self) -> ArchiveUpload:
+        """As `Agent.upload_archive`."""
+        return await self._try_everybody(
+            lambda address: opened_upload(self._runtime, self._calls_to(address), forwarded=False), is_write=False
+        )
+
+    def _calls_to(self, address: Address) -> Call:
+        return partial(self._pool.call, address)
+
     async def leave(self) -> None:
         """As `Agent.leave`: nobody counts on a client agent."""
         self._left()
+
+    def reconfigure(self, config: Config) -> None:
+        """What can change while it runs is so from now on."""
+        self._config = config
+
+    async def join(self, address: Address) -> None:
+        """As `Agent.join`."""
+        await self._introductions.join(address)
 
     async def _status(self) -> Status:
         return decode_answer(_status, await self._ask_somebody(STATUS, bytes, is_write=False))
@@ -191,7 +237,13 @@ class Client:
         peers = {known.get(address, str(address)): {"connected": address == current} for address in self._servers}
         document["Stats"] = {
             "agent": {},
-            "consul": {"server": "false", "known_servers": str(len(self._servers)), "cluster_id": self._cluster_id},
+            "runtime": describe_runtime(self._runtime),
+            "consul": {
+                "acl": "disabled",
+                "cluster_id": self._cluster_id,
+                "known_servers": str(len(self._servers)),
+                "server": "false",
+            },
             "rpc": {"peers": peers},
         }
         return document
@@ -199,17 +251,24 @@ class Client:
     async def _ask_somebody(
         self, method: str, body: Callable[[], bytes], *, is_write: bool, blocked_ns: int = 0
     ) -> bytes:
-        """Hold and retry as a server does; each attempt goes through the servers until one takes the call.
-
-        `body` makes the request's body for each attempt.
-        """
+        """As `_try_everybody`. `body` makes the request's body for each attempt."""
         timeout_ns = forwarding.CALL_TIMEOUT_NS + blocked_ns
+        return await self._try_everybody(
+            lambda address: self._pool.call(address, method, body(), timeout_ns),
+            is_write=is_write,
+            blocked_ns=blocked_ns,
+        )
 
-        async def attempt() -> bytes:
+    async def _try_everybody(self, ask: Callable[[Address], Awaitable[T]], *, is_write: bool, blocked_ns: int = 0) -> T:
+        """Hold and retry as a server does; each attempt goes through the servers until one takes the call."""
+
+        async def attempt() -> T:
             for address in tuple(self._servers):
+                self._calls.total += 1
                 try:
-                    return await self._pool.call(address, method, body(), timeout_ns)
+                    return await ask(address)
                 except RpcError as error:
+                    self._failed.total += 1
                     if not isinstance(error, RemoteError) or str(error) == str(NoClusterLeader()):
                         # Deviation: Consul stays with a server that has no leader; another one may be better off.
                         self._went_wrong(address)

@@ -6,8 +6,8 @@ callers pass text in.
 
 Source: Consul, "Agent configuration"; keys that Comitia does not have are refused by name, never ignored in silence.
 *Deviation:* `raft_multiplier` scales Comitia's own timings (heartbeat 50, election timeout 300-600, lease 250 ms),
-default 1. `raft_lease_ms` and `clock_drift` are Comitia's own: a lease that outlasts the promise that it rests on, on
-clocks that differ by the drift, is refused (Ongaro 2014, section 6.4.1).
+default 1. `limits.snapshot_max_size`, `raft_lease_ms` and `clock_drift` are Comitia's own: a lease that outlasts the
+promise that it rests on, on clocks that differ by the drift, is refused (Ongaro 2014, section 6.4.1).
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ from msgspec import UNSET, UnsetType
 
 from impl.dns.settings import Settings as DnsSettings
 from impl.raft.settings import Settings
+from impl.telemetry.settings import RETENTION_SECONDS
+from impl.telemetry.settings import Settings as TelemetrySettings
 
 SERVER_PORT = 8300
 HTTP_PORT = 8500
 DNS_PORT = 8600
+SNAPSHOT_MAX_SIZE = 2 << 30
 _CORE = Settings(name="any")
 """The core's own defaults; its times are scaled by `raft_multiplier`."""
 _NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NODE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,200}}$){_LABEL}(\.{_LABEL})*")
+_METRICS_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 _DATACENTER = re.compile(r"[A-Za-z0-9_-]{1,128}")
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
@@ -80,6 +84,17 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True):
     """`limits`."""
 
     kv_max_value_size: Annotated[int, msgspec.Meta(ge=1, le=4 << 20)] | UnsetType = UNSET
+    snapshot_max_size: Annotated[int, msgspec.Meta(ge=1, lt=8 << 30)] | UnsetType = UNSET
+
+
+class TelemetryConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """`telemetry`: what is shown, and under which names; nothing is sent to a sink."""
+
+    metrics_prefix: str | UnsetType = UNSET
+    disable_hostname: bool | UnsetType = UNSET
+    prefix_filter: list[str] | UnsetType = UNSET
+    filter_default: bool | UnsetType = UNSET
+    prometheus_retention_time: str | UnsetType = UNSET
 
 
 class Document(msgspec.Struct, forbid_unknown_fields=True):
@@ -101,11 +116,10 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     dns_config: DnsConfig | UnsetType = UNSET
     performance: Performance | UnsetType = UNSET
     limits: Limits | UnsetType = UNSET
+    telemetry: TelemetryConfig | UnsetType = UNSET
     read_replica: bool | UnsetType = UNSET
     node_meta: dict[str, str] | UnsetType = UNSET
-    service: dict[str, Any] | UnsetType = UNSET
     services: list[dict[str, Any]] | UnsetType = UNSET
-    check: dict[str, Any] | UnsetType = UNSET
     checks: list[dict[str, Any]] | UnsetType = UNSET
     enable_script_checks: bool | UnsetType = UNSET
     enable_local_script_checks: bool | UnsetType = UNSET
@@ -155,6 +169,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     raft_multiplier: int
     rpc_hold_timeout: float
     kv_max_value_size: int
+    snapshot_max_size: int
+    """Bytes of an archive of the state that is restored, as it arrives and unpacked."""
+    telemetry: TelemetrySettings
     node_meta: dict[str, str]
     """What the catalog shows of this node beside its address."""
     services: tuple[dict[str, Any], ...]
@@ -181,18 +198,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trace_dir: str
     allow_insecure_rpc: bool
     dev: bool
-
-
-def read_document(text: bytes, source: str) -> Document:
-    """Parse one configuration file (JSON).
-
-    Raises:
-        ConfigError: not JSON, an unknown key, or a value of the wrong type or range; names `source`.
-    """
-    try:
-        return msgspec.json.decode(text, type=Document)
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"failed to parse {source}: {error}") from error
 
 
 def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "") -> Config:
@@ -231,6 +236,8 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         raft_multiplier=multiplier,
         rpc_hold_timeout=parse_duration(_or(performance.rpc_hold_timeout, "7s")),
         kv_max_value_size=_or(_or(merged.limits, Limits()).kv_max_value_size, 512 * 1024),
+        snapshot_max_size=_or(_or(merged.limits, Limits()).snapshot_max_size, SNAPSHOT_MAX_SIZE),
+        telemetry=_telemetry_settings(_or(merged.telemetry, TelemetryConfig())),
         node_meta=_or(merged.node_meta, {}),
         services=tuple(_or(merged.services, [])),
         checks=tuple(_or(merged.checks, [])),
@@ -269,29 +276,36 @@ def parse_address(text: str) -> Address:
 
 
 T = TypeVar("T")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+DURATION_CHARACTERS_MAX = 200
+DURATION_SECONDS_MAX = 9_223_372_036.0
+"""Of 2^63 nanoseconds: what Go's Duration holds."""
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration as Go writes it: `7s`, `1m30s`, `250ms`, `0`.
+    """Seconds of a duration as Go writes it: `7s`, `1m30s`, `250ms`, `.5s`, `0`. *Deviation:* not below zero.
 
     Raises:
-        ConfigError: not of that form.
+        ConfigError: not of that form, or longer than 292 years.
     """
-    if text == "0":
+    unsigned = text.removeprefix("+")
+    if unsigned == "0":
         return 0.0
-    if re.fullmatch(r"(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+", text) is None:
-        raise ConfigError(f"invalid duration {text!r}: write it as 7s, 250ms or 1m30s")
-    return sum(
-        float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d*)?)(ns|us|µs|ms|s|m|h)", text)
-    )
+    if len(text) > DURATION_CHARACTERS_MAX or _DURATION.fullmatch(unsigned) is None:
+        shown = text if len(text) <= DURATION_CHARACTERS_MAX else f"{text[:DURATION_CHARACTERS_MAX]}..."
+        raise ConfigError(f"invalid duration {shown!r}: write it as 7s, 250ms or 1m30s")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(unsigned))
+    if seconds > DURATION_SECONDS_MAX:
+        raise ConfigError(f"invalid duration {text!r}: the longest is 292 years")
+    return seconds
 
 
 def _or(value: T | UnsetType, default: T) -> T:
     return default if isinstance(value, UnsetType) else value
 
 
-_SINGLES = {"service": "services", "check": "checks"}
 _ADD_UP = ("retry_join", "start_join", "services", "checks")
 
 
@@ -300,12 +314,10 @@ def _merge(merged: Document, newer: Document) -> None:
         value = getattr(newer, name)
         if value is UNSET:
             continue
-        if name in _SINGLES:
-            name, value = _SINGLES[name], [value]
         old = getattr(merged, name)
         if name in _ADD_UP:
             value = (old or []) + value
-        elif isinstance(value, (Ports, Performance, Limits, DnsConfig)) and old is not UNSET:
+        elif isinstance(value, (Ports, Performance, Limits, DnsConfig, TelemetryConfig)) and old is not UNSET:
             changed = {field: getattr(value, field) for field in value.__struct_fields__}
             value = msgspec.structs.replace(old, **{f: v for f, v in changed.items() if v is not UNSET})
         setattr(merged, name, value)
@@ -333,6 +345,27 @@ def _dns_settings(merged: Document) -> DnsSettings:
         soa_retry=soa.retry,
         soa_expire=soa.expire,
         soa_min_ttl=soa.min_ttl,
+    )
+
+
+def _telemetry_settings(given: TelemetryConfig) -> TelemetrySettings:
+    rules = _or(given.prefix_filter, [])
+    for rule in rules:
+        if not rule:
+            raise ConfigError("Cannot have empty filter rule in prefix_filter")
+        if rule[0] not in "+-":
+            raise ConfigError(f"Filter rule must begin with either '+' or '-': \"{rule}\"")
+    prefix = _or(given.metrics_prefix, "consul")
+    if _METRICS_PREFIX.fullmatch(prefix) is None:
+        raise ConfigError(f"invalid metrics_prefix {prefix!r}: letters, digits, '_', '.' and '-', a letter first")
+    retention = _or(given.prometheus_retention_time, "")
+    return TelemetrySettings(
+        prefix=prefix,
+        disable_hostname=_or(given.disable_hostname, False),
+        allowed=tuple(rule[1:] for rule in rules if rule[0] == "+"),
+        blocked=tuple(rule[1:] for rule in rules if rule[0] == "-"),
+        filter_default=_or(given.filter_default, True),
+        retention_seconds=parse_duration(retention) if retention else RETENTION_SECONDS,
     )
 
 

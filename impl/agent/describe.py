@@ -1,4 +1,5 @@
 """`/v1/agent/self`: what an agent says of itself. Source: Consul, "Agent HTTP API"; statistics are strings, as Go's.
+There are no coordinates and no mesh: `Coord` and `xDS` are null, as they are where Consul has them disabled.
 
 Beyond Consul, `Stats.rpc.peers` says for each other server whether this one is connected to it.
 """
@@ -9,10 +10,13 @@ from typing import Any
 
 from impl.agent.config import Config
 from impl.agent.driver import Driver
+from impl.agent.local.definitions import go_duration
+from impl.agent.local.registrations import Registrations
 from impl.agent.members import Members
 from impl.agent.operations import RaftServer
 from impl.raft.reads import has_lease
 from impl.raft.ready import Role
+from impl.runtime.interfaces import NANOSECONDS, Runtime
 
 VERSION = "1.22.0"
 """The release of Consul whose interfaces are emulated."""
@@ -37,9 +41,74 @@ def describe_config(config: Config, node_id: str, host: str, port: int) -> dict[
             "Revision": "comitia",
             "Version": VERSION,
         },
+        "DebugConfig": _debug_config(config, node_id),
+        "Coord": None,
         "Member": member,
         "Meta": {},
+        "xDS": None,
     }
+
+
+def _debug_config(config: Config, node_id: str) -> dict[str, Any]:
+    """The configuration in force, by the names that Consul gives its parts; what it has beyond Comitia is not there."""
+    return {
+        "AdvertiseAddrLAN": config.advertise_addr,
+        "BindAddr": config.bind_addr,
+        "BootstrapExpect": config.bootstrap_expect,
+        "ClientAddrs": [config.client_addr],
+        "DNSDomain": f"{config.dns.domain}.",
+        "DNSNodeTTL": f"{config.dns.node_ttl}s",
+        "DNSOnlyPassing": config.dns.only_passing,
+        "DNSPort": config.dns_port,
+        "DNSServiceTTL": {service: f"{ttl}s" for service, ttl in config.dns.service_ttl},
+        "DNSUDPAnswerLimit": config.dns.udp_answer_limit,
+        "DataDir": config.data_dir,
+        "Datacenter": config.datacenter,
+        "DevMode": config.dev,
+        "EnableLocalScriptChecks": config.enable_local_script_checks,
+        "EnableRemoteScriptChecks": config.enable_script_checks,
+        "HTTPPort": config.http_port,
+        "KVMaxValueSize": config.kv_max_value_size,
+        "Logging": {"LogJSON": config.log_json, "LogLevel": config.log_level},
+        "NodeID": node_id,
+        "NodeMeta": config.node_meta,
+        "NodeName": config.node_name,
+        "PidFile": config.pid_file,
+        "RPCHoldTimeout": go_duration(int(config.rpc_hold_timeout * NANOSECONDS)),
+        "RaftSnapshotInterval": go_duration(int(config.raft_snapshot_interval * NANOSECONDS)),
+        "RaftSnapshotThreshold": config.raft_snapshot_threshold,
+        "RaftTrailingLogs": config.raft_trailing_logs,
+        "ReadReplica": config.read_replica,
+        "RetryJoinLAN": [str(address) for address in config.join],
+        "ServerMode": config.server,
+        "ServerPort": config.server_port,
+        "Telemetry": {
+            "AllowedPrefixes": list(config.telemetry.allowed),
+            "BlockedPrefixes": list(config.telemetry.blocked),
+            "DisableHostname": config.telemetry.disable_hostname,
+            "FilterDefault": config.telemetry.filter_default,
+            "MetricsPrefix": config.telemetry.prefix,
+            "PrometheusOpts": {"Expiration": go_duration(int(config.telemetry.retention_seconds * NANOSECONDS))},
+        },
+        "Version": VERSION,
+    }
+
+
+def describe_local(local: Registrations) -> dict[str, str]:
+    """Of `Stats.agent`: how many services and checks an agent has."""
+    kinds = [definition.kind for definition in local.definitions.values()]
+    ttls, maintained = kinds.count("ttl"), kinds.count("maintenance")
+    return {
+        "check_monitors": str(len(kinds) - ttls - maintained),
+        "check_ttls": str(ttls),
+        "checks": str(len(local.state.checks)),
+        "services": str(len(local.state.services)),
+    }
+
+
+def describe_build() -> dict[str, str]:
+    """`Stats.build`."""
+    return {"prerelease": "", "revision": "comitia", "version": VERSION, "version_metadata": ""}
 
 
 def describe_member(name: str, host: str, port: int, datacenter: str, node_id: str, status: int) -> dict[str, Any]:
@@ -53,6 +122,11 @@ def describe_member(name: str, host: str, port: int, datacenter: str, node_id: s
     protocols = {"ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2}
     delegates = {"DelegateMin": 2, "DelegateMax": 5, "DelegateCur": 4}
     return {"Name": name, "Addr": host, "Port": port, "Tags": tags, "Status": status} | protocols | delegates
+
+
+def describe_runtime(runtime: Runtime) -> dict[str, str]:
+    """`Stats.runtime`: `goroutines` are this process's tasks."""
+    return {"goroutines": str(runtime.tasks.count())}
 
 
 def describe_raft(driver: Driver | None, members: Members, last_contact_ms: int) -> dict[str, str]:

@@ -45,8 +45,13 @@ class DiskWrites:
         log: Log,
         written: Callable[[list[DiskWrite]], None],
         fail: Callable[[str], None],
+        measured: Callable[[int], None] = lambda elapsed_ns: None,
     ) -> None:
-        """`written`: these writes, and all before them, are durable; `fail` ends the process."""
+        """`written`: these writes, and all before them, are durable; `fail` ends the process.
+
+        `measured` hears how long each append and sync took.
+        """
+        self._measured = measured
         self._runtime = runtime
         self._disk_log = disk_log
         self._log = log
@@ -78,14 +83,19 @@ class DiskWrites:
         writes, self._writes = self._writes, []
         records = [record for write in writes for record in write.records]
         self._busy = True
+        now_ns = self._runtime.clock.monotonic_ns
 
-        def work() -> None:
+        def work() -> int:
+            started_ns = now_ns()
             self._disk_log.append(records)
             self._disk_log.sync()
+            return now_ns() - started_ns
 
-        self._runtime.executor.submit(
-            work, lambda _: self._written(writes), lambda error: self._write_failed(writes, error)
-        )
+        def done(elapsed_ns: int) -> None:
+            self._measured(elapsed_ns)
+            self._written(writes)
+
+        self._runtime.executor.submit(work, done, lambda error: self._write_failed(writes, error))
 
     def _written(self, writes: list[DiskWrite]) -> None:
         self._busy = False

@@ -17,6 +17,7 @@ from impl.agent.api import Consistency, DefiniteError, IndefiniteError
 from impl.agent.changes import Changes
 from impl.agent.disk_writes import AppendedLog, DiskWrites
 from impl.agent.logs import Log
+from impl.agent.measures import RaftMeasures, unheard
 from impl.agent.snapshot_transfer import Call, SnapshotReceiver, SnapshotSender
 from impl.agent.snapshots import Snapshots
 from impl.agent.tracer import Tracer
@@ -67,11 +68,13 @@ class Driver:
         checksum: Callable[[bytes], int],
         snapshots: Snapshots | None = None,
         call: Call | None = None,
+        measures: RaftMeasures | None = None,
     ) -> None:
         """`changes` is notified when role, term, leader or applied index change: who retries need not poll.
 
         `store` has applied the log up to `core.last_applied`. `checksum` is that of the frame that carries an encoded
-        message, for the trace. Without `snapshots` the log only grows; `call` asks a peer by its name.
+        message, for the trace. Without `snapshots` the log only grows; `call` asks a peer by its name. Without
+        `measures` nobody hears what this costs.
         """
         self.core = core
         self.store = store
@@ -80,8 +83,10 @@ class Driver:
         self.last_contact_ns = 0
         """When a leader of the current term was last heard; 0: never in this incarnation."""
         self.stepped_down: Callable[[], None] = _unheard
-        """Called when this server stops leading, and when its state machine was replaced: blocking queries must look
-        again (Consul: a restore abandons watches)."""
+        """Called when this server stops leading: blocking queries must look again."""
+        self.replaced: Callable[[], None] = _unheard
+        """Called when the state machine was replaced by a snapshot: blocking queries end (Consul: a restore abandons
+        watches)."""
         self.snapshots = snapshots
         self.receiver: SnapshotReceiver | None = None
         """Serves the calls of a leader that sends its snapshot."""
@@ -92,7 +97,8 @@ class Driver:
         self._runtime = runtime
         self._clock = runtime.clock
         self._disk_log = disk_log
-        self._disk = DiskWrites(runtime, disk_log, log, self._written, self.fail)
+        self._measures = measures or unheard(runtime.clock)
+        self._disk = DiskWrites(runtime, disk_log, log, self._written, self.fail, self._disk_took)
         self._peers = peers
         self._log = log
         self._tracer = tracer
@@ -296,7 +302,7 @@ class Driver:
         self._advance_clock()
         self.core.snapshot_restored(index, state_digest)
         self._pump()
-        self.stepped_down()
+        self.replaced()
         self._changes.notify()
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -378,6 +384,7 @@ class Driver:
             return
         self._proposed = term, first + len(arrived) - 1, self._clock.monotonic_ns()
         self._waiting.proposed(arrived, first, term)
+        self._measures.proposed(len(arrived), first + len(arrived) - 1)
         if self._tracer is not None:
             self._untraced.extend((proposal.request, index, term) for index, proposal in enumerate(arrived, first))
 
@@ -446,6 +453,7 @@ class Driver:
                     self._tracer.answer(waiting.request, "write", query, self.applied, result, index=entry.index)
         except UnknownCommand as error:
             self.fail(f"cannot apply entry {self.applied + 1}: {error}")
+        self._measures.applied(self.applied)
         return answers
 
     def _flush(self, tracer: Tracer) -> None:
@@ -468,12 +476,16 @@ class Driver:
         stepped_down = self._role is Role.LEADER and change.role is Role.FOLLOWER
         message = "stepping down" if stepped_down else names[change.role]
         self._role = change.role
+        self._measures.changed(change.role, stepped_down)
         if stepped_down:
             self.stepped_down()
             self._waiting.handed_over()
         self._log.info(message, term=change.term, leader=change.leader_id, why=change.why)
 
     # --- disk ---------------------------------------------------------------------------------------------------------
+
+    def _disk_took(self, elapsed_ns: int) -> None:
+        self._measures.written(elapsed_ns, self.core.role)
 
     def _written(self, writes: list[DiskWrite]) -> None:
         """The disk holds these writes, and all before them."""

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import msgspec
 
+from impl.agent.api import DefiniteError
 from impl.agent.config import Address
-from impl.agent.discovery import Discovery
+from impl.agent.discovery import Conflict, Discovery
 from impl.agent.logs import Log
 from impl.agent.pool import Pool
 from impl.agent.protocol import DISCOVER, MALFORMED, Discovered, encode
@@ -21,6 +22,8 @@ from impl.runtime.interfaces import MILLISECONDS, Runtime
 QUICK_NS = 50 * MILLISECONDS
 CALM_NS = 1_000 * MILLISECONDS
 ANSWER_NS_MAX = 500 * MILLISECONDS
+JOIN_NS_MAX = 5_000 * MILLISECONDS
+"""How long a server may take that somebody wants to be joined."""
 SILENCE_NS = 2_000 * MILLISECONDS
 """A server that does not answer for so long is worth a line in the log."""
 
@@ -66,6 +69,15 @@ class Introductions:
                     self._runtime.tasks.spawn(self._ask(address), f"introduction to {address}")
             jitter = 0.5 + self._runtime.random.random()
             await self._runtime.clock.sleep(int((CALM_NS if self._complete() else QUICK_NS) * jitter))
+
+    async def join(self, address: Address) -> None:
+        """Ask this server now; once it has answered it is one of those in sight. Raises DefiniteError."""
+        try:
+            reply = await introduce(self._pool, self._discovery, address, JOIN_NS_MAX)
+            self._discovery.learn(reply, self._runtime.clock.monotonic_ns())
+        except (RpcError, Conflict, *MALFORMED) as error:
+            raise DefiniteError(f"1 error occurred:\n\t* Failed to join {address}: {error}\n\n") from error
+        self._learned(reply)
 
     async def _ask(self, address: Address) -> None:
         try:

@@ -1,7 +1,8 @@
 """What may be asked of a cluster about itself: who is a member, who votes, who leads.
 
-These are values; `reconfiguration` carries them out on the leader, `requests` brings them there. `id` names a server by
-its node ID or by its node name. Source: Consul, "Operator HTTP API", Raft; hashicorp/raft, `ServerSuffrage`.
+These are values. `reconfiguration` carries them out on the leader, or `reconcile` if somebody is made to leave;
+`requests` brings them there. `id` names a server by its node ID or by its node name. Source: Consul, "Operator HTTP
+API", Raft; hashicorp/raft, `ServerSuffrage`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,14 @@ class TransferLeader(msgspec.Struct, frozen=True, array_like=True, tag=6):
     id: str = ""
 
 
-Operation = Join | AddPeer | RemovePeer | Promote | Demote | TransferLeader
+class ForceLeave(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """Take an agent that failed, server or client, for one that left."""
+
+    node: str
+
+
+RaftOperation = Join | AddPeer | RemovePeer | Promote | Demote | TransferLeader
+Operation = RaftOperation | ForceLeave
 
 
 class Operate(msgspec.Struct, frozen=True, array_like=True):

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from impl.agent.api import AgentError
+from impl.agent.api import AgentError, DefiniteError
 from impl.agent.driver import Driver
 from impl.agent.logs import Log
 from impl.agent.members import Members
@@ -158,6 +158,24 @@ class Reconciler:
         self._clients[name] = announcement
         self._silent[name] = 0
         self._left.discard(name)
+
+    def replaced(self) -> None:
+        """A restore replaced the registry: begin anew, as if this server had just come to lead."""
+        self._led_term = 0
+
+    def force_leave(self, name: str, server: bool) -> None:
+        """Take an agent for one that left. A server's membership is not this module's to end.
+
+        Raises:
+            DefiniteError: it lives, or there is none of this name.
+        """
+        if not server and name not in self._clients:
+            raise DefiniteError(f"agent: No node found with name '{name}'")
+        if name == self._members.myself.name or self._is_alive(name):
+            raise DefiniteError(f"{name} is alive, and stays a member: only it can leave")
+        if not server:
+            self._forget(name)
+            self._left.add(name)
 
     def _is_alive(self, name: str) -> bool:
         return self._silent.get(name, 0) <= SILENT_LOOKS_MAX

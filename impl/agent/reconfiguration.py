@@ -19,7 +19,7 @@ from impl.agent.forwarding import Retriable
 from impl.agent.introductions import introduce
 from impl.agent.logs import Log
 from impl.agent.members import Members
-from impl.agent.operations import AddPeer, Demote, Join, Operation, Promote, RemovePeer, TransferLeader
+from impl.agent.operations import AddPeer, Demote, Join, Promote, RaftOperation, RemovePeer, TransferLeader
 from impl.agent.pool import Pool
 from impl.agent.promotion import Candidate, Promotion, has_caught_up
 from impl.agent.protocol import MALFORMED, STATUS, ServerInfo
@@ -56,7 +56,7 @@ class Reconfiguration:
         self._promotion = Promotion()
         self._told = ""
 
-    async def execute(self, operation: Operation) -> int:
+    async def execute(self, operation: RaftOperation) -> int:
         """Carry it out here; the index of the configuration that is committed then.
 
         Raises:

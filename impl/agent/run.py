@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import EADDRINUSE
 from functools import partial
@@ -15,28 +16,32 @@ from uuid import UUID
 
 from impl.agent.api import Agent
 from impl.agent.client import Client
-from impl.agent.config import Config
+from impl.agent.config import Config, ConfigError
 from impl.agent.describe import VERSION
-from impl.agent.dns import serve_dns
-from impl.agent.local.definitions import CheckDefinition, ServiceDefinition
+from impl.agent.dns import Dns, serve_dns
+from impl.agent.gauges import show_local, show_process
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log, Value
 from impl.agent.outage_recovery import recover_from_peers
 from impl.agent.reconcile import CONSUL
+from impl.agent.reload import Definitions, Parts, Reloading
 from impl.agent.requests import Requests
 from impl.agent.server import Server
 from impl.catalog.rows import Node
-from impl.dns.server import DnsServer
 from impl.http.app import Application
+from impl.http.context import Controls
 from impl.http.definitions import configured
 from impl.http.direct import DirectKv
+from impl.http.measures import HttpMeasures
 from impl.rpc.bind import InsecureBind, check_bind
 from impl.runtime.http_server import HttpServer
 from impl.runtime.interfaces import NANOSECONDS, Future, Runtime
+from impl.runtime.off_loop import ignore
 from impl.runtime.probes import RealProber
 from impl.runtime.real import run
 from impl.storage.data_directory import DataDirectory, open_data_directory
 from impl.storage.errors import StorageError
+from impl.telemetry.instruments import Telemetry
 
 SIGNALS = ("SIGTERM", "SIGINT")
 
@@ -45,17 +50,20 @@ class StartError(Exception):
     """The agent cannot run. The text is one line that says why and what to do."""
 
 
-def run_agent(config: Config) -> int:
+def run_agent(config: Config, read: Callable[[], Config]) -> int:
     """Run until a signal ends it: 0.
+
+    Args:
+        read: reads the configuration again; blocks, and raises ConfigError.
 
     Raises:
         ConfigError: a service or check that the configuration defines makes no sense.
         StartError: it cannot start, or cannot be part of the cluster that it found.
     """
-    return run(lambda runtime: _agent(runtime, config))
+    return run(lambda runtime: _agent(runtime, config, read))
 
 
-async def _agent(runtime: Runtime, config: Config) -> int:
+async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -> int:
     def write(line: str) -> None:
         sys.stderr.write(line)
         sys.stderr.flush()
@@ -73,35 +81,77 @@ async def _agent(runtime: Runtime, config: Config) -> int:
 
     for name in SIGNALS:
         runtime.host.on_signal(name, partial(stop, name))
-    definitions = configured(config.services, config.checks, _may_run_scripts(config))
-    started = await _start(runtime, config, log, fail, partial(stop, "leave"))
+    reloading: Reloading | None = None
+
+    async def reload() -> None:
+        if reloading is None:
+            log.warn("SIGHUP before the agent has started: nothing to reload")
+            return
+        with suppress(ConfigError):  # the log says it
+            await reloading.reload()
+
+    def hung_up() -> None:
+        runtime.tasks.spawn(reload(), "reload")
+
+    runtime.host.on_signal("SIGHUP", hung_up)
+    scripts = _may_run_scripts(config)
+
+    def defined(by: Config) -> Definitions:
+        return configured(by.services, by.checks, scripts)
+
+    definitions = defined(config)
+    telemetry = Telemetry(runtime.clock, runtime.host.hostname, config.telemetry)
+    show_process(telemetry, runtime, log)
+    started = await _start(runtime, config, log, fail, partial(stop, "leave"), telemetry)
     agent = started.agent
     local = _own_services(runtime, config, started, definitions, log.named("local"))
+    show_local(telemetry, local)
 
     def unexpected(what: str, error: Exception) -> None:
         log.named("http").error("request failed", request=what, error=repr(error))
 
     http: HttpServer | None = None
-    names: DnsServer | None = None
+    names: Dns | None = None
     reason, orderly = "a defect", False
     try:
-        app = Application(agent, config.datacenter, config.kv_max_value_size, unexpected, config.node_name, local)
-        direct = DirectKv(agent, config.kv_max_value_size) if isinstance(agent, Requests) else None
+        names = await _listen_dns(runtime, config, agent, log, telemetry)
+        answers = names.responder.reconfigure if names is not None else ignore
+        parts = Parts(log, telemetry, local, _with_own_meta, answers, started.reconfigure)
+        reloading = Reloading(runtime, config, read, defined, parts)
+        controls = Controls(telemetry, log, reloading.reload, config.data_dir)
+        measures = HttpMeasures(telemetry, runtime.clock)
+        app = Application(
+            agent,
+            config.datacenter,
+            config.kv_max_value_size,
+            unexpected,
+            config.node_name,
+            local,
+            config.snapshot_max_size,
+            controls=controls,
+            measures=measures,
+        )
+        direct = DirectKv(agent, config.kv_max_value_size, measures) if isinstance(agent, Requests) else None
         http = _listen_http(config, app, direct)
-        names = await _listen_dns(runtime, config, agent, log)
-        ports: dict[str, Value] = {"http": _shown(http.address), "dns": _shown(names.address) if names else "off"}
+        ports: dict[str, Value] = {
+            "http": _shown(http.address),
+            "dns": _shown(names.server.address) if names else "off",
+        }
         log.info("agent started", node=config.node_name, **ports, **started.facts)
         local.start()
+        telemetry.start()
         reason, orderly = await stopped, True
         log.info("stopping", reason=reason)
     except StartError:
         reason, orderly = "it cannot run here, or be part of the cluster", True
         raise
     finally:
+        telemetry.stop()
         local.stop()
         await started.stop(reason, orderly)
         if names is not None:
-            names.close()
+            names.server.close()
+        log.end()
         if http is not None:
             await http.close()
     log.info("stopped")
@@ -116,25 +166,31 @@ class _Started:
     node_id: str
     stop: Callable[[str, bool], Awaitable[None]]
     facts: dict[str, Value]
+    reconfigure: Callable[[Config], None]
 
 
 async def _start(
-    runtime: Runtime, config: Config, log: Log, fail: Callable[[str], None], left: Callable[[], None]
+    runtime: Runtime,
+    config: Config,
+    log: Log,
+    fail: Callable[[str], None],
+    left: Callable[[], None],
+    telemetry: Telemetry,
 ) -> _Started:
     if not config.server:
         # A client agent keeps nothing: after a restart it is the same one because it has the same name.
         name = blake2b(f"{config.datacenter}/{config.node_name}".encode(), digest_size=16)
         node_id = config.node_id or str(UUID(bytes=name.digest(), version=4))
-        client = Client(runtime, config, node_id, log, left)
+        client = Client(runtime, config, node_id, log, left, telemetry)
         of_client: dict[str, Value] = {"mode": "client", "servers": [str(address) for address in config.join]}
-        return _Started(client, node_id, client.stop, of_client)
+        return _Started(client, node_id, client.stop, of_client, client.reconfigure)
     try:
         check_bind(config.bind_addr, runtime.host.environment, config.allow_insecure_rpc)
     except InsecureBind as error:
         raise StartError(str(error)) from error
     data = _open_data(runtime, config, log)
     try:
-        server = await Server.start(runtime, config, data, log, fail, left)
+        server = await Server.start(runtime, config, data, log, fail, left, telemetry)
     except OSError as error:
         data.close()
         raise StartError(_explain(error, f"{config.bind_addr}:{config.server_port}", "-server-port")) from error
@@ -146,7 +202,7 @@ async def _start(
         "entries": len(data.recovered.entries),
         "term": data.recovered.hard_state.term,
     }
-    return _Started(server.requests, data.node_id, server.stop, facts)
+    return _Started(server.requests, data.node_id, server.stop, facts, server.reconfigure)
 
 
 def _may_run_scripts(config: Config) -> bool:
@@ -158,21 +214,26 @@ def _own_services(
     runtime: Runtime,
     config: Config,
     started: _Started,
-    definitions: tuple[list[ServiceDefinition], list[CheckDefinition]],
+    definitions: Definitions,
     log: Log,
 ) -> Registrations:
     """The services and checks of this agent: those that it kept, and those that its configuration defines."""
     address = config.advertise_addr
     family = "ipv6" if ":" in address else "ipv4"
     tagged = {"lan": address, f"lan_{family}": address, "wan": address, f"wan_{family}": address}
-    meta = {"consul-network-segment": "", "consul-version": VERSION, **config.node_meta}
-    node = Node(config.node_name, address, started.node_id, config.datacenter, tagged, dict(sorted(meta.items())))
+    meta = _with_own_meta(config.node_meta)
+    node = Node(config.node_name, address, started.node_id, config.datacenter, tagged, meta)
     kept = (CONSUL,) if config.server else ()
     scripts = Scripts(_may_run_scripts(config), config.enable_script_checks)
     own = Registrations(runtime, started.agent, node, kept, RealProber(), scripts, log, config.data_dir)
     own.restore()
     own.define(*definitions)
     return own
+
+
+def _with_own_meta(meta: dict[str, str]) -> dict[str, str]:
+    """The metadata of the node, with those that every agent has."""
+    return dict(sorted({"consul-network-segment": "", "consul-version": VERSION, **meta}.items()))
 
 
 def _open_data(runtime: Runtime, config: Config, log: Log) -> DataDirectory:
@@ -212,11 +273,11 @@ def _listen_http(config: Config, app: Application, direct: DirectKv | None) -> H
         raise StartError(_explain(error, f"{config.client_addr}:{config.http_port}", "-http-port")) from error
 
 
-async def _listen_dns(runtime: Runtime, config: Config, agent: Agent, log: Log) -> DnsServer | None:
+async def _listen_dns(runtime: Runtime, config: Config, agent: Agent, log: Log, telemetry: Telemetry) -> Dns | None:
     if config.dns_port < 0:
         return None
     try:
-        return await serve_dns(runtime, config, agent, log.named("dns"))
+        return await serve_dns(runtime, config, agent, log.named("dns"), telemetry)
     except OSError as error:
         raise StartError(_explain(error, f"{config.client_addr}:{config.dns_port}", "-dns-port")) from error
 

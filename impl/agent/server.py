@@ -14,15 +14,18 @@ import msgspec
 
 from impl.agent.address_book import load_addresses, save_addresses
 from impl.agent.api import AgentError
+from impl.agent.archives import Archives
 from impl.agent.assembly import CannotTrace, assemble
 from impl.agent.changes import Changes, Watches
-from impl.agent.config import Config
-from impl.agent.describe import describe_config, describe_raft
+from impl.agent.config import Address, Config
+from impl.agent.describe import describe_config, describe_raft, describe_runtime
 from impl.agent.discovery import Conflict, Discovery, Refused, configuration_of, is_same
 from impl.agent.driver import Driver
+from impl.agent.gauges import ServerGauges, show_rpc
 from impl.agent.introductions import Introductions
 from impl.agent.joining import Joining, forget_leaving, has_left, note_leaving
 from impl.agent.logs import Log
+from impl.agent.measures import RaftMeasures, RequestMeasures
 from impl.agent.members import Members
 from impl.agent.operations import RemovePeer
 from impl.agent.pool import Pool
@@ -30,10 +33,12 @@ from impl.agent.protocol import Discovered, ServerInfo
 from impl.agent.reconcile import Reconciler
 from impl.agent.reconfiguration import Reconfiguration
 from impl.agent.requests import Requests
+from impl.agent.restoring import Restoring, release
 from impl.agent.service import Service
 from impl.agent.session_keeper import SessionKeeper
 from impl.agent.tracer import Tracer
 from impl.catalog.store import Store
+from impl.catalog.tables import Tables
 from impl.raft.errors import Refused as CoreRefused
 from impl.raft.ready import Role
 from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
@@ -44,6 +49,7 @@ from impl.runtime.off_loop import ignore, off_loop
 from impl.storage.data_directory import DataDirectory
 from impl.storage.errors import StorageError
 from impl.storage.records import Genesis
+from impl.telemetry.instruments import Telemetry
 
 SWEEP_NS = 10 * NANOSECONDS
 
@@ -59,9 +65,12 @@ class Server:
         log: Log,
         fail: Callable[[str], None],
         left: Callable[[], None],
+        telemetry: Telemetry,
     ) -> None:
         """Not for callers: use `start`."""
         self._left = left
+        self._telemetry = telemetry
+        self._measures = RaftMeasures(telemetry, runtime.clock)
         self._runtime = runtime
         self._config = config
         self._data = data
@@ -96,6 +105,7 @@ class Server:
             runtime, self._discovery, self._members, self._pool, self._changes, log.named("raft")
         )
         self._reconciler = Reconciler(runtime, config.datacenter, self._members, log.named("catalog"))
+        self._restoring = Restoring(runtime, log.named("snapshot"))
         self.requests = Requests(
             runtime,
             config,
@@ -108,9 +118,17 @@ class Server:
             self._sessions,
             self._reconciler,
             data.incarnation,
+            archives=Archives(runtime, config.data_dir, config.snapshot_max_size, log.named("snapshot")),
+            restoring=self._restoring,
             describe=self.describe,
             leave=self.leave,
+            join=self._join,
+            measures=RequestMeasures(telemetry),
         )
+        telemetry.gauge("session_ttl.active", "Sessions whose TTL this server counts.", lambda: len(self._sessions))
+        telemetry.gauge("rpc.queries_blocking", "Blocking queries that wait.", lambda: len(self._watches))
+        self._introductions: Introductions | None = None
+        self._gauges: ServerGauges | None = None
         self._service = Service(
             runtime, self._discovery, self.requests, self._members, introduced=self._met, conflict=self._conflict
         )
@@ -124,6 +142,7 @@ class Server:
         log: Log,
         fail: Callable[[str], None],
         left: Callable[[], None],
+        telemetry: Telemetry,
     ) -> Server:
         """Listen and begin to look for the other servers.
 
@@ -134,7 +153,7 @@ class Server:
         Raises:
             OSError: the RPC address is not available.
         """
-        server = cls(runtime, config, data, log, fail, left)
+        server = cls(runtime, config, data, log, fail, left, telemetry)
         address = (config.bind_addr, config.server_port)
         server._rpc = await RpcServer.listen(
             runtime,
@@ -151,7 +170,9 @@ class Server:
         server._discovery.remember(server._noted)
         if data.recovered.genesis is not None:
             server._run(data.recovered.genesis)
-        introductions = Introductions(
+        rpc = server._rpc
+        show_rpc(telemetry, lambda: rpc.counters)
+        introductions = server._introductions = Introductions(
             runtime,
             server._pool,
             server._discovery,
@@ -185,6 +206,17 @@ class Server:
             purpose=Purpose.RPC,
             storage_id=self._data.storage_id,
         )
+
+    async def _join(self, address: Address) -> None:
+        assert self._introductions is not None, "started"
+        await self._introductions.join(address)
+
+    def reconfigure(self, config: Config) -> None:
+        """What can change while it runs is so from now on."""
+        if self._driver is not None and self._driver.snapshots is not None:
+            interval_ns = int(config.raft_snapshot_interval * NANOSECONDS)
+            self._driver.snapshots.reconfigure(config.raft_snapshot_threshold, interval_ns)
+        self._config = config
 
     async def leave(self) -> None:
         """As `Agent.leave`. A note makes the next start of this server ask to join again."""
@@ -226,6 +258,8 @@ class Server:
             self._driver.stop()
         if self._tracer is not None:
             self._tracer.end(reason)
+        if self._gauges is not None:
+            self._gauges.stop()
         self._pool.close()
         self._members.links.close()
         if self._rpc is not None:
@@ -322,25 +356,43 @@ class Server:
                 self._changes,
                 self._new_store,
                 self._members.call,
+                self._measures,
             )
         except (CannotTrace, StorageError) as error:
             self._fail(str(error))
             return
         self._driver = self._service.driver = driver
         driver.start()
+        self._gauges = ServerGauges(self._telemetry, self._runtime, config, driver, self._members)
+        self._gauges.start()
         self._members.formed(driver)
         self.requests.formed(driver)
         self._met()
-        keeping = self._sessions.run(driver, self.requests.write)
+        keeping = self._sessions.run(driver, self.requests.write_leading)
         self._tasks.append(self._runtime.tasks.spawn(keeping, "sessions"))
         reconciling = self._reconciler.run(driver, self.requests.write)
         self._tasks.append(self._runtime.tasks.spawn(reconciling, "reconcile"))
+        watching = self._restoring.watch(driver, self.requests.propose)
+        self._tasks.append(self._runtime.tasks.spawn(watching, "restores"))
         self._tasks.append(self._runtime.tasks.spawn(self._reconfiguration.watch(), "reconfiguration"))
         self._tasks.append(self._runtime.tasks.spawn(self._joining(genesis).run(), "joining"))
 
     def _new_store(self) -> Store:
         watches, sessions = self._watches, self._sessions
-        return Store(watches.changed, watches.touched, sessions.changed, sessions.lost)
+        return Store(watches.changed, watches.touched, sessions.changed, sessions.lost, self._replaced, self._retired)
+
+    def _replaced(self) -> None:
+        """The state store's callback: a restore has put another state in force."""
+        self._watches.abandon()
+        self._sessions.replaced()
+        self._reconciler.replaced()
+        if self._driver is not None and self._driver.snapshots is not None:
+            # So that a restart need not restore it again, chunk by chunk.
+            self._driver.snapshots.take()
+
+    def _retired(self, tables: Tables) -> None:
+        """The state store's callback."""
+        self._runtime.tasks.spawn(release(self._runtime, tables), "release")
 
     def _joining(self, genesis: Genesis) -> Joining:
         """Only members are sent entries: a server with an empty log that the genesis does not name was never one."""
@@ -383,9 +435,27 @@ class Server:
         counters = self._rpc.counters if self._rpc is not None else None
         document["Stats"] = {
             "agent": {"incarnation": str(self._data.incarnation)},
-            "consul": {"server": "true", "cluster_id": genesis.cluster_id if genesis is not None else ""},
+            "runtime": describe_runtime(self._runtime),
+            "consul": {
+                "acl": "disabled",
+                "bootstrap": str(self._config.bootstrap_expect == 1).lower(),
+                "cluster_id": genesis.cluster_id if genesis is not None else "",
+                "known_datacenters": "1",
+                "leader": str(driver is not None and driver.core.role is Role.LEADER).lower(),
+                "leader_addr": self.requests.status().leader,
+                "server": "true",
+            },
             "raft": describe_raft(driver, self._members, self.requests.last_contact_ms()),
-            "snapshots": msgspec.to_builtins(driver.snapshots.counters) if driver and driver.snapshots else {},
+            "snapshots": _describe_snapshots(driver),
             "rpc": {"peers": self._members.links.describe(), "counters": msgspec.to_builtins(counters)},
         }
         return document
+
+
+def _describe_snapshots(driver: Driver | None) -> dict[str, Any]:
+    if driver is None or driver.snapshots is None:
+        return {}
+    staging = driver.store.tables.staging
+    counters: dict[str, Any] = msgspec.to_builtins(driver.snapshots.counters)
+    # Of a restore of the state that is under way.
+    return {**counters, "staged_chunks": staging.chunks if staging is not None else 0}

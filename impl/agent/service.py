@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from impl.agent.api import AgentError, DefiniteError, IndefiniteError
+from impl.agent.archive_calls import METHODS as ARCHIVE_METHODS
+from impl.agent.archive_calls import ArchiveCalls
 from impl.agent.discovery import Conflict, Discovery
 from impl.agent.driver import Driver
 from impl.agent.members import Members
@@ -65,6 +67,7 @@ class Service:
         self._discovery = discovery
         self._requests = requests
         self._members = members
+        self._archives = ArchiveCalls(runtime, requests)
         self._introduced = introduced
         self._conflict = conflict
 
@@ -100,6 +103,8 @@ class Service:
                 self._spawn(self._requests.serve_announcement(_announcement.decode(body)), reply)
             elif method == RAFT_CONFIGURATION:
                 self._spawn(self._requests.serve_configuration(_ask_configuration.decode(body)), reply)
+            elif method in ARCHIVE_METHODS:
+                self._spawn(self._archives.serve(method, body), reply)
             elif method == STATUS:
                 reply.ok(encode(self._requests.status()))
             else:
@@ -134,5 +139,7 @@ async def _answer(work: Coroutine[Any, Any, Any], reply: Reply) -> None:
         reply.error(str(error), False)
     except (DefiniteError, AgentError) as error:
         reply.error(str(error), True)
+    except MALFORMED as error:
+        reply.error(f"malformed: {error}", True)
     else:
         reply.ok(encode(result))

@@ -47,6 +47,12 @@ class SessionKeeper:
         elif self._led_term:
             self.renew(session)
 
+    def replaced(self) -> None:
+        """The state store's callback: a restore replaced everything. Every session has its full TTL again, and what
+        was lost before does not count."""
+        self._delays = LockDelays()
+        self._led_term = 0
+
     def renew(self, session: Session) -> None:
         """A session has its full TTL again."""
         self._timers.renew(session, self._runtime.clock.monotonic_ns())

@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from impl.agent.logs import Log
+from impl.agent.measures import RaftMeasures, unheard
 from impl.catalog.snapshot import (
     BLOCK_BYTES,
     ROWS_AT_ONCE,
@@ -98,6 +99,7 @@ class Snapshots:
         interval_ns: int,
         newest: SnapshotMarker | None = None,
         new_store: Callable[[], Store] = Store,
+        measures: RaftMeasures | None = None,
     ) -> None:
         """A snapshot is worth it after `threshold` entries, looked at every `interval_ns`.
 
@@ -115,6 +117,7 @@ class Snapshots:
         self._threshold = threshold
         self._interval_ns = interval_ns
         self._new_store = new_store
+        self._measures = measures or unheard(runtime.clock)
         self._files = {newest.checksum: meta_of_marker(newest)} if newest is not None else {}
         """By checksum: the files that are known to be here."""
         self._machine: Machine | None = None
@@ -125,6 +128,10 @@ class Snapshots:
         """Begin to look whether it is time for a snapshot."""
         self._machine = machine
         self.runtime.clock.call_later(self._interval_ns, self._look)
+
+    def reconfigure(self, threshold: int, interval_ns: int) -> None:
+        """When a snapshot is worth it from now on; the look that is due comes first."""
+        self._threshold, self._interval_ns = threshold, interval_ns
 
     def stop(self) -> None:
         """Leave what is under way."""
@@ -170,13 +177,14 @@ class Snapshots:
         view, header = StoreView(machine.store), self._header(machine.snapshot_meta())
         started = self.runtime.clock.monotonic_ns()
         try:
-            file, digest = await self._write(header, view)
+            file, digest = await write_view(self.runtime, self.directory, header, view)
         except (StorageError, OSError) as error:
             self.counters.failed += 1
             self._log.error("snapshot not taken: the log grows until one is", error=str(error))
         else:
             elapsed = (self.runtime.clock.monotonic_ns() - started) // MILLISECONDS
             self._log.info("snapshot taken", index=file.header.index, file=file.name, bytes=file.size, ms=elapsed)
+            self._measures.snapshot_persist.observe(elapsed)
             self._taken(machine, meta_of(file, digest))
         finally:
             view.close()
@@ -186,34 +194,6 @@ class Snapshots:
         return SnapshotHeader(
             self.cluster_id, meta.index, meta.term, meta.configuration, meta.configuration_index, meta.digest
         )
-
-    async def _write(self, header: SnapshotHeader, view: StoreView) -> tuple[SnapshotFile, str]:
-        """Write the view's rows; the file, and the digest of the state. Leaves nothing behind if it fails."""
-        suffix = self.runtime.random.randbytes(4).hex()
-        digest = StateDigest()
-        writer = await off_loop(self.runtime, lambda: SnapshotWriter(self.runtime.disk, self.directory, header, suffix))
-
-        def write(rows: Sequence[Row]) -> int:
-            blocks = encode_blocks(rows)
-            for block in blocks:
-                digest.add(block)
-                writer.add(block)
-            return sum(map(len, blocks))
-
-        count = ROWS_AT_FIRST
-        try:
-            while not view.done:
-                rows = view.rows(count)
-                written = await off_loop(self.runtime, partial(write, rows))
-                # Rows may be large, and the log's next write waits for this one.
-                if written >= BLOCK_BYTES:
-                    count = max(count // 2, 1)
-                elif len(rows) >= count:
-                    count = min(2 * count, ROWS_AT_ONCE)
-            return await off_loop(self.runtime, writer.finish), digest.hexdigest()
-        except BaseException:
-            self.runtime.executor.submit(writer.abort, ignore, ignore)
-            raise
 
     def _taken(self, machine: Machine, meta: SnapshotMeta) -> None:
         self.add(meta)
@@ -274,6 +254,7 @@ class Snapshots:
         self.counters.restored += 1
         elapsed = (self.runtime.clock.monotonic_ns() - started) // MILLISECONDS
         self._log.info("snapshot restored", index=meta.index, keys=len(store), ms=elapsed)
+        self._measures.snapshot_restore.observe(elapsed)
         machine.restored(store, meta.index, digest)
 
     async def _read(self, meta: SnapshotMeta) -> tuple[Store, str]:
@@ -289,6 +270,40 @@ class Snapshots:
         finally:
             self.runtime.executor.submit(reader.close, ignore, ignore)
         return store, digest.hexdigest()
+
+
+async def write_view(
+    runtime: Runtime, directory: str, header: SnapshotHeader, view: StoreView
+) -> tuple[SnapshotFile, str]:
+    """Write the view's rows; the file, and the digest of the rows. Leaves nothing behind if it fails.
+
+    Raises StorageError, OSError.
+    """
+    suffix = runtime.random.randbytes(4).hex()
+    digest = StateDigest()
+    writer = await off_loop(runtime, lambda: SnapshotWriter(runtime.disk, directory, header, suffix))
+
+    def write(rows: Sequence[Row]) -> int:
+        blocks = encode_blocks(rows)
+        for block in blocks:
+            digest.add(block)
+            writer.add(block)
+        return sum(map(len, blocks))
+
+    count = ROWS_AT_FIRST
+    try:
+        while not view.done:
+            rows = view.rows(count)
+            written = await off_loop(runtime, partial(write, rows))
+            # Rows may be large, and the log's next write waits for this one.
+            if written >= BLOCK_BYTES:
+                count = max(count // 2, 1)
+            elif len(rows) >= count:
+                count = min(2 * count, ROWS_AT_ONCE)
+        return await off_loop(runtime, writer.finish), digest.hexdigest()
+    except BaseException:
+        runtime.executor.submit(writer.abort, ignore, ignore)
+        raise
 
 
 def load_store(runtime: Runtime, directory: str, marker: SnapshotMarker, cluster_id: str, store: Store) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, assert_never
 import msgspec
 
 from impl.catalog.rows import Check, Node, Service, Session
+from impl.catalog.tagged import ArchivedRow
 from impl.catalog.transactions import Operation
 
 Unsigned = Annotated[int, msgspec.Meta(ge=0)]
@@ -115,6 +116,27 @@ class Transaction(msgspec.Struct, frozen=True, array_like=True, tag="transaction
     operations: tuple[Operation, ...]
 
 
+class RestoreBegin(msgspec.Struct, frozen=True, array_like=True, tag="restore-begin"):
+    """Begin to stage another state, in place of what was staged before; "": stage nothing any more. Result: true."""
+
+    id: str
+
+
+class RestoreChunk(msgspec.Struct, frozen=True, array_like=True, tag="restore-chunk"):
+    """The next rows of the staged state, in canonical order. `number`: from 1. Result: true, or why not."""
+
+    id: str
+    number: Unsigned
+    rows: tuple[ArchivedRow, ...]
+
+
+class RestoreCommit(msgspec.Struct, frozen=True, array_like=True, tag="restore-commit"):
+    """The staged state, of so many chunks, takes the place of the one in force. Result: true, or why not."""
+
+    id: str
+    chunks: Unsigned
+
+
 Write = (
     KvSet
     | KvCas
@@ -129,6 +151,9 @@ Write = (
     | SessionCreate
     | SessionDestroy
     | Transaction
+    | RestoreBegin
+    | RestoreChunk
+    | RestoreCommit
 )
 Command = Noop | Write
 
@@ -184,5 +209,11 @@ def describe_write(command: Write) -> list[str | int]:
             return ["session-destroy", command.session_id]
         case Transaction():
             return ["transaction", len(command.operations)]
+        case RestoreBegin():
+            return ["restore-begin", command.id]
+        case RestoreChunk():
+            return ["restore-chunk", command.id, command.number, len(command.rows)]
+        case RestoreCommit():
+            return ["restore-commit", command.id, command.chunks]
         case _:
             assert_never(command)

@@ -56,6 +56,11 @@ class IndexedTable(Table[V]):
             _regroup(groups, key, grouping(old), ())
         return old
 
+    def drop_last(self, count: int) -> None:
+        """Remove the last rows, at most `count` of them, whatever they are."""
+        for key in self.last(count):
+            self.pop(key)
+
     def group(self, grouping: str, name: str) -> list[V]:
         """The rows of a group, in the order of their keys."""
         return [self[key] for key in sorted(self._groups[grouping].get(name, ()))]
@@ -63,6 +68,10 @@ class IndexedTable(Table[V]):
     def has_group(self, grouping: str, name: str) -> bool:
         """Whether a group has rows."""
         return name in self._groups[grouping]
+
+    def group_count(self, grouping: str) -> int:
+        """How many groups have rows."""
+        return len(self._groups[grouping])
 
     def groups(self, grouping: str) -> list[str]:
         """The names of the groups that have rows, in order."""

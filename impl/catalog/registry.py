@@ -15,7 +15,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from impl.catalog import sessions
-from impl.catalog.rows import CRITICAL, SERF_HEALTH, Check, Node, Service, node_key, row_key
+from impl.catalog.rows import CRITICAL, SERF_HEALTH, Check, Node, Service, node_key, row_key, service_key
 from impl.catalog.tables import CHECKS, NODE_EXTINCTION, NODES, SERVICE_EXTINCTION, SERVICES, Invalid, Tables
 
 R = TypeVar("R", Node, Service, Check)
@@ -28,7 +28,7 @@ def of_node(node: str) -> str:
 
 def of_service(service: str) -> str:
     """The name of the index of one service."""
-    return f"service.{service}"
+    return f"service.{service_key(service)}"
 
 
 def of_kind(kind: str) -> str:
@@ -152,7 +152,7 @@ def ensure_service(tables: Tables, service: Service, index: int) -> None:
     if service is old:
         return
     tables.services.put(key, service)
-    if old is not None and old.service != service.service:
+    if old is not None and service_key(old.service) != service_key(service.service):
         _left(tables, old, index)
     _announce(tables, service, index)
 
@@ -178,7 +178,7 @@ def _announce(tables: Tables, service: Service, index: int) -> None:
 
 def _left(tables: Tables, service: Service, index: int) -> None:
     """An instance left its service; who waits for one that has none waits for the extinction of any."""
-    if tables.services.has_group("service", service.service):
+    if tables.services.has_group("service", service_key(service.service)):
         tables.touch(index, of_service(service.service))
     else:
         tables.forget(of_service(service.service))

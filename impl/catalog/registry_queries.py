@@ -14,7 +14,7 @@ import msgspec
 
 from impl.catalog import registry
 from impl.catalog.indexed_table import IndexedTable
-from impl.catalog.rows import PASSING, Check, Node, Service, Session, node_key, row_key
+from impl.catalog.rows import PASSING, Check, Node, Service, Session, node_key, row_key, service_key
 from impl.catalog.tables import CHECKS, NODE_EXTINCTION, NODES, SERVICE_EXTINCTION, SERVICES, SESSIONS, Tables
 
 V = TypeVar("V")
@@ -182,7 +182,7 @@ def topics(tables: Tables, query: RegistryQuery) -> tuple[str, ...]:
 
 def _service_topics(tables: Tables, service: str, *all_tables: str) -> tuple[str, ...]:
     """A service without instances has the index of the last extinction of any, or of the tables if there was none."""
-    if tables.services.has_group("service", service):
+    if tables.services.has_group("service", service_key(service)):
         return (registry.of_service(service),)
     return (SERVICE_EXTINCTION,) if tables.indexes.get(SERVICE_EXTINCTION) else all_tables
 
@@ -214,9 +214,9 @@ def answer(tables: Tables, query: RegistryQuery) -> RegistryAnswer:
         case NodeChecks(node):
             return ChecksAnswer(index, tables.checks.group("node", node_key(node)))
         case ServiceChecks(service, meta):
-            return ChecksAnswer(index, _on_nodes(tables, tables.checks.group("service", service), meta))
+            return ChecksAnswer(index, _on_nodes(tables, tables.checks.group("service", service_key(service)), meta))
         case ChecksInState(status, meta):
-            chosen = _all(tables.checks) if status == "any" else tables.checks.group("status", status)
+            chosen = _all(tables.checks) if status == "any" else tables.checks.group("status", status.lower())
             return ChecksAnswer(index, _on_nodes(tables, chosen, meta))
         case ServiceHealth(service, tags, passing, meta):
             return InstancesAnswer(index, _healthy(tables, _instances(tables, service, tags, meta), passing))
@@ -245,7 +245,7 @@ def _on_nodes(tables: Tables, checks: Iterable[Check], meta: Meta) -> list[Check
 def _instances(tables: Tables, service: str, tags: tuple[str, ...], meta: Meta) -> list[Instance]:
     wanted = {tag.lower() for tag in tags}
     found = []
-    for instance in tables.services.group("service", service):
+    for instance in tables.services.group("service", service_key(service)):
         if wanted and not wanted <= {tag.lower() for tag in instance.tags}:
             continue
         node = tables.nodes[node_key(instance.node)]
@@ -266,10 +266,8 @@ def _healthy(tables: Tables, instances: list[Instance], passing: bool) -> list[I
 
 
 def _tags(tables: Tables, meta: Meta) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name in tables.services.groups("service"):
-        instances = tables.services.group("service", name)
-        chosen = [each for each in instances if not meta or _has(tables.nodes.get(node_key(each.node)), meta)]
-        if chosen:
-            found[name] = sorted({tag for each in chosen for tag in each.tags})
-    return found
+    found: dict[str, set[str]] = {}
+    for each in _all(tables.services):
+        if not meta or _has(tables.nodes.get(node_key(each.node)), meta):
+            found.setdefault(each.service, set()).update(each.tags)
+    return {name: sorted(found[name]) for name in sorted(found)}

@@ -1,8 +1,9 @@
 """The rows of the registry and of the session table, as they stand in the state store, in payloads and in snapshots.
 
-Frozen values; a row that changes is replaced. In a payload `create_index` and `modify_index` say nothing, except where
-a conditional operation compares the latter. Keys of tables are made here, and nowhere else. Source: Consul, "Catalog",
-"Health" and "Session" HTTP APIs.
+Frozen values; a row that changes is replaced. Names of nodes and services, and ids of instances and checks, are
+compared without regard to case, and shown as they were registered. In a payload `create_index` and `modify_index` say
+nothing, except where a conditional operation compares the latter. Keys of tables are made here, and nowhere else.
+Source: Consul, "Catalog", "Health" and "Session" HTTP APIs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SERF_HEALTH: Final = "serfHealth"
 
 
 class Node(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A machine. Names are compared without regard to case."""
+    """A machine."""
 
     node: str
     address: str
@@ -112,6 +113,11 @@ def node_key(node: str) -> str:
     return node.lower()
 
 
+def service_key(service: str) -> str:
+    """What the instances of a service are grouped by: its name, in lower case."""
+    return service.lower()
+
+
 def row_key(node: str, identity: str) -> str:
-    """The key of an instance or a check: its node and its id. Neither has a NUL."""
-    return f"{node_key(node)}\0{identity}"
+    """The key of an instance or a check: its node and its id, in lower case. Neither has a NUL."""
+    return f"{node_key(node)}\0{identity.lower()}"

@@ -9,6 +9,11 @@ the same digest.
     ["tombstone", key, index]
     ["node", [...]]    ["service", [...]]    ["check", [...]]    ["session", [...]]
 
+So far what an archive holds, too. If there was a restore, or one is under way, there follow:
+
+    ["shift", value]
+    ["staging", id, chunks], and the rows of the staged state
+
 Rows travel in blocks: a msgpack array of a few hundred rows, which one call encodes and one call decodes. The digest
 is BLAKE2b-128 over the rows themselves, without the headers of the arrays, so that it says nothing of blocks.
 
@@ -20,45 +25,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 
-from impl.catalog.rows import Session, node_key, row_key
+from impl.catalog.restore import Staging, put_row
 from impl.catalog.store import Store
 from impl.catalog.table import View
-from impl.catalog.tagged import CheckRow, KvRow, NodeRow, ServiceRow
+from impl.catalog.tables import Tables
+from impl.catalog.tagged import (
+    KV_INDEX,
+    ArchivedRow,
+    CheckRow,
+    IndexRow,
+    KvRow,
+    NodeRow,
+    ServiceRow,
+    SessionRow,
+    TombstoneRow,
+)
 
 ROWS_AT_ONCE = 250
 """Rows in a step: well under a millisecond of work."""
 BLOCK_BYTES = 128 * 1024
 """A block ends when its values have this many bytes together."""
 
-KV_INDEX = "kv"
-"""Name of the index of the KV store: of the last entry that changed a key or left a tombstone. Its row comes first."""
 
+class ShiftRow(msgspec.Struct, frozen=True, array_like=True, tag="shift", gc=False):
+    """`Tables.shift`, unless it is 0."""
 
-class IndexRow(msgspec.Struct, frozen=True, array_like=True, tag="index", gc=False):
-    """The index of the last change of a table."""
-
-    name: str
     value: int
 
 
-class TombstoneRow(msgspec.Struct, frozen=True, array_like=True, tag="tombstone", gc=False):
-    """A key or prefix that was deleted."""
+class StagingRow(msgspec.Struct, frozen=True, array_like=True, tag="staging", gc=False):
+    """A restore is under way: the rows that follow are what has arrived of another state."""
 
-    key: str
-    index: int
-
-
-class SessionRow(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=False):
-    """A session."""
-
-    row: Session
+    id: str
+    chunks: int
 
 
-Row = IndexRow | KvRow | TombstoneRow | NodeRow | ServiceRow | CheckRow | SessionRow
+Row = ArchivedRow | ShiftRow | StagingRow
 
 encode_rows = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[list[Row]] = msgspec.msgpack.Decoder(list[Row])
@@ -112,74 +118,85 @@ def _array_header_bytes(first: int) -> int:
 class StoreView:
     """A store as it was when the view was made; its rows in canonical order, a few at a time."""
 
-    def __init__(self, store: Store) -> None:
-        """Costs the same whatever the store holds. The view must be read to its end, or closed."""
+    def __init__(self, store: Store, *, archive: bool = False) -> None:
+        """Costs the same whatever the store holds. The view must be read to its end, or closed.
+
+        `archive`: the state in force alone, without what restores have left or staged.
+        """
         tables = store.tables
-        self._first: list[Row] = [IndexRow(KV_INDEX, tables.kv_index)]
-        self._views: list[tuple[View[Any], Callable[[str, Any], Row]]] = [
-            (tables.indexes.view(), IndexRow),
-            (tables.entries.view(), lambda _, row: KvRow(row)),
-            (tables.tombstones.view(), TombstoneRow),
-            (tables.nodes.view(), lambda _, row: NodeRow(row)),
-            (tables.services.view(), lambda _, row: ServiceRow(row)),
-            (tables.checks.view(), lambda _, row: CheckRow(row)),
-            (tables.sessions.view(), lambda _, row: SessionRow(row)),
+        self._parts: list[list[Row] | tuple[View[Any], Callable[[str, Any], Row]]] = [
+            [IndexRow(KV_INDEX, tables.kv_index)],
+            *_views(tables),
         ]
+        if archive:
+            return
+        if tables.shift:
+            self._parts.append([ShiftRow(tables.shift)])
+        if (staging := tables.staging) is not None:
+            first: list[Row] = [StagingRow(staging.id, staging.chunks)]
+            if staging.begun:
+                first.append(IndexRow(KV_INDEX, staging.tables.kv_index))
+            self._parts += [first, *_views(staging.tables)]
 
     @property
     def done(self) -> bool:
         """Whether every row was handed out, or the view was closed."""
-        return not self._views
+        return not self._parts
 
     def rows(self, count: int = ROWS_AT_ONCE) -> Sequence[Row]:
         """The next rows, at most 2 * `count`; perhaps none although there are more: see `done`."""
-        if self._first:
-            first, self._first = self._first, []
-            return first
-        if not self._views:
+        if not self._parts:
             return []
-        view, shown = self._views[0]
+        part = self._parts[0]
+        if isinstance(part, list):
+            del self._parts[0]
+            return part
+        view, shown = part
         rows = [shown(key, row) for key, row in view.rows(count)]
         if view.done:
-            del self._views[0]
+            del self._parts[0]
         return rows
 
     def close(self) -> None:
         """Nobody reads it any more."""
-        for view, _ in self._views:
-            view.close()
-        self._first, self._views = [], []
+        for part in self._parts:
+            if not isinstance(part, list):
+                part[0].close()
+        self._parts = []
+
+
+def _views(tables: Tables) -> list[tuple[View[Any], Callable[[str, Any], Row]]]:
+    """The tables in canonical order."""
+    return [
+        (tables.indexes.view(), IndexRow),
+        (tables.entries.view(), lambda _, row: KvRow(row)),
+        (tables.tombstones.view(), TombstoneRow),
+        (tables.nodes.view(), lambda _, row: NodeRow(row)),
+        (tables.services.view(), lambda _, row: ServiceRow(row)),
+        (tables.checks.view(), lambda _, row: CheckRow(row)),
+        (tables.sessions.view(), lambda _, row: SessionRow(row)),
+    ]
 
 
 def restore_rows(store: Store, rows: Sequence[Row]) -> None:
     """Add rows of a snapshot to a store that is being built: nobody waits for its changes."""
     tables = store.tables
-    for each in rows:
-        match each:
-            case KvRow(row):
-                tables.entries.put(row.key, row)
-            case TombstoneRow(key, index):
-                tables.tombstones.put(key, index)
-            case IndexRow(name, value):
-                if name == KV_INDEX:
-                    tables.kv_index = value
-                else:
-                    tables.indexes.put(name, value)
-            case NodeRow(node):
-                tables.nodes.put(node_key(node.node), node)
-            case ServiceRow(service):
-                tables.services.put(row_key(service.node, service.id), service)
-            case CheckRow(check):
-                tables.checks.put(row_key(check.node, check.check_id), check)
-            case SessionRow(session):
-                tables.sessions.put(session.id, session)
+    for row in rows:
+        match row:
+            case ShiftRow(value):
+                tables.shift = value
+            case StagingRow(id, chunks):
+                tables.staging = Staging(id, chunks)
             case _:
-                assert_never(each)
+                if tables.staging is None:
+                    put_row(tables, row)
+                else:
+                    tables.staging.add((row,))
 
 
-def state_digest(store: Store) -> str:
+def state_digest(store: Store, *, archive: bool = False) -> str:
     """The digest of the whole state at once: for states that are small, or servers that do nothing else."""
-    digest, view = StateDigest(), StoreView(store)
+    digest, view = StateDigest(), StoreView(store, archive=archive)
     while not view.done:
         for block in encode_blocks(view.rows()):
             digest.add(block)

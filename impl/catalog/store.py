@@ -47,6 +47,8 @@ class Store:
         touched: Callable[[str], None] | None = None,
         session: Callable[[str, Session | None], None] | None = None,
         lost: Callable[[str, int], None] | None = None,
+        replaced: Callable[[], None] | None = None,
+        retired: Callable[[Tables], None] | None = None,
     ) -> None:
         """Who hears what a command changed, after it was applied; None: nobody.
 
@@ -55,12 +57,16 @@ class Store:
             touched: the index of a table or of a group of rows rose, or vanished (`impl/catalog/tables.py`).
             session: a session began, or ended (None).
             lost: the lock of a key was lost with its session; its lock-delay in nanoseconds begins.
+            replaced: a restore has put another state in the place of this one: everything may be different.
+            retired: tables that nobody uses any more: to be freed in pieces, by `Tables.release`.
         """
         self.tables = Tables()
         self._changed = changed
         self._touched = touched
         self._session = session
         self._lost = lost
+        self._replaced = replaced
+        self._retired = retired
 
     @property
     def entries(self) -> IndexedTable[KvEntry]:
@@ -90,7 +96,19 @@ class Store:
         tables.touched_keys.clear()
         if tables.touched:
             self._tell_of_groups(tables)
+        if tables.retired or tables.replaced:
+            self._tell_of_restores(tables)
         return result
+
+    def _tell_of_restores(self, tables: Tables) -> None:
+        replaced, retired = tables.replaced, list(tables.retired)
+        tables.replaced = False
+        tables.retired.clear()
+        if replaced and self._replaced is not None:
+            self._replaced()
+        for each in retired:
+            if self._retired is not None:
+                self._retired(each)
 
     def _tell_of_groups(self, tables: Tables) -> None:
         touched = dict.fromkeys(tables.touched)

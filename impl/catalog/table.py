@@ -69,6 +69,10 @@ class Table(Generic[V]):
         """The first `count` keys after `key`; from the first key on if it is None."""
         return _after(self._rows, key, count)
 
+    def last(self, count: int) -> list[str]:
+        """The last `count` keys, the last one first."""
+        return list(islice(reversed(self._rows), count))
+
     def view(self) -> View[V]:
         """The rows as they are now. Must be read to its end, or closed."""
         view = View(self)

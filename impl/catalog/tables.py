@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from impl.catalog.indexed_table import IndexedTable, Journal, undo
-from impl.catalog.rows import Check, Node, Service, Session, node_key, row_key
+from impl.catalog.rows import Check, Node, Service, Session, node_key, row_key, service_key
+
+if TYPE_CHECKING:
+    from impl.catalog.restore import Staging
 
 NODES = "nodes"
 SERVICES = "services"
@@ -55,13 +58,13 @@ class Tables:
         self.tombstones: IndexedTable[int] = IndexedTable()
         self.nodes: IndexedTable[Node] = IndexedTable({"id": lambda row: (row.id,) if row.id else ()})
         self.services: IndexedTable[Service] = IndexedTable(
-            {"service": lambda row: (row.service,), "node": lambda row: (node_key(row.node),)}
+            {"service": lambda row: (service_key(row.service),), "node": lambda row: (node_key(row.node),)}
         )
         self.checks: IndexedTable[Check] = IndexedTable(
             {
                 "node": lambda row: (node_key(row.node),),
                 "instance": lambda row: (row_key(row.node, row.service_id),),
-                "service": lambda row: (row.service_name,) if row.service_name else (),
+                "service": lambda row: (service_key(row.service_name),) if row.service_name else (),
                 "status": lambda row: (row.status,),
             }
         )
@@ -74,6 +77,15 @@ class Tables:
         self.indexes: IndexedTable[int] = IndexedTable()
         self.kv_index = 0
         """The index of the KV store, beside the others since every write raises it; 0: nothing was ever written."""
+        self.shift = 0
+        """What an entry's index in the log lacks of its index here: a restored state may be of a longer log."""
+        self.staging: Staging | None = None
+        """A restore that is under way (`impl/catalog/restore.py`)."""
+        self.retired: list[Tables] = []
+        """What a restore replaced since this list was last emptied: in pieces, with `release`, since a large state
+        takes long to free."""
+        self.replaced = False
+        """Whether a restore has replaced everything since this was last reset."""
         self.touched: list[str] = []
         """Names of the indexes that rose or vanished since this list was last emptied."""
         self.touched_keys: list[str] = []
@@ -102,6 +114,28 @@ class Tables:
         """A key of the KV store was created, changed or deleted."""
         self.kv_index = index
         self.touched_keys.append(key)
+
+    def adopt(self, other: Tables) -> None:
+        """Take the rows and indexes of other tables, whose owner forgets them. Takes the same time whatever there is.
+
+        Whoever holds a view goes on reading what it was made of.
+        """
+        old = Tables()
+        for name in ("entries", "tombstones", "nodes", "services", "checks", "sessions", "indexes", "kv_index"):
+            setattr(old, name, getattr(self, name))
+            setattr(self, name, getattr(other, name))
+        self.retired.append(old)
+
+    def release(self, count: int) -> bool:
+        """Free up to `count` rows of tables that nobody uses any more; False: there are none."""
+        for table in (self.entries, self.tombstones, self.nodes, self.services, self.checks, self.sessions):
+            if len(table):
+                table.drop_last(count)
+                return True
+        if len(self.indexes):
+            self.indexes.drop_last(count)
+            return True
+        return False
 
     @contextmanager
     def atomic(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import assert_never
 
 import msgspec
 
-from impl.catalog import kv, registry, sessions, transactions
+from impl.catalog import kv, registry, restore, sessions, transactions
 from impl.catalog.commands import (
     Command,
     Deregister,
@@ -24,6 +24,9 @@ from impl.catalog.commands import (
     Noop,
     ReapTombstones,
     Register,
+    RestoreBegin,
+    RestoreChunk,
+    RestoreCommit,
     SessionCreate,
     SessionDestroy,
     Transaction,
@@ -41,9 +44,12 @@ Result = bool | Failed | transactions.Outcome
 
 
 def apply(tables: Tables, command: Command, index: int) -> Result:
-    """Apply the command committed at `index`; return what the writer is told (ARCHITECTURE.md, section 7)."""
+    """Apply the command committed at `index` of the log; return what the writer is told (ARCHITECTURE.md, section 7).
+
+    In the tables all indexes are `Tables.shift` greater.
+    """
     try:
-        return _carried_out(tables, command, index)
+        return _carried_out(tables, command, index + tables.shift)
     except Invalid as invalid:
         return Failed(str(invalid))
 
@@ -77,6 +83,12 @@ def _carried_out(tables: Tables, command: Command, index: int) -> bool | transac
             sessions.end(tables, session_id, index)
         case Transaction(operations):
             return transactions.run(tables, operations, index)
+        case RestoreBegin(restore_id):
+            restore.begin(tables, restore_id)
+        case RestoreChunk(restore_id, number, rows):
+            restore.stage(tables, restore_id, number, rows)
+        case RestoreCommit(restore_id, chunks):
+            restore.commit(tables, restore_id, chunks, index)
         case Noop():
             pass
         case _:

@@ -131,6 +131,10 @@ class Responder:
         self._serial = serial
         self._domain = dns.name.from_text(settings.domain)
 
+    def reconfigure(self, settings: Settings) -> None:
+        """From now on; the domain stays."""
+        self._settings = settings
+
     async def respond(self, wire: bytes, *, datagram: bool) -> bytes | None:
         """The answer to a message; None: drop it."""
         try:
@@ -309,7 +313,13 @@ class Responder:
     def _put(
         self, response: dns.message.Message, section: list[Any], name: Name, ttl: int, record: dns.rdata.Rdata
     ) -> None:
-        """Add a record to those of its name and type; the message finds them by an index."""
+        """Add a record to those of its name and type; the message finds them by an index.
+
+        What is additional is repeated for every record that it belongs to, as Consul does: HAProxy takes one for each.
+        """
+        if section is response.additional:
+            section.append(dns.rrset.from_rdata(name, ttl, record))
+            return
         response.find_rrset(section, name, dns.rdataclass.IN, record.rdtype, create=True).add(record, ttl)
 
     def _soa(self) -> dns.rrset.RRset:
@@ -351,7 +361,9 @@ class Responder:
                 return response.to_wire(max_size=limit, want_shuffle=False)
             except dns.exception.TooBig:
                 count = sum(map(len, response.answer))
-                if response.additional:
+                if len(once := _once(response.additional)) < len(response.additional):
+                    response.additional = once
+                elif response.additional:
                     response.additional = []
                 elif count:
                     self._cut_to(response, min(_fitting(response, limit), count - 1))
@@ -370,10 +382,15 @@ class Responder:
                 kept.append(dns.rrset.from_rdata_list(rrset.name, rrset.ttl, rows))
         response.answer = kept
         targets = {getattr(row, "target", None) for rrset in kept for row in rrset}
-        response.additional = [rrset for rrset in response.additional if rrset.name in targets]
+        response.additional = _once([rrset for rrset in response.additional if rrset.name in targets])
         self.counters.truncated += 1
         if self._settings.enable_truncate:
             response.flags |= dns.flags.TC
+
+
+def _once(additional: list[dns.rrset.RRset]) -> list[dns.rrset.RRset]:
+    """Each record once."""
+    return list({(rrset.name, rrset.rdtype, rrset[0]): rrset for rrset in additional}.values())
 
 
 def _fitting(response: dns.message.Message, limit: int) -> int:

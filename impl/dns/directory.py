@@ -44,13 +44,10 @@ class AgentDirectory:
         return answer.node
 
     async def service(self, name: str, tag: str, datacenter: str) -> Sequence[Instance]:
-        """As `Directory.service`. The catalog tells `Web` from `web`, DNS does not: as it was asked for, else lower."""
-        found: Sequence[Instance] = ()
-        for spelled in dict.fromkeys((name, name.lower())):
-            answer = await self._ask(ServiceHealth(spelled, (tag,) if tag else ()), datacenter)
-            assert isinstance(answer, InstancesAnswer)
-            found = found or answer.instances
-        return found
+        """As `Directory.service`."""
+        answer = await self._ask(ServiceHealth(name, (tag,) if tag else ()), datacenter)
+        assert isinstance(answer, InstancesAnswer)
+        return answer.instances
 
     async def servers(self) -> Sequence[Node]:
         """As `Directory.servers`."""

@@ -53,10 +53,7 @@ class UnknownName(Exception):
 
 
 def asked_within(labels: tuple[str, ...], datacenter: str) -> Asked:
-    """What the labels before the domain ask for. `datacenter` is the agent's own. Raises UnknownName.
-
-    Services keep the case in which they were asked for: the catalog tells them by it.
-    """
+    """What the labels before the domain ask for. `datacenter` is the agent's own. Raises UnknownName."""
     lower = tuple(label.lower() for label in labels)
     if not labels:
         return Domain()

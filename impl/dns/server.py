@@ -32,6 +32,8 @@ class DnsServer:
         self._responder = responder
         self._unexpected = unexpected
         self._waiting = 0
+        self.dropped = 0
+        """Datagrams for which there was no room."""
         self._datagrams: Datagrams | None = None
         self._listener: Listener | None = None
         self.connections: set[_Stream] = set()
@@ -73,9 +75,11 @@ class DnsServer:
             connection.abort()
 
     def _received(self, wire: bytes, sender: Address) -> None:
-        if self._waiting < WAITING_MAX:
-            self._waiting += 1
-            self._runtime.tasks.spawn(self._answer_datagram(wire, sender), "dns")
+        if self._waiting >= WAITING_MAX:
+            self.dropped += 1
+            return
+        self._waiting += 1
+        self._runtime.tasks.spawn(self._answer_datagram(wire, sender), "dns")
 
     async def _answer_datagram(self, wire: bytes, sender: Address) -> None:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from impl.agent.api import AgentError, Consistency, ReadOptions
-from impl.agent.describe import ALIVE, FAILED, VERSION, describe_member
+from impl.agent.describe import ALIVE, FAILED, VERSION, describe_build, describe_local, describe_member
 from impl.agent.local.checks import NoTtl
 from impl.agent.local.definitions import CheckDefinition
 from impl.agent.local.registrations import NoSuchService, Registrations, Unknown, UnknownServiceId
@@ -23,14 +23,15 @@ from impl.catalog.registry_queries import (
     NodesAnswer,
     ServiceInstances,
 )
-from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, STATUSES, WARNING, Check, Service
+from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, STATUSES, WARNING, Check, Service, node_key
 from impl.http.bodies import Fields, read_json
 from impl.http.context import Context, Request
 from impl.http.definitions import check_definition, service_definition
 from impl.http.documents import agent_service_document, check_document
 from impl.http.registry import filtered
 from impl.http.request import HttpError, read_options
-from impl.http.response import Response, json_response, text_response
+from impl.http.response import AsWritten, Response, json_response, text_response
+from impl.http.shapes import AgentHealthDocument, HashedServiceDocument, VersionDocument
 
 BODY_SIZE_MAX = 512 * 1024
 MAINTENANCE = "maintenance"
@@ -60,8 +61,9 @@ async def service(context: Context, request: Request) -> Response:
     if found is None:
         raise _not_found(UnknownServiceId(request.rest))
     digest = local.content_hash(found.id)
-    document = agent_service_document(found, context.datacenter) | {"ContentHash": digest}
-    return json_response(document, request.pretty, ((b"X-Consul-Contenthash", digest.encode()),))
+    shown = agent_service_document(found, context.datacenter)
+    document: HashedServiceDocument = {**shown, "ContentHash": digest}
+    return json_response(document, request.pretty, ((AsWritten(b"X-Consul-Contenthash"), digest.encode()),))
 
 
 async def register_service(context: Context, request: Request) -> Response:
@@ -216,7 +218,7 @@ async def health_by_id(context: Context, request: Request) -> Response:
         raise HttpError(400, "Missing serviceID")
     found = local.state.services.get(service_id)
     if found is None:
-        nothing = {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}
+        nothing: AgentHealthDocument = {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}
         return _judged(request, 404, f"ServiceId {service_id} not found", nothing)
     status = _health(local, service_id)
     return _judged(request, _CODES[status], status, _info(context, status, found))
@@ -234,7 +236,7 @@ def _checks(local: Registrations, service_id: str) -> list[Check]:
     return [*local.state.checks_of(""), *local.state.checks_of(service_id)]
 
 
-def _info(context: Context, status: str, found: Service) -> dict[str, Any]:
+def _info(context: Context, status: str, found: Service) -> AgentHealthDocument:
     return {
         "AggregatedStatus": status,
         "Service": agent_service_document(found, context.datacenter),
@@ -255,12 +257,13 @@ def _judged(request: Request, code: int, text: str, document: Any) -> Response:
 async def members(context: Context, request: Request) -> Response:
     """GET /v1/agent/members: the agents that the catalog shows; if it cannot be read, this one alone."""
     try:
-        return json_response(await _members(context, request.truth("wan")), request.pretty)
+        return json_response(await current_members(context, request.truth("wan")), request.pretty)
     except AgentError:
         return json_response([context.agent.describe()["Member"]], request.pretty)
 
 
-async def _members(context: Context, servers_only: bool) -> list[dict[str, Any]]:
+async def current_members(context: Context, servers_only: bool) -> list[dict[str, Any]]:
+    """The agents that the catalog shows, as `/v1/agent/members` does. Raises AgentError: it cannot be read."""
     stale = ReadOptions(Consistency.STALE)
     nodes = (await context.agent.read(ListNodes(), stale)).answer
     servers = (await context.agent.read(ServiceInstances(CONSUL), stale)).answer
@@ -269,12 +272,12 @@ async def _members(context: Context, servers_only: bool) -> list[dict[str, Any]]
         isinstance(nodes, NodesAnswer) and isinstance(servers, InstancesAnswer) and isinstance(critical, ChecksAnswer)
     )
     ports = {each.node.node: each.service.port for each in servers.instances if each.service.id == CONSUL}
-    dead = {check.node for check in critical.checks if check.check_id == SERF_HEALTH}
+    dead = {node_key(check.node) for check in critical.checks if check.check_id == SERF_HEALTH}
     found = []
     for node in nodes.nodes:
         # Whoever has no version registered itself without an agent.
         if node.node in ports or ("consul-version" in node.meta and not servers_only):
-            status = FAILED if node.node in dead else ALIVE
+            status = FAILED if node_key(node.node) in dead else ALIVE
             name = f"{node.node}.{node.datacenter}" if servers_only else node.node
             port = ports.get(node.node, 0)
             found.append(describe_member(name, node.address, port, node.datacenter, node.id, status))
@@ -283,7 +286,14 @@ async def _members(context: Context, servers_only: bool) -> list[dict[str, Any]]
 
 async def about_self(context: Context, request: Request) -> Response:
     """GET /v1/agent/self."""
-    return json_response(context.agent.describe(), request.pretty)
+    document, local = context.agent.describe(), context.local
+    if local is not None:
+        statistics = document["Stats"]
+        statistics["agent"] = describe_local(local) | statistics["agent"]
+        runtime = {**local.runtime.host.statistics(), "goroutines": str(local.runtime.tasks.count())}
+        statistics |= {"build": describe_build(), "runtime": runtime}
+        document["Meta"] = local.state.node.meta
+    return json_response(document, request.pretty)
 
 
 async def leave(context: Context, request: Request) -> Response:
@@ -294,20 +304,11 @@ async def leave(context: Context, request: Request) -> Response:
 
 async def version(context: Context, request: Request) -> Response:
     """GET /v1/agent/version."""
-    document = {"SHA": "comitia", "BuildDate": "1970-01-01T00:00:01Z", "HumanVersion": VERSION, "FIPS": ""}
-    return json_response(document, request.pretty)
-
-
-async def host(context: Context, request: Request) -> Response:
-    """GET /v1/agent/host: of the machine, its name and this process; Comitia does not measure the rest."""
-    runtime = _local(context).runtime
-    document = {
-        "Memory": None,
-        "CPU": None,
-        "Host": {"hostname": runtime.host.hostname, "pid": runtime.host.pid},
-        "Disk": None,
-        "CollectionTime": runtime.clock.wall_ns(),
-        "Errors": None,
+    document: VersionDocument = {
+        "SHA": "comitia",
+        "BuildDate": "1970-01-01T00:00:01Z",
+        "HumanVersion": VERSION,
+        "FIPS": "",
     }
     return json_response(document, request.pretty)
 

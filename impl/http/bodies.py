@@ -7,7 +7,6 @@ type is refused with its name (400), what Consul's servers refuse, with their te
 
 from __future__ import annotations
 
-import binascii
 from base64 import b64decode
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -27,6 +26,7 @@ from impl.catalog.transactions import (
     KvOperation,
     NodeOperation,
     Operation,
+    OperationError,
     ServiceOperation,
 )
 from impl.http.request import HttpError
@@ -148,6 +148,8 @@ def read_json(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HttpError(400, f"Request decode failed: {error}") from None
+    except RecursionError:
+        raise HttpError(400, "Request decode failed: objects and lists are nested too deep") from None
 
 
 # ------------------------------------------------------------------------------------------------------------- registry
@@ -206,11 +208,12 @@ def _node(fields: Fields, datacenter: str) -> Node:
     )
 
 
-def _service(fields: Fields, node: str) -> Service:
+def _service(fields: Fields, node: str, *, named: bool = True) -> Service:
+    """`named`: it must have a name; who looks for an instance may give its id alone."""
     identity, name = fields.text("ID"), fields.text("Service")
-    if identity and not name:
+    if identity and not name and named:
         raise HttpError(500, "Must provide service name with ID")
-    if not name:
+    if not name and not identity:
         raise HttpError(500, "Must provide service name")
     refuse_nul(node, "node name")
     refuse_nul(identity or name, "service ID")
@@ -336,27 +339,47 @@ def _duration(text: str, refused: Callable[[str], HttpError]) -> int:
 # --------------------------------------------------------------------------------------------------------- transactions
 
 
+class RefusedOperations(Exception):
+    """Operations of a transaction that Consul's servers refuse before anything is done: a 409 with their positions."""
+
+    def __init__(self, errors: list[OperationError]) -> None:
+        super().__init__(", ".join(error.what for error in errors))
+        self.errors = errors
+
+
 def operations(body: bytes, datacenter: str, value_size_max: int) -> tuple[Operation, ...]:
-    """The operations of `PUT /v1/txn`. Raises HttpError."""
+    """The operations of `PUT /v1/txn`. Raises HttpError and RefusedOperations."""
     document = read_json(body)
     if not isinstance(document, list):
         raise HttpError(400, f"Failed to parse body: it must be a list of operations, not {json_type(document)}")
     if len(document) > OPERATIONS_MAX:
         count = f"({len(document)} > {OPERATIONS_MAX})"
         raise HttpError(413, f"Transaction contains too many operations {count}")
-    return tuple(
-        _operation(Fields(each, f"operation {position}"), datacenter, value_size_max)
-        for position, each in enumerate(document)
-    )
+    found: list[Operation] = []
+    refused: list[OperationError] = []
+    for position, each in enumerate(document):
+        try:
+            found.append(_operation(Fields(each, f"operation {position}"), datacenter, value_size_max))
+        except HttpError as error:
+            if error.status != 500:
+                raise
+            refused.append(OperationError(position, error.text))
+    if refused:
+        raise RefusedOperations(refused)
+    return tuple(found)
 
 
 def _operation(fields: Fields, datacenter: str, value_size_max: int) -> Operation:
     if (kv := fields.object("KV")) is not None:
         return _kv_operation(kv, value_size_max)
     if (asked := fields.object("Node")) is not None:
-        return NodeOperation(_verb(asked), _node(_within(asked, "Node"), datacenter))
+        verb, node = _verb(asked), _node(_within(asked, "Node"), datacenter)
+        if verb != "get" and not node.node:
+            raise HttpError(500, "Must provide node")
+        return NodeOperation(verb, node)
     if (asked := fields.object("Service")) is not None:
-        return ServiceOperation(_verb(asked), _service(_within(asked, "Service"), asked.text("Node")))
+        verb, on = _verb(asked), asked.text("Node")
+        return ServiceOperation(verb, _service(_within(asked, "Service"), on, named=verb != "get"))
     if (asked := fields.object("Check")) is not None:
         return CheckOperation(_verb(asked), _check(_within(asked, "Check"), asked.text("Node")))
     raise HttpError(400, "Failed to parse body: an operation has one of KV, Node, Service and Check")
@@ -381,7 +404,7 @@ def _kv_operation(fields: Fields, value_size_max: int) -> KvOperation:
         raise HttpError(400, f"Failed to parse body: Verb must be one of {verbs}, not {verb!r}")
     try:
         value = b64decode(fields.text("Value"), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one; text that is not ASCII is another
         raise HttpError(400, f"Failed to parse body: failed to decode value: {error}") from None
     if len(value) > value_size_max:
         size = f"({len(value)} > {value_size_max} bytes)"

@@ -6,9 +6,24 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from impl.agent.api import Agent
+from impl.agent.config import SNAPSHOT_MAX_SIZE
 from impl.agent.local.registrations import Registrations
+from impl.agent.logs import Log
 from impl.http.request import HttpError, Receive, Scope, parse_repeated, read_body
-from impl.http.response import Response
+from impl.http.response import Response, Stream
+from impl.telemetry.instruments import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What an operator may see of an agent, and have it do."""
+
+    telemetry: Telemetry
+    log: Log
+    reload: Callable[[], Awaitable[None]]
+    """Read the configuration again. Raises ConfigError: nothing was changed."""
+    data_dir: str
+    """Of this directory's disk the operator wants to know; "" is the working directory's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +36,9 @@ class Context:
     kv_max_value_size: int
     local: Registrations | None = None
     """The agent's own services and checks."""
+    snapshot_max_size: int = SNAPSHOT_MAX_SIZE
+    """Bytes of an archive of the state that is restored."""
+    controls: Controls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +70,9 @@ class Request:
             return False
         raise HttpError(400, f"Invalid value for ?{name}")
 
-    async def body(self, size_max: int) -> bytes:
-        """The body. Raises HttpError (413) and ClientGone."""
-        return await read_body(self.scope, self.receive, size_max)
+    async def body(self, size_max: int, remedy: str = "") -> bytes:
+        """The body; `remedy`: the setting that bounds it. Raises HttpError (413) and ClientGone."""
+        return await read_body(self.scope, self.receive, size_max, remedy)
 
 
-Handler = Callable[[Context, Request], Awaitable[Response]]
+Handler = Callable[[Context, Request], Awaitable[Response | Stream]]

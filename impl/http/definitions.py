@@ -18,15 +18,13 @@ from impl.http.request import HttpError
 from impl.runtime.interfaces import NANOSECONDS
 
 NOT_RUN: Final = {
-    "grpc": "gRPC",
-    "udp": "UDP",
-    "h2ping": "H2PING",
     "dockercontainerid": "Docker",
-    "aliasnode": "alias",
-    "aliasservice": "alias",
     "osservice": "OS service",
 }
 """Consul's checks that Comitia does not have, by the field that asks for one."""
+
+_REFUSED: Final = "Request decode failed: "
+"""How errors begin that are about a body."""
 
 
 def configured(
@@ -37,10 +35,7 @@ def configured(
     Args:
         scripts: whether their checks may run commands.
     """
-    try:
-        found = [service_definition(each) for each in services], [check_definition(each) for each in checks]
-    except HttpError as error:
-        raise ConfigError(f"a service or check of the configuration files: {error.text}") from error
+    found = [verified_service(each) for each in services], [verified_check(each) for each in checks]
     for check in (*(check for service in found[0] for check in service.checks), *found[1]):
         if check.args and not scripts:
             raise ConfigError(
@@ -54,6 +49,22 @@ def configured(
                 f"check {check.check_id!r}: service {check.service_id!r} is defined by no file: define it"
             )
     return found
+
+
+def verified_service(document: Any) -> ServiceDefinition:
+    """The definition of an instance in a configuration file. Raises ConfigError."""
+    try:
+        return service_definition(document)
+    except HttpError as error:
+        raise ConfigError(f"a service: {error.text.removeprefix(_REFUSED)}") from error
+
+
+def verified_check(document: Any) -> CheckDefinition:
+    """The definition of a check in a configuration file. Raises ConfigError."""
+    try:
+        return check_definition(document)
+    except HttpError as error:
+        raise ConfigError(f"a check: {error.text.removeprefix(_REFUSED)}") from error
 
 
 def loose(document: Any) -> Any:
@@ -131,9 +142,18 @@ def _check(fields: Fields, check_id: str, name: str, service_id: str) -> CheckDe
         method=fields.text("Method") or "GET",
         header=_header(fields),
         body=fields.text("Body"),
-        tls_skip_verify=fields.truth("TLSSkipVerify"),
         disable_redirects=fields.truth("DisableRedirects"),
         tcp=fields.text("TCP"),
+        tcp_use_tls=fields.truth("TCPUseTLS"),
+        udp=fields.text("UDP"),
+        grpc=fields.text("GRPC"),
+        grpc_use_tls=fields.truth("GRPCUseTLS"),
+        h2ping=fields.text("H2PING"),
+        h2ping_use_tls=fields.raw("H2PingUseTLS") is None or fields.truth("H2PingUseTLS"),
+        tls_skip_verify=fields.truth("TLSSkipVerify"),
+        tls_server_name=fields.text("TLSServerName"),
+        alias_node=fields.text("AliasNode"),
+        alias_service=fields.text("AliasService"),
         args=fields.strings("ScriptArgs") or fields.strings("Args"),
         interval_ns=_duration(fields, "Interval"),
         timeout_ns=_duration(fields, "Timeout"),

@@ -14,6 +14,7 @@ from impl.catalog.commands import Write
 from impl.catalog.queries import KvGet, Query
 from impl.catalog.transitions import Result
 from impl.http import kv
+from impl.http.measures import HttpMeasures
 from impl.http.request import HttpError, decode_path, parse_parameters, read_options
 from impl.http.response import Response, error_response
 from impl.runtime.interfaces import Respond
@@ -37,9 +38,11 @@ class Leader(Protocol):
 class DirectKv:
     """A `Direct` for the keys of a server agent."""
 
-    def __init__(self, agent: Leader, kv_max_value_size: int) -> None:
+    def __init__(self, agent: Leader, kv_max_value_size: int, measures: HttpMeasures | None = None) -> None:
+        """Without `measures` nobody hears how long answers take."""
         self.body_bytes_max = kv_max_value_size
         self._agent = agent
+        self._measures = measures
 
     def answer(self, method: bytes, path: bytes, query: bytes, body: bytes, respond: Respond) -> bool:
         """As `Direct.answer`."""
@@ -48,6 +51,8 @@ class DirectKv:
             key = decode_path(path)[len(kv.PATH) :]
             if not key or not _ELSEWHERE.isdisjoint(parameters):
                 return False
+            if self._measures is not None:
+                respond = _measured(self._measures, method.decode(), path, respond)
             if method == b"PUT":
                 return self._put(kv.write_of_put(key, parameters, body), respond)
             return self._get(key, parameters, read_options(parameters), respond)
@@ -78,6 +83,16 @@ class DirectKv:
         return self._agent.begin_read(KvGet(key), options.consistency, answered)
 
 
+def _measured(measures: HttpMeasures, method: str, path: bytes, respond: Respond) -> Respond:
+    started_ns = measures.now_ns()
+
+    def measured(status: int, lines: bytes, body: bytes) -> None:
+        respond(status, lines, body)
+        measures.answered(method, path, started_ns)
+
+    return measured
+
+
 def _told(result: Result) -> Response:
     try:
         return kv.written(result)
@@ -90,8 +105,7 @@ def _send(respond: Respond, response: Response) -> None:
 
 
 def _lines(response: Response) -> bytes:
-    lines = [b"%s: %s\r\n" % (name.lower(), value) for name, value in response.headers]
-    return b"%scontent-length: %d\r\n" % (b"".join(lines), len(response.body))
+    return b"".join([b"%s: %s\r\n" % (name.lower(), value) for name, value in response.all_headers()])
 
 
 _WRITTEN = _lines(kv.WRITTEN)

@@ -6,20 +6,39 @@ Lists and maps that Consul's HTTP API makes empty are `[]` and `{}` here, what i
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import assert_never
+
+import msgspec
 
 from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Check, Node, Service, Session
 from impl.catalog.tagged import CheckRow, KvRow, NodeRow, ServiceRow
 from impl.catalog.transactions import Outcome, Shown
 from impl.http.response import kv_row
+from impl.http.shapes import (
+    AddressDocument,
+    AgentServiceDocument,
+    CheckDocument,
+    ErrorDocument,
+    HealthDocument,
+    InstanceDocument,
+    KeyDocument,
+    NodeDocument,
+    NodeServicesDocument,
+    OptionalKind,
+    OptionalTaggedAddresses,
+    OutcomeDocument,
+    ProxyDocument,
+    ResultDocument,
+    ServiceCheckDocument,
+    ServiceDocument,
+    SessionDocument,
+)
 
-Document = dict[str, Any]
-
-_PROXY = {"Mode": "", "MeshGateway": {}, "Expose": {}}
+_PROXY: ProxyDocument = {"Mode": "", "MeshGateway": {}, "Expose": {}}
 
 
-def node_document(node: Node) -> Document:
+def node_document(node: Node) -> NodeDocument:
     """An element of `/v1/catalog/nodes`."""
     return {
         "ID": node.id,
@@ -33,18 +52,15 @@ def node_document(node: Node) -> Document:
     }
 
 
-def service_document(service: Service) -> Document:
+def service_document(service: Service) -> ServiceDocument:
     """An instance as the health API and `/v1/catalog/node` show it."""
-    document: Document = {"Kind": service.kind} if service.kind else {}
-    document |= {
+    return {
+        **_kind(service),
         "ID": service.id,
         "Service": service.service,
         "Tags": list(service.tags),
         "Address": service.address,
-    }
-    if service.tagged_addresses:
-        document["TaggedAddresses"] = _tagged(service)
-    document |= {
+        **_tagged_if_any(service),
         "Meta": service.meta or None,
         "Port": service.port,
         "Weights": {"Passing": service.weights[0], "Warning": service.weights[1]},
@@ -55,10 +71,9 @@ def service_document(service: Service) -> Document:
         "CreateIndex": service.create_index,
         "ModifyIndex": service.modify_index,
     }
-    return document
 
 
-def instance_document(instance: Instance) -> Document:
+def instance_document(instance: Instance) -> InstanceDocument:
     """An element of `/v1/catalog/service/NAME`: an instance beside its node."""
     node, service = instance.node, instance.service
     return {
@@ -87,31 +102,36 @@ def instance_document(instance: Instance) -> Document:
     }
 
 
-def agent_service_document(service: Service, datacenter: str) -> Document:
+def agent_service_document(service: Service, datacenter: str) -> AgentServiceDocument:
     """An element of `/v1/agent/services`."""
-    document: Document = {"Kind": service.kind} if service.kind else {}
-    document |= {
+    return {
+        **_kind(service),
         "ID": service.id,
         "Service": service.service,
         "Tags": list(service.tags),
         "Meta": service.meta,
         "Port": service.port,
         "Address": service.address,
-    }
-    if service.tagged_addresses:
-        document["TaggedAddresses"] = _tagged(service)
-    return document | {
+        **_tagged_if_any(service),
         "Weights": {"Passing": service.weights[0], "Warning": service.weights[1]},
         "EnableTagOverride": service.enable_tag_override,
         "Datacenter": datacenter,
     }
 
 
-def _tagged(service: Service) -> dict[str, Document]:
+def _kind(service: Service) -> OptionalKind:
+    return {"Kind": service.kind} if service.kind else {}
+
+
+def _tagged_if_any(service: Service) -> OptionalTaggedAddresses:
+    return {"TaggedAddresses": _tagged(service)} if service.tagged_addresses else {}
+
+
+def _tagged(service: Service) -> dict[str, AddressDocument]:
     return {name: {"Address": tagged.address, "Port": tagged.port} for name, tagged in service.tagged_addresses.items()}
 
 
-def check_document(check: Check) -> Document:
+def check_document(check: Check) -> CheckDocument:
     """A health check."""
     return {
         "Node": check.node,
@@ -133,7 +153,7 @@ def check_document(check: Check) -> Document:
     }
 
 
-def health_document(instance: Instance) -> Document:
+def health_document(instance: Instance) -> HealthDocument:
     """An element of `/v1/health/service/NAME`."""
     return {
         "Node": node_document(instance.node),
@@ -142,7 +162,7 @@ def health_document(instance: Instance) -> Document:
     }
 
 
-def node_services_document(node: Node | None, services: list[Service]) -> Document | None:
+def node_services_document(node: Node | None, services: list[Service]) -> NodeServicesDocument | None:
     """`/v1/catalog/node/NAME`: null if there is no such node."""
     if node is None:
         return None
@@ -152,9 +172,11 @@ def node_services_document(node: Node | None, services: list[Service]) -> Docume
     }
 
 
-def session_document(session: Session) -> Document:
+def session_document(session: Session) -> SessionDocument:
     """An element of the session API's lists."""
-    pairs = [{"ID": check_id, "Namespace": namespace} for check_id, namespace in session.service_checks]
+    pairs: list[ServiceCheckDocument] = [
+        {"ID": check_id, "Namespace": namespace} for check_id, namespace in session.service_checks
+    ]
     return {
         "ID": session.id,
         "Name": session.name,
@@ -169,17 +191,18 @@ def session_document(session: Session) -> Document:
     }
 
 
-def outcome_document(outcome: Outcome) -> Document:
+def outcome_document(outcome: Outcome) -> OutcomeDocument:
     """A transaction's answer: results, or the errors by the position of their operations."""
     results = [_shown_document(shown) for shown in outcome.results]
-    errors = [{"OpIndex": error.position, "What": error.what} for error in outcome.errors]
+    errors: list[ErrorDocument] = [{"OpIndex": error.position, "What": error.what} for error in outcome.errors]
     return {"Results": None if errors else results, "Errors": errors or None}
 
 
-def _shown_document(shown: Shown) -> Document:
+def _shown_document(shown: Shown) -> ResultDocument:
     match shown:
         case KvRow(entry):
-            return {"KV": kv_row(entry)}
+            key: KeyDocument = msgspec.to_builtins(kv_row(entry))
+            return {"KV": key}
         case NodeRow(node):
             return {"Node": node_document(node)}
         case ServiceRow(service):

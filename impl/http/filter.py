@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import re2
+
 Row = Mapping[str, Any]
 Filter = Callable[[Row], bool]
 
@@ -32,6 +34,11 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+_PATTERNS = re2.Options()
+"""Of users' regular expressions, which have Go's syntax and, unlike Python's, take a time linear in the text: one that
+tries everything again (`(a+)+$`) would hold up the agent for hours."""
+_PATTERNS.log_errors = False
+_PATTERNS.max_mem = 1 << 20
 _MISSING: Final = object()
 """What a selector finds where a map has no such key."""
 
@@ -156,12 +163,15 @@ class _Parser:
         self._next += 1
         return _unquoted(token.text) if token.kind == "quoted" else token.text
 
-    def _pattern(self) -> re.Pattern[str]:
+    def _pattern(self) -> Callable[[str], bool]:
         token = self._peek()
         try:
-            return re.compile(self._value())
-        except re.error as error:
-            raise BadFilter(f"{token.at + 1}: {token.text} is not a regular expression: {error}") from error
+            pattern = re2.compile(self._value(), _PATTERNS)
+        except re2.error as error:
+            why = error.args[0] if error.args else ""
+            shown = why.decode(errors="replace") if isinstance(why, bytes) else why
+            raise BadFilter(f"{token.at + 1}: {token.text} is not a regular expression: {shown}") from error
+        return lambda text: pattern.search(text) is not None
 
     def _peek(self) -> _Token:
         return self._tokens[self._next]
@@ -252,5 +262,5 @@ def _empty(value: Any) -> bool:
     return value is _MISSING or value is None or (isinstance(value, str | Mapping | list | tuple) and not value)
 
 
-def _matches(value: Any, pattern: re.Pattern[str]) -> bool:
-    return isinstance(value, str) and pattern.search(value) is not None
+def _matches(value: Any, pattern: Callable[[str], bool]) -> bool:
+    return isinstance(value, str) and pattern(value)

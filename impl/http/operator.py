@@ -7,12 +7,12 @@ that makes no sense is a 400; what the cluster refuses is a 500 with the reason,
 
 from __future__ import annotations
 
-from typing import Any
-
+from impl.agent.config import ConfigError, parse_address
 from impl.agent.operations import AddPeer, Demote, Operation, Promote, RaftConfiguration, RemovePeer, TransferLeader
 from impl.http.context import Context, Request
 from impl.http.request import HttpError
 from impl.http.response import Response, json_response
+from impl.http.shapes import ChangedDocument, RaftConfigurationDocument, RaftServerDocument, SuccessDocument
 
 RAFT_PROTOCOL = "3"
 _DONE = Response(200)
@@ -34,9 +34,9 @@ async def configuration(context: Context, request: Request) -> Response:
     return json_response(show_configuration(found), request.pretty)
 
 
-def show_configuration(found: RaftConfiguration) -> dict[str, Any]:
+def show_configuration(found: RaftConfiguration) -> RaftConfigurationDocument:
     """The document, in Consul's words."""
-    servers = [
+    servers: list[RaftServerDocument] = [
         {
             "ID": server.id,
             "Node": server.node,
@@ -68,28 +68,34 @@ async def add_peer(context: Context, request: Request) -> Response:
     address = parameters.get("address", "")
     if not address:
         raise HttpError(400, "Must specify ?address with IP:port of the server to add")
+    try:
+        parse_address(address)
+    except ConfigError as error:
+        raise HttpError(400, f"Invalid ?address: {error}") from None
     id, name = parameters.get("id", ""), parameters.get("name", "")
-    return await _change(context, AddPeer(address, id, name, "non-voter" in parameters))
+    return await _change(context, request, AddPeer(address, id, name, "non-voter" in parameters))
 
 
 async def promote(context: Context, request: Request) -> Response:
     """PUT promote: a non-voter votes from now on."""
-    return await _change(context, Promote(_id(request, "promote")))
+    return await _change(context, request, Promote(_id(request, "promote")))
 
 
 async def demote(context: Context, request: Request) -> Response:
     """PUT demote: a voter votes no more."""
-    return await _change(context, Demote(_id(request, "demote")))
+    return await _change(context, request, Demote(_id(request, "demote")))
 
 
 async def transfer_leader(context: Context, request: Request) -> Response:
     """POST or PUT transfer-leader: to the server named, or to the one that is furthest."""
     await context.agent.operate(TransferLeader(request.parameters.get("id", "")))
-    return json_response({"Success": True}, request.pretty)
+    document: SuccessDocument = {"Success": True}
+    return json_response(document, request.pretty)
 
 
-async def _change(context: Context, operation: Operation) -> Response:
-    return json_response({"Index": await context.agent.operate(operation)}, pretty=False)
+async def _change(context: Context, request: Request, operation: Operation) -> Response:
+    document: ChangedDocument = {"Index": await context.agent.operate(operation)}
+    return json_response(document, request.pretty)
 
 
 def _id(request: Request, what: str) -> str:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from impl.agent.api import ReadReply
 from impl.catalog.registry_queries import (
@@ -38,6 +38,9 @@ from impl.http.documents import (
 )
 from impl.http.request import HttpError, read_options
 from impl.http.response import Response, json_response, read_headers
+from impl.http.shapes import NodeServiceListDocument
+
+R = TypeVar("R", bound=filter.Row)
 
 BODY_SIZE_MAX = 512 * 1024
 
@@ -92,9 +95,11 @@ async def node_services(context: Context, request: Request) -> Response:
     reply = await _read(context, request, NodeServices(_named(request, "node name")))
     assert isinstance(reply.answer, NodeAnswer)
     if reply.answer.node is None:
-        return _answered(request, reply, {"Node": None, "Services": []})
+        nothing: NodeServiceListDocument = {"Node": None, "Services": []}
+        return _answered(request, reply, nothing)
     found = filtered(request, [service_document(each) for each in reply.answer.services])
-    return _answered(request, reply, {"Node": node_document(reply.answer.node), "Services": found})
+    document: NodeServiceListDocument = {"Node": node_document(reply.answer.node), "Services": found}
+    return _answered(request, reply, document)
 
 
 async def health_node(context: Context, request: Request) -> Response:
@@ -144,7 +149,7 @@ def _listed(request: Request, reply: ReadReply, rows: Sequence[filter.Row]) -> R
     return _answered(request, reply, filtered(request, rows))
 
 
-def filtered(request: Request, rows: Sequence[filter.Row]) -> list[filter.Row]:
+def filtered(request: Request, rows: Sequence[R]) -> list[R]:
     """The rows that the parameter `filter` chooses. Raises HttpError."""
     chosen = _chosen_by(request)
     try:

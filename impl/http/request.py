@@ -5,6 +5,7 @@ Source: Consul, "HTTP API structure". *Deviation:* keys must be UTF-8; Consul st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -18,8 +19,13 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 WAIT_SECONDS_DEFAULT = 300.0
 WAIT_SECONDS_MAX = 600.0
+KV_SIZE_SETTING = "limits.kv_max_value_size"
+DISCARDED_BYTES_MAX = 8 * 1024 * 1024
+"""Of a body that is too large. Longer ones are refused at once."""
 INDEX_DIGITS_MAX = 20
 """Of 2^64 - 1; Python refuses to read thousands of digits in its own way."""
+
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
 
 
 class HttpError(Exception):
@@ -40,9 +46,13 @@ def decode_path(raw: bytes) -> str:
     """The path with its percent-escapes decoded.
 
     Raises:
-        HttpError: 400, not UTF-8.
+        HttpError: 400, not UTF-8, or with characters that cannot be shown (`disable_http_unprintable_char_filter` is
+            off): a key of that kind confuses whoever looks at it later. *Deviation:* Consul does not say why.
     """
-    return _text(unquote_to_bytes(raw) if b"%" in raw else raw, "URL path")
+    path = _text(_unquote(raw, "URL path") if b"%" in raw else raw, "URL path")
+    if not path.isprintable():
+        raise HttpError(400, "Invalid URL path: it has unprintable characters")
+    return path
 
 
 def parse_parameters(query: bytes) -> dict[str, str]:
@@ -104,8 +114,11 @@ def read_options(parameters: dict[str, str]) -> ReadOptions:
     return ReadOptions(mode, int(index_text or 0), min(wait or WAIT_SECONDS_DEFAULT, WAIT_SECONDS_MAX))
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body, refused as soon as it is known to be longer than `limit` bytes.
+async def read_body(scope: Scope, receive: Receive, limit: int, remedy: str = KV_SIZE_SETTING) -> bytes:
+    """The whole body, kept in memory up to `limit` bytes.
+
+    Args:
+        remedy: the setting that the refusal names; "": none.
 
     Raises:
         HttpError: 413.
@@ -113,7 +126,9 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise _too_large(int(value), limit)
+            if (b"expect", b"100-continue") not in scope["headers"]:  # else the client has sent nothing yet
+                await _discard(receive, int(value))
+            raise _too_large(int(value), limit, remedy)
     event = await receive()
     body: bytes = event.get("body", b"")
     while event["type"] == "http.request" and event.get("more_body", False):
@@ -124,20 +139,41 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     if event["type"] != "http.request":
         raise ClientGone
     if len(body) > limit:
-        raise _too_large(len(body), limit)
+        if event.get("more_body", False):
+            await _discard(receive, len(body))
+        raise _too_large(len(body), limit, remedy)
     return body
 
 
-def _too_large(size: int, limit: int) -> HttpError:
-    # Nothing more of this body is read: the connection cannot carry another request.
-    text = f"Request body({size} bytes) too large, max size: {limit} bytes. See limits.kv_max_value_size."
+async def _discard(receive: Receive, size: int) -> None:
+    """Read what is left of a body of so many bytes or more, up to a bound: whoever is still sending when the connection
+    closes gets a reset instead of the answer."""
+    left = DISCARDED_BYTES_MAX
+    more = size <= left
+    while more and left > 0:
+        event = await receive()
+        left -= len(event.get("body", b""))
+        more = event["type"] == "http.request" and event.get("more_body", False)
+
+
+def _too_large(size: int, limit: int, remedy: str) -> HttpError:
+    # What is left of this body is not read: the connection cannot carry another request.
+    text = f"Request body({size} bytes) too large, max size: {limit} bytes." + (f" See {remedy}." if remedy else "")
     return HttpError(413, text, ((b"Connection", b"close"),))
 
 
 def _unescape(text: bytes) -> str:
     if b"+" in text:
         text = text.replace(b"+", b" ")
-    return _text(unquote_to_bytes(text) if b"%" in text else text, "query string")
+    return _text(_unquote(text, "query string") if b"%" in text else text, "query string")
+
+
+def _unquote(text: bytes, where: str) -> bytes:
+    """Decode percent-escapes. One that is none is refused: `cas=%zz` must not become another request."""
+    bad = _NO_ESCAPE.search(text)
+    if bad is not None:
+        raise HttpError(400, f'Invalid {where}: invalid URL escape "{bad[0].decode(errors="replace")}"')
+    return unquote_to_bytes(text)
 
 
 def _text(raw: bytes, where: str) -> str:

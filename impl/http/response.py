@@ -5,25 +5,42 @@ Source: Consul, "HTTP API structure", "Consistency modes", "Formatted JSON outpu
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from impl.agent.api import AgentError, Consistency, ReadReply
+from impl.agent.api import AgentError, ArchiveStream, Consistency, ReadReply
 from impl.catalog.store import KvEntry
 from impl.http.request import HttpError, Send
 
 Header = tuple[bytes, bytes]
 
+
+class AsWritten(bytes):
+    """The name of a header that reaches the client as it is written here: uvicorn sends `name.lower()`, and the scripts
+    of Consul's users look for `X-Consul-Index`."""
+
+    def lower(self) -> AsWritten:
+        """Itself."""
+        return self
+
+
 _JSON = (b"Content-Type", b"application/json")
 _TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
 _encoder = msgspec.json.Encoder()
 _EFFECTIVE = {
-    Consistency.DEFAULT: (b"X-Consul-Effective-Consistency", b"leader"),
-    Consistency.CONSISTENT: (b"X-Consul-Effective-Consistency", b"consistent"),
-    Consistency.STALE: (b"X-Consul-Effective-Consistency", b"stale"),
+    Consistency.DEFAULT: (AsWritten(b"X-Consul-Effective-Consistency"), b"leader"),
+    Consistency.CONSISTENT: (AsWritten(b"X-Consul-Effective-Consistency"), b"consistent"),
+    Consistency.STALE: (AsWritten(b"X-Consul-Effective-Consistency"), b"stale"),
 }
-_TRUE, _FALSE = (b"X-Consul-Knownleader", b"true"), (b"X-Consul-Knownleader", b"false")
+_INDEX, _LAST_CONTACT = AsWritten(b"X-Consul-Index"), AsWritten(b"X-Consul-Lastcontact")
+_POLICY = (AsWritten(b"X-Consul-Default-Acl-Policy"), b"allow")
+"""Of every answer, since there are no ACLs yet."""
+_BACKEND = (AsWritten(b"X-Consul-Query-Backend"), b"blocking-query")
+_TRUE, _FALSE = (AsWritten(b"X-Consul-Knownleader"), b"true"), (AsWritten(b"X-Consul-Knownleader"), b"false")
 
 
 class KvRow(msgspec.Struct, frozen=True):
@@ -64,11 +81,51 @@ class Response(msgspec.Struct, frozen=True):
     headers: tuple[Header, ...] = ()
     body: bytes = b""
 
+    def all_headers(self) -> tuple[Header, ...]:
+        """Those of every answer, too."""
+        return (*self.headers, _POLICY, (b"Content-Length", b"%d" % len(self.body)))
+
     async def send(self, send: Send) -> None:
         """Hand it to the ASGI server."""
-        length = (b"Content-Length", b"%d" % len(self.body))
-        await send({"type": "http.response.start", "status": self.status, "headers": (*self.headers, length)})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
         await send({"type": "http.response.body", "body": self.body})
+
+
+class Streamed(Response, frozen=True, kw_only=True):
+    """A body that comes in pieces: `body` is the first. What breaks off ends the connection, so that its client sees
+    that something is missing."""
+
+    rest: ArchiveStream
+
+    async def send(self, send: Send) -> None:
+        """Hand it to the ASGI server, as fast as its client reads."""
+        try:
+            await send({"type": "http.response.start", "status": self.status, "headers": (*self.headers, _POLICY)})
+            piece = self.body
+            while piece:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = await self.rest.read()
+            await send({"type": "http.response.body", "body": b""})
+        except AgentError:
+            return
+        finally:
+            self.rest.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A text that goes on: each part is sent when there is one."""
+
+    parts: AsyncGenerator[bytes, None]
+    """Closed when the answer ends, however it ends."""
+
+    async def send(self, send: Send) -> None:
+        """Hand it to the ASGI server, part by part; a client that reads slowly holds up the parts."""
+        await send({"type": "http.response.start", "status": 200, "headers": (_TEXT, _POLICY)})
+        async with aclosing(self.parts) as parts:
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def json_response(document: Any, pretty: bool, headers: tuple[Header, ...] = ()) -> Response:
@@ -96,9 +153,17 @@ def error_response(error: HttpError | AgentError) -> Response:
 
 def read_headers(index: int, reply: ReadReply, consistency: Consistency) -> tuple[Header, ...]:
     """The headers of every answer to a query."""
+    return answer_headers(index, reply.known_leader, reply.last_contact_ms, consistency)
+
+
+def answer_headers(
+    index: int, known_leader: bool, last_contact_ms: int, consistency: Consistency
+) -> tuple[Header, ...]:
+    """The headers of whatever was answered from the state."""
     return (
-        (b"X-Consul-Index", b"%d" % index),
-        _TRUE if reply.known_leader else _FALSE,
-        (b"X-Consul-Lastcontact", b"%d" % reply.last_contact_ms),
+        (_INDEX, b"%d" % index),
+        _TRUE if known_leader else _FALSE,
+        (_LAST_CONTACT, b"%d" % last_contact_ms),
         _EFFECTIVE[consistency],
+        _BACKEND,
     )

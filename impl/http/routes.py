@@ -6,12 +6,25 @@ An endpoint whose path ends with a slash takes what follows as its `rest`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
-from impl.http import agent, operator, registry, sessions, transactions
-from impl.http.context import Handler
+from impl.http import agent, controls, kv, openapi, operator, registry, sessions, snapshot, transactions
+from impl.http.context import Context, Handler, Request
+from impl.http.response import Response, json_response
 
 Methods = Mapping[str, Handler]
+
+
+async def _describe(context: Context, request: Request) -> Response:
+    """GET /v1/openapi.json: the OpenAPI document of everything that is served here. Comitia's own."""
+    return json_response(_document(), request.pretty)
+
+
+@cache
+def _document() -> dict[str, Any]:
+    return openapi.document(served())
+
 
 ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/catalog/register": {"PUT": registry.register},
@@ -51,8 +64,14 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/agent/maintenance": {"PUT": agent.maintain_node},
     "/v1/agent/members": {"GET": agent.members},
     "/v1/agent/version": {"GET": agent.version},
-    "/v1/agent/host": {"GET": agent.host},
+    "/v1/agent/host": {"GET": controls.host},
+    "/v1/agent/metrics": {"GET": controls.metrics},
+    "/v1/agent/monitor": {"GET": controls.monitor},
+    "/v1/agent/reload": {"PUT": controls.reload},
+    "/v1/agent/join/": {"PUT": controls.join},
+    "/v1/agent/force-leave/": {"PUT": controls.force_leave},
     "/v1/txn": {"PUT": transactions.run},
+    "/v1/snapshot": {"GET": snapshot.save, "PUT": snapshot.restore},
     "/v1/status/leader": {"GET": operator.status_leader},
     "/v1/status/peers": {"GET": operator.status_peers},
     "/v1/operator/raft/configuration": {"GET": operator.configuration},
@@ -60,7 +79,13 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/operator/raft/promote": {"PUT": operator.promote},
     "/v1/operator/raft/demote": {"PUT": operator.demote},
     "/v1/operator/raft/transfer-leader": {"POST": operator.transfer_leader, "PUT": operator.transfer_leader},
+    "/v1/openapi.json": {"GET": _describe},
 }
+
+
+def served() -> Mapping[str, Mapping[str, Any]]:
+    """Every endpoint with its methods, `/v1/kv/` too, whose functions are of use for what they say of themselves."""
+    return {"/v1/kv/": {"GET": kv.get, "PUT": kv.put, "DELETE": kv.delete}, **ENDPOINTS}
 
 
 def found(path: str) -> tuple[Methods, str] | None:
@@ -68,6 +93,8 @@ def found(path: str) -> tuple[Methods, str] | None:
     exact = ENDPOINTS.get(path)
     if exact is not None:
         return exact, ""
+    if f"{path}/" in ENDPOINTS:
+        return None  # not what is under a shorter prefix: `/v1/agent/service/deregister` is no service
     end = len(path)
     # The longest prefix wins: `/v1/agent/service/deregister/` is more than a service of that name.
     while (end := path.rfind("/", 0, end)) > 0:

@@ -11,8 +11,10 @@ from impl.http.context import Context, Request
 from impl.http.documents import session_document
 from impl.http.request import HttpError, read_options
 from impl.http.response import Response, json_response, read_headers
+from impl.http.shapes import CreatedDocument
 
 BODY_SIZE_MAX = 64 * 1024
+UUID_CHARACTERS = 36
 
 
 async def create(context: Context, request: Request) -> Response:
@@ -20,7 +22,8 @@ async def create(context: Context, request: Request) -> Response:
     asked = bodies.session(await request.body(BODY_SIZE_MAX), context.node_name)
     session = msgspec.structs.replace(asked, id=context.agent.new_id())
     await writes.result(context.agent, SessionCreate(session))
-    return json_response({"ID": session.id}, request.pretty)
+    document: CreatedDocument = {"ID": session.id}
+    return json_response(document, request.pretty)
 
 
 async def destroy(context: Context, request: Request) -> Response:
@@ -65,4 +68,6 @@ async def _list(context: Context, request: Request, query: GetSession | ListSess
 def _session(request: Request) -> str:
     if not request.rest:
         raise HttpError(400, "Missing session")
+    if len(request.rest) != UUID_CHARACTERS:
+        raise HttpError(500, f"failed session lookup: index error: UUID must be {UUID_CHARACTERS} characters")
     return request.rest

@@ -11,7 +11,7 @@ from impl.catalog.transactions import Outcome, only_reads
 from impl.http import bodies, writes
 from impl.http.context import Context, Request
 from impl.http.documents import outcome_document
-from impl.http.request import read_options
+from impl.http.request import KV_SIZE_SETTING, read_options
 from impl.http.response import Response, json_response, read_headers
 
 BODY_SIZE_FACTOR = 2
@@ -21,8 +21,11 @@ BODY_SIZE_FACTOR = 2
 async def run(context: Context, request: Request) -> Response:
     """PUT /v1/txn: 200 with the results, 409 with the errors."""
     limit = context.kv_max_value_size
-    body = await request.body(BODY_SIZE_FACTOR * limit)
-    operations = bodies.operations(body, context.datacenter, limit)
+    body = await request.body(BODY_SIZE_FACTOR * limit, KV_SIZE_SETTING)
+    try:
+        operations = bodies.operations(body, context.datacenter, limit)
+    except bodies.RefusedOperations as refused:
+        return _response(Outcome([], refused.errors), request)
     if not only_reads(operations):
         outcome = await writes.result(context.agent, Transaction(operations))
         assert isinstance(outcome, Outcome)

@@ -79,6 +79,11 @@ class Core:
         return self.server.last_applied
 
     @property
+    def has_applied_own_term(self) -> bool:
+        """Whether an entry of the current term was handed out: nothing of earlier terms is left to apply."""
+        return self.server.log.term_at(self.server.last_applied) == self.server.term
+
+    @property
     def last_index(self) -> int:
         """Index of the last entry in memory."""
         return self.server.log.last_index

@@ -272,12 +272,25 @@ class Tasks(Protocol):
     def future(self) -> Future[Any]:
         """A new future of this loop."""
 
+    def count(self) -> int:
+        """How many tasks have not ended, those of the HTTP server among them."""
+
 
 class Executor(Protocol):
     """One thread for blocking work, in the order of submission."""
 
     def submit(self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
         """Run `work` off the loop; then `done(result)` or `failed(error)` on the loop, in the order of submission."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What this process takes of its machine."""
+
+    resident_bytes: int = 0
+    virtual_bytes: int = 0
+    collections: int = 0
+    """Of garbage, so far."""
 
 
 class Host(Protocol):
@@ -294,6 +307,18 @@ class Host(Protocol):
     @property
     def environment(self) -> Mapping[str, str]:
         """Environment variables."""
+
+    def usage(self) -> Usage:
+        """What this process takes now."""
+
+    def statistics(self) -> Mapping[str, str]:
+        """What `/v1/agent/self` shows as `Stats.runtime`, but for the tasks."""
+
+    def machine(self, path: str) -> Mapping[str, Any]:
+        """The machine in the shape of `/v1/agent/host`: `Memory`, `CPU`, `Host`, and the `Disk` that holds `path`.
+
+        Blocks: for the executor. Raises OSError.
+        """
 
     def on_signal(self, name: str, callback: Callable[[], None]) -> None:
         """Call on the loop when the signal ("SIGTERM", "SIGINT", "SIGHUP") arrives."""
@@ -331,6 +356,23 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """How a TLS connection is opened: whose certificate is expected ("": the host's), and whether it is looked at."""
+
+    server_name: str = ""
+    skip_verify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to connect, and how; `tls` None: in clear."""
+
+    host: str
+    port: int
+    tls: Tls | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HttpProbe:
     """An HTTP request. `url` begins with http:// or https://."""
 
@@ -338,7 +380,7 @@ class HttpProbe:
     method: str = "GET"
     header: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
-    tls_skip_verify: bool = False
+    tls: Tls = Tls()
     follow_redirects: bool = True
 
 
@@ -349,8 +391,23 @@ class Prober(Protocol):
         """Status, its phrase, and the body. Raises ProbeFailed."""
         ...
 
-    async def connect(self, host: str, port: int, timeout_ns: int) -> None:
+    async def connect(self, endpoint: Endpoint, timeout_ns: int) -> None:
         """Open a TCP connection and close it. Raises ProbeFailed."""
+        ...
+
+    async def datagram(self, endpoint: Endpoint, timeout_ns: int) -> None:
+        """Send an empty datagram: return when one comes back, or when none did in time.
+
+        Raises ProbeFailed: it cannot be sent, or the host says that nobody is there.
+        """
+        ...
+
+    async def http2_ping(self, endpoint: Endpoint, timeout_ns: int) -> None:
+        """Open an HTTP/2 connection and wait for the answer to a PING. Raises ProbeFailed."""
+        ...
+
+    async def grpc_health(self, endpoint: Endpoint, service: str, timeout_ns: int) -> str:
+        """The status that a gRPC server says it has ("SERVING", ...), or one of its services. Raises ProbeFailed."""
         ...
 
     async def command(self, args: tuple[str, ...], timeout_ns: int, output_bytes_max: int) -> tuple[int | None, Output]:

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -17,9 +18,11 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
+import psutil
 import uvloop
 
-from impl.runtime.interfaces import NANOSECONDS, Address, Future, Receiver, Runtime, Task, Timer
+from impl.runtime.interfaces import NANOSECONDS, Address, Future, Receiver, Runtime, Task, Timer, Usage
+from impl.runtime.machine import describe_machine, describe_process
 from impl.runtime.real_disk import DiskThread, RealDisk
 
 TCP_USER_TIMEOUT_MS = 5_000
@@ -90,6 +93,10 @@ class RealTasks:
     def future(self) -> Future[Any]:
         """As `Tasks.future`."""
         return self._loop.create_future()
+
+    def count(self) -> int:
+        """As `Tasks.count`."""
+        return len(asyncio.all_tasks(self._loop))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -287,6 +294,21 @@ class RealHost:
         self.pid = os.getpid()
         self.hostname = socket.gethostname()
         self.environment: Mapping[str, str] = os.environ
+        self._process = psutil.Process()
+
+    def usage(self) -> Usage:
+        """As `Host.usage`."""
+        memory = self._process.memory_info()
+        collections = sum(generation["collections"] for generation in gc.get_stats())
+        return Usage(memory.rss, memory.vms, collections)
+
+    def statistics(self) -> Mapping[str, str]:
+        """As `Host.statistics`."""
+        return describe_process()
+
+    def machine(self, path: str) -> Mapping[str, Any]:
+        """As `Host.machine`."""
+        return describe_machine(path)
 
     def on_signal(self, name: str, callback: Callable[[], None]) -> None:
         """As `Host.on_signal`."""
@@ -301,6 +323,9 @@ class RealHost:
 def run(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int:
     """Run `main` in the real world and return its exit code. Raises what leaves it, or what leaves a task it
     spawned."""
+    # As Go's programs do: each blocking query holds a connection, and 1,024 open files are a common soft limit.
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     code: int = uvloop.run(_supervise(main))
     return code
 

@@ -15,7 +15,7 @@ from itertools import count
 from random import Random
 from typing import Any, TypeVar
 
-from impl.runtime.interfaces import NANOSECONDS, Runtime
+from impl.runtime.interfaces import NANOSECONDS, Runtime, Usage
 from impl.runtime.virtual_disk import VirtualDisk
 from impl.runtime.virtual_network import VirtualInternet, VirtualNetwork
 from impl.runtime.virtual_tasks import VirtualFuture, VirtualTask
@@ -174,6 +174,9 @@ class _Tasks:
     def future(self) -> VirtualFuture:
         return VirtualFuture(self._process.soon)
 
+    def count(self) -> int:
+        return sum(not task.done() for task in self.running)
+
 
 class _Executor:
     """Implements `Executor`: the effect happens some time before the answer, so that a kill can fall between them."""
@@ -208,6 +211,18 @@ class _Host:
         self.hostname = name
         self.environment: Mapping[str, str] = {}
         self._process = process
+
+    def usage(self) -> Usage:
+        """Nothing is measured here."""
+        return Usage()
+
+    def statistics(self) -> Mapping[str, str]:
+        """There are none."""
+        return {}
+
+    def machine(self, path: str) -> Mapping[str, Any]:
+        """There is none."""
+        return {}
 
     def on_signal(self, name: str, callback: Callable[[], None]) -> None:
         """No signals arrive here."""

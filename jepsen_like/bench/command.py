@@ -1,4 +1,6 @@
-"""`comitia bench`: figures to print. Only `steady` and `catchup` judge, and only whether there was an election."""
+"""`comitia bench`: figures to print. `steady` and `catchup` judge whether there was an election, `catalog` whom a
+registration woke.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from jepsen_like.bench.catalog import LARGE_INSTANCES, Size, lines, measure_catalog
 from jepsen_like.bench.catchup import measure_catch_up
 from jepsen_like.bench.failover import measure_failover
 from jepsen_like.bench.heal import measure_heal
@@ -30,7 +33,10 @@ WIDTH = 110
 
 @click.group("bench", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Measure: throughput and latency, fail-over, recovery after a cut, catching up. Every write is synced."""
+    """Measure: throughput and latency, a big catalog, fail-over, recovery after a cut, catching up.
+
+    Every write is synced.
+    """
 
 
 def _table(measured: list[Measured]) -> Table:
@@ -114,6 +120,56 @@ def kv_command(
         if each.last_error:
             console.print(f"{each.system} {each.operation}: {each.last_error}", markup=False)
     return 0
+
+
+@command.command("catalog")
+@click.option("--servers", type=click.IntRange(1, 9), default=3, show_default=True)
+@click.option("--nodes", type=click.IntRange(min=1), default=Size().nodes, show_default=True)
+@click.option("--instances", type=click.IntRange(min=200), default=Size().instances, show_default=True)
+@click.option("--services", type=click.IntRange(min=2), default=Size().services, show_default=True)
+@click.option("--wakes", type=click.IntRange(min=1), default=Size().wakes, show_default=True, help="Registrations.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of what is asked for and changed.")
+@click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For the data.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, everything else to stderr.")
+def catalog_command(
+    servers: int,
+    nodes: int,
+    instances: int,
+    services: int,
+    wakes: int,
+    seed: int,
+    directory: Path | None,
+    as_json: bool,
+) -> int:
+    """A big catalog: memory of an instance, latency of health queries, and whom a registration wakes.
+
+    Every service is watched by a blocking query. INVALID (exit code 1) if a registration woke a watcher of another
+    service, or not its own.
+    """
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if not services + LARGE_INSTANCES <= instances or nodes > instances:
+        raise click.UsageError(
+            f"{instances} instances are too few: each node has one, each service, too, and one service has "
+            f"{LARGE_INSTANCES}"
+        )
+    size = Size(nodes=nodes, instances=instances, services=services, wakes=wakes)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name,
+            running(ComitiaServers(servers, Path(name))) as started,
+        ):
+            found = asyncio.run(measure_catalog(started, size, seed, say))
+    except SetupFailed as error:
+        click.echo(f"set-up failed: {error}", err=True)
+        return EXIT_INTERNAL
+    if as_json:
+        click.echo(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}))
+    else:
+        click.echo("\n".join([*lines(found), f"verdict: {found.verdict.value}"]))
+    return found.verdict.exit_code
 
 
 FAULTS = {"kill": "kill -9", "power-off": "power-off"}

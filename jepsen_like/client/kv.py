@@ -58,7 +58,7 @@ class KvClient:
     ) -> Answered[Row | None] | Unanswered:
         """The key, or None if there is none. `consistency`: consistent, stale or default."""
         mode = "" if consistency == "default" else f"?{consistency}"
-        response = await self._ask("GET", f"/v1/kv/{key}{mode}", b"", timeout_s, changes=False)
+        response = await self.ask("GET", f"/v1/kv/{key}{mode}", b"", timeout_s, changes=False)
         if isinstance(response, Unanswered):
             return response
         if response.status == 404:
@@ -70,7 +70,7 @@ class KvClient:
 
     async def keys(self, prefix: str, timeout_s: float) -> Answered[list[str]] | Unanswered:
         """The names of all keys under `prefix`."""
-        response = await self._ask("GET", f"/v1/kv/{prefix}?keys&consistent", b"", timeout_s, changes=False)
+        response = await self.ask("GET", f"/v1/kv/{prefix}?keys&consistent", b"", timeout_s, changes=False)
         if isinstance(response, Unanswered):
             return response
         if response.status == 404:
@@ -86,7 +86,7 @@ class KvClient:
         """Set the key to the JSON of `value`; with `cas` only if its ModifyIndex is that. False: it was not."""
         condition = "" if cas is None else f"?cas={cas}"
         body = msgspec.json.encode(value)
-        response = await self._ask("PUT", f"/v1/kv/{key}{condition}", body, timeout_s, changes=True)
+        response = await self.ask("PUT", f"/v1/kv/{key}{condition}", body, timeout_s, changes=True)
         if isinstance(response, Unanswered):
             return response
         return Answered(response.body.strip() == b"true")
@@ -95,9 +95,10 @@ class KvClient:
         """Drop the connection."""
         self._connection.close()
 
-    async def _ask(
+    async def ask(
         self, method: str, target: str, body: bytes, timeout_s: float, *, changes: bool
     ) -> Response | Unanswered:
+        """Any request of Consul's API: 200, or an empty 404 to a read, is an answer."""
         try:
             response = await self._connection.request(method, target, body, timeout_s)
         except RequestFailed as failure:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jepsen_like.nemesis.book import BREAKS, Fault
 from jepsen_like.nemesis.package import PACKAGES
+from jepsen_like.report import holds
 from jepsen_like.report.svg import Plot, seconds
 from jepsen_like.store.run_directory import ChaosParams, Leadership
 from model_checks.histories.events import EventType, History
@@ -103,6 +104,10 @@ def _plots(history: History, faults: Sequence[Fault], leaders: Sequence[Leadersh
     return f"<p>{legend} dashed: a new leader</p>{''.join(parts)}"
 
 
+def _holds(params: ChaosParams, history: History) -> str:
+    return holds.drawing(pair(history)) if params.workload == "lock" else ""
+
+
 def _schedule_row(fault: Fault, start_ns: int) -> str:
     what = f"{fault.what} ({fault.error})" if fault.error else fault.what
     at_s = (fault.start_ns - start_ns) / 1e9 if fault.start_ns else 0.0
@@ -144,7 +149,7 @@ def report_page(
         f"<p>workload {html.escape(params.workload)}, {params.nodes} servers, {params.clients} client agents, nemesis "
         f"{html.escape(', '.join(params.nemesis) or 'none')}, seed {params.seed}; "
         f"{unfinished:,} operations of unknown outcome</p><table>{rows}</table>"
-        f"{_plots(history, faults, leaders)}{evidence}<h2>Figures</h2><table>{numbers}</table>"
+        f"{_plots(history, faults, leaders)}{_holds(params, history)}{evidence}<h2>Figures</h2><table>{numbers}</table>"
         "<h2>Executed faults</h2><table><tr><td>s</td><td>what</td><td>to whom</td><td>leader then</td></tr>"
         f"{schedule}</table></html>\n"
     )

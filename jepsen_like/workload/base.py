@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from jepsen_like.client.kv import KvClient, Unanswered
+from jepsen_like.generator.combinators import Nothing
 from jepsen_like.generator.interpreter import Worker
 from jepsen_like.generator.values import Completion, Draws, Generator, Thread
 from model_checks.histories.register import Model
@@ -29,6 +31,22 @@ def unanswered(answer: Unanswered, value: Any) -> Completion:
     return Completion(answer.ending, value, answer.error)
 
 
+class Least(msgspec.Struct, frozen=True):
+    """The least that a run must have come to, by a figure of its history's checker, or it is UNKNOWN."""
+
+    figure: str
+    per_second: float
+    meaning: str
+    from_s: float = 10.0
+    """Shorter runs need not."""
+
+    def missing(self, figures: Mapping[str, Any], seconds: float) -> str:
+        """What is missing in a run of so many seconds; empty if nothing is."""
+        least = math.ceil(self.per_second * seconds)
+        found = figures.get(self.figure, 0)
+        return f"{found} {self.meaning} of at least {least}" if seconds >= self.from_s and found < least else ""
+
+
 class Workload(msgspec.Struct, frozen=True):
     """A workload by name."""
 
@@ -40,3 +58,8 @@ class Workload(msgspec.Struct, frozen=True):
     """A worker that uses the client, with this timeout."""
     final_reads: Callable[[Sequence[Any], Sequence[Thread]], Generator]
     """Reads of all `keys`, by one thread of each agent."""
+    purpose: str
+    """For the list of workloads that people read."""
+    least: tuple[Least, ...] = ()
+    farewell: Callable[[Sequence[Thread]], Generator] = lambda threads: Nothing()
+    """What all threads do when everything is mended, before the final reads."""

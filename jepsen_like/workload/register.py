@@ -194,4 +194,11 @@ def final_reads(keys: Sequence[Any], threads: Sequence[Thread]) -> Generator:
     return Each(tuple(reads))
 
 
-REGISTER = Workload("register", Model.CAS_REGISTER, Registers, RegisterWorker, final_reads)
+REGISTER = Workload(
+    "register",
+    Model.CAS_REGISTER,
+    Registers,
+    RegisterWorker,
+    final_reads,
+    "independent registers: read, write, check-and-set",
+)

@@ -89,4 +89,11 @@ def final_reads(keys: Sequence[Any], threads: Sequence[Thread]) -> Generator:
     return Each(tuple(Invocation("read", key=key, thread=thread) for key in keys for thread in threads))
 
 
-SET = Workload("set", Model.SET, lambda draws, default_judged: Sets(draws), SetWorker, final_reads)
+SET = Workload(
+    "set",
+    Model.SET,
+    lambda draws, default_judged: Sets(draws),
+    SetWorker,
+    final_reads,
+    "sets of unique elements: no acknowledged one is lost",
+)

@@ -1,4 +1,5 @@
-"""Hypothesis strategies for commands of the catalog: few names, so that commands meet, and every kind of command.
+"""Hypothesis strategies for logs of the catalog: few names, so that commands meet, some of which differ in case only,
+and every kind of command.
 
 Shared by all that drives the catalog: the spec's properties, and the implementation beside the spec.
 """
@@ -36,6 +37,9 @@ from spec.catalog.commands import (
     ReapTombstones,
     Register,
     Request,
+    RestoreBegin,
+    RestoreChunk,
+    RestoreCommit,
     ServiceChecks,
     ServiceHealth,
     ServiceInstances,
@@ -45,10 +49,15 @@ from spec.catalog.commands import (
     Unlock,
     Verb,
 )
-from spec.catalog.state import Behavior, Check, Node, Service, Session, Status
+from spec.catalog.restore import rows_of
+from spec.catalog.state import ArchivedRow, Behavior, Check, Node, Service, Session, State, Status, initial_state
+from spec.catalog.transitions import apply
 
-NODE_NAMES = st.sampled_from(["n1", "n2"])
+NODE_NAMES = st.sampled_from(["n1", "n1", "N1", "n2"])
 KEYS = st.sampled_from(["a", "a/b", "b"])
+INSTANCE_IDS = st.sampled_from(["x", "x", "X", "y"])
+SERVICE_NAMES = st.sampled_from(["web", "web", "Web", "db"])
+CHECK_IDS = st.sampled_from(["serfHealth", "c", "c", "C"])
 SESSION_IDS = st.sampled_from(["s", "t"])
 STATUSES = st.sampled_from(list(Status))
 INDEXES = st.integers(0, 9)
@@ -66,8 +75,8 @@ def services(draw: st.DrawFn) -> Service:
     """Instances of two services, two on each node."""
     return Service(
         draw(NODE_NAMES),
-        draw(st.sampled_from(["x", "y"])),
-        draw(st.sampled_from(["web", "db"])),
+        draw(INSTANCE_IDS),
+        draw(SERVICE_NAMES),
         tags=draw(st.sampled_from([(), ("v1",), ("V1", "v2")])),
     )
 
@@ -75,8 +84,8 @@ def services(draw: st.DrawFn) -> Service:
 @st.composite
 def checks(draw: st.DrawFn, node: str) -> Check:
     """Checks of a node, or of an instance that it may not have."""
-    check_id, service_id = draw(st.sampled_from(["serfHealth", "c"])), draw(st.sampled_from(["", "", "x"]))
-    return Check(node, check_id, status=draw(STATUSES), service_id=service_id)
+    service_id = draw(st.one_of(st.just(""), INSTANCE_IDS))
+    return Check(node, draw(CHECK_IDS), status=draw(STATUSES), service_id=service_id)
 
 
 @st.composite
@@ -92,7 +101,7 @@ def registrations(draw: st.DrawFn) -> Register:
 @st.composite
 def session_creations(draw: st.DrawFn) -> CreateSession:
     """Sessions that depend on up to two checks, which may not exist."""
-    names = draw(st.sampled_from([(), ("c",), ("serfHealth", "c")]))
+    names = draw(st.sampled_from([(), ("c",), ("serfHealth", "C")]))
     return CreateSession(
         Session(draw(SESSION_IDS), draw(NODE_NAMES), behavior=draw(st.sampled_from(list(Behavior))), node_checks=names)
     )
@@ -120,10 +129,69 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.builds(DeleteCheckAndSet, KEYS, INDEXES),
     st.builds(DeleteTree, st.sampled_from(["", "a"])),
     st.builds(ReapTombstones, INDEXES),
-    st.builds(Deregister, NODE_NAMES, st.sampled_from(["", "x"]), st.sampled_from(["", "c"])),
+    st.builds(Deregister, NODE_NAMES, st.one_of(st.just(""), INSTANCE_IDS), st.one_of(st.just(""), CHECK_IDS)),
     st.builds(DestroySession, SESSION_IDS),
     st.builds(Transaction, st.lists(OPERATIONS, max_size=3).map(tuple)),
 )
+MISTAKES = (
+    *["none", "others write"] * 4,
+    "a row is missing",
+    "a row stands there twice",
+    "a command is missing",
+    "a command comes twice",
+    "another begins",
+    "a commit comes early",
+)
+RESTORE_IDS = st.sampled_from(["r", "q"])
+
+
+def state_after(commands: list[Command], first: int = 1) -> State:
+    """The state that a log builds whose first entry has this index."""
+    state = initial_state()
+    for index, command in enumerate(commands, first):
+        state, _ = apply(state, command, index)
+    return state
+
+
+def restore_of(rows: tuple[ArchivedRow, ...], id: str = "r", at_once: int = 3) -> list[Command]:
+    """The commands that restore an archive, `at_once` rows in a chunk."""
+    parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
+    chunks = [RestoreChunk(id, number, part) for number, part in enumerate(parts, 1)]
+    return [RestoreBegin(id), *chunks, RestoreCommit(id, len(chunks))]
+
+
+@st.composite
+def restores(draw: st.DrawFn) -> list[Command]:
+    """Restores of archives of shorter and longer logs, with other commands between, and with every kind of mistake."""
+    rows = list(rows_of(state_after(draw(st.lists(COMMANDS, max_size=6)), draw(st.sampled_from([1, 40])))))
+    mistake = draw(st.sampled_from(MISTAKES))
+    if mistake == "a row is missing":
+        del rows[draw(st.integers(0, len(rows) - 1))]
+    elif mistake == "a row stands there twice":
+        rows.append(draw(st.sampled_from(rows)))
+    commands = restore_of(tuple(rows), draw(RESTORE_IDS), draw(st.integers(1, 4)))
+    position = draw(st.integers(1, len(commands) - 1))
+    match mistake:
+        case "a command is missing":
+            del commands[position]
+        case "a command comes twice":
+            commands.insert(position, commands[position])
+        case "another begins":
+            commands.insert(position, draw(st.builds(RestoreBegin, st.sampled_from(["", "r", "q"]))))
+        case "a commit comes early":
+            commands.insert(position, draw(st.builds(RestoreCommit, RESTORE_IDS, st.integers(0, 3))))
+        case "others write":
+            commands.insert(position, draw(COMMANDS))
+        case _:
+            pass
+    return commands
+
+
+LOGS: st.SearchStrategy[list[Command]] = st.lists(
+    st.one_of(*[COMMANDS.map(lambda command: [command])] * 2, restores()), max_size=10
+).map(lambda parts: [command for part in parts for command in part])
+"""Logs with all commands, some of which are restores."""
+
 QUERIES: tuple[Request, ...] = (
     Get("a"),
     Get("b"),
@@ -135,18 +203,18 @@ QUERIES: tuple[Request, ...] = (
     ListNodes((("rack", "a"),)),
     ListServices(),
     ListServices((("rack", "a"),)),
-    ServiceInstances("web"),
+    ServiceInstances("WEB"),
     ServiceInstances("db", ("v1",)),
     ServiceInstances("web", (), (("rack", "a"),)),
     ServiceHealth("web"),
-    ServiceHealth("web", passing=True),
+    ServiceHealth("weB", passing=True),
     NodeServices("n1"),
     NodeServices("N2"),
     NodeChecks("n1"),
-    ServiceChecks("web"),
+    ServiceChecks("Web"),
     ServiceChecks("db", (("rack", "a"),)),
     ChecksInState("any"),
-    ChecksInState("critical"),
+    ChecksInState("Critical"),
     ChecksInState("passing", (("rack", "a"),)),
     GetSession("s"),
     ListSessions(),

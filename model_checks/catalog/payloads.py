@@ -28,13 +28,28 @@ from spec.catalog.commands import (
     Operation,
     ReapTombstones,
     Register,
+    RestoreBegin,
+    RestoreChunk,
+    RestoreCommit,
     ServiceOperation,
     Set,
     Transaction,
     Unlock,
     Verb,
 )
-from spec.catalog.state import Behavior, Check, Node, Pairs, Row, Service, Session, Status
+from spec.catalog.state import (
+    ArchivedRow,
+    Behavior,
+    Check,
+    Node,
+    Pairs,
+    Row,
+    Service,
+    Session,
+    Status,
+    TableIndex,
+    Tombstone,
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
@@ -113,9 +128,51 @@ def session_fields(session: Session) -> list[Any]:
     ]
 
 
+def archived_fields(row: ArchivedRow) -> list[Any]:
+    """A row of an archive, as an array that begins with the name of its table."""
+    match row:
+        case TableIndex(name, index):
+            return ["index", name, index]
+        case Row():
+            return ["kv", row_fields(row)]
+        case Tombstone(key, index):
+            return ["tombstone", key, index]
+        case Node():
+            return ["node", node_fields(row)]
+        case Service():
+            return ["service", service_fields(row)]
+        case Check():
+            return ["check", check_fields(row)]
+        case Session():
+            return ["session", session_fields(row)]
+        case _:
+            assert_never(row)
+
+
 def pairs(mapping: dict[str, str]) -> Pairs:
     """A map, as the spec has it."""
     return tuple(sorted(mapping.items()))
+
+
+def _archived(fields: list[Any]) -> ArchivedRow:
+    match fields:
+        case ["index", str(name), int(index)]:
+            return TableIndex(name, index)
+        case ["kv", list(row)]:
+            key, flags, value, created, modified, lock_index, session = row
+            return Row(key, value, flags, created, modified, lock_index, session)
+        case ["tombstone", str(key), int(index)]:
+            return Tombstone(key, index)
+        case ["node", list(node)]:
+            return _node(node)
+        case ["service", list(service)]:
+            return _service(service)
+        case ["check", list(check)]:
+            return _check(check)
+        case ["session", list(session)]:
+            return _session(session)
+        case _:
+            raise ValueError(f"{str(fields)[:80]} is not a row of an archive")
 
 
 def _node(fields: list[Any]) -> Node:
@@ -207,6 +264,12 @@ def _array(command: Command) -> list[Any]:
             return ["session-destroy", session_id]
         case Transaction(operations):
             return ["transaction", [_operation_array(operation) for operation in operations]]
+        case RestoreBegin(id):
+            return ["restore-begin", id]
+        case RestoreChunk(id, number, rows):
+            return ["restore-chunk", id, number, [archived_fields(row) for row in rows]]
+        case RestoreCommit(id, chunks):
+            return ["restore-commit", id, chunks]
         case _:
             assert_never(command)
 
@@ -266,6 +329,12 @@ def _command(fields: list[Any]) -> Command:
             return DestroySession(session_id)
         case ["transaction", list(operations)]:
             return Transaction(tuple(operation(each) for each in operations))
+        case ["restore-begin", str(id)]:
+            return RestoreBegin(id)
+        case ["restore-chunk", str(id), int(number), list(rows)]:
+            return RestoreChunk(id, number, tuple(_archived(row) for row in rows))
+        case ["restore-commit", str(id), int(chunks)]:
+            return RestoreCommit(id, chunks)
         case _:
             raise ValueError(f"{str(fields)[:80]} is not a command of the replicated log")
 

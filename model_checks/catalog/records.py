@@ -43,6 +43,9 @@ from spec.catalog.commands import (
     ReapTombstones,
     Register,
     Request,
+    RestoreBegin,
+    RestoreChunk,
+    RestoreCommit,
     ServiceChecks,
     ServiceHealth,
     ServiceInstances,
@@ -87,8 +90,47 @@ def described_command(command: Command) -> list[Any]:
             return ["session-destroy", session_id]
         case Transaction(operations):
             return ["transaction", len(operations)]
+        case RestoreBegin(id):
+            return ["restore-begin", id]
+        case RestoreChunk(id, number, rows):
+            return ["restore-chunk", id, number, len(rows)]
+        case RestoreCommit(id, chunks):
+            return ["restore-commit", id, chunks]
         case _:
             assert_never(command)
+
+
+def described_request(request: Request) -> list[Any]:
+    """A read as answers name it: what `decoded_request` reads."""
+    match request:
+        case Get(key):
+            return ["kv-get", key]
+        case List(prefix):
+            return ["kv-list", prefix]
+        case Keys(prefix, separator):
+            return ["kv-keys", prefix, separator]
+        case ListNodes(meta):
+            return ["catalog-nodes", dict(meta)]
+        case ListServices(meta):
+            return ["catalog-services", dict(meta)]
+        case ServiceInstances(service, tags, meta):
+            return ["catalog-service", service, list(tags), dict(meta)]
+        case NodeServices(node):
+            return ["catalog-node", node]
+        case NodeChecks(node):
+            return ["health-node", node]
+        case ServiceChecks(service, meta):
+            return ["health-checks", service, dict(meta)]
+        case ChecksInState(status, meta):
+            return ["health-state", status, dict(meta)]
+        case ServiceHealth(service, tags, passing, meta):
+            return ["health-service", service, list(tags), passing, dict(meta)]
+        case GetSession(session_id):
+            return ["session-get", session_id]
+        case ListSessions(node):
+            return ["session-list", node]
+        case _:
+            assert_never(request)
 
 
 def decoded_request(query: Sequence[Any]) -> Request | Transaction:

@@ -26,6 +26,7 @@ from model_checks.conformance.divergence import READS, Divergence, Place, shown
 from model_checks.conformance.entries import Payloads
 from model_checks.conformance.payloads import state_digest
 from model_checks.conformance.server import ServerReplay
+from model_checks.conformance.tables import Tables
 from model_checks.conformance.trace import AnswerLine, Step
 from spec.catalog import transactions
 from spec.catalog.commands import Command, Transaction
@@ -56,6 +57,8 @@ class Answers:
         """Reads that a lease confirmed."""
         self.confirmed: dict[str, Index] = {}
         """Reads that were answered by the spec and whose answer line has not come yet -> their read index."""
+        self.tables = Tables(0)
+        """Who looks at the catalog's tables."""
 
     def read_answered(self, id: str, index: Index) -> None:
         """The fact ReadAnswered: the read's answer may follow."""
@@ -118,13 +121,16 @@ class Answers:
         """Replay the catalog over the applied log: the first answer or snapshot that differs from it."""
         self.waiting.sort(key=lambda waiting: waiting.index)
         state, results = initial_state(), list[tuple[Command, Result]]()
+        self.tables = Tables(self.waiting[-1].index if self.waiting else 0)
         digests: dict[Index, str] = {}
         for waiting in self.waiting:
             try:
                 while len(results) < waiting.index:
                     command = decoded(payloads[applied[len(results)].value])
-                    state, result = apply(state, command, len(results) + 1)
+                    before, index = state, len(results) + 1
+                    state, result = apply(before, command, index)
                     results.append((command, result))
+                    self._look(before, command, index, state, waiting.place)
                 if isinstance(waiting.line, AnswerLine):
                     judge_answer(state, results, waiting.line)
                 else:
@@ -139,6 +145,13 @@ class Answers:
                 divergence.place = waiting.place
                 return divergence
         return None
+
+    def _look(self, before: State, command: Command, index: Index, after: State, place: Place) -> None:
+        """Perhaps look at the tables; `place`: of the answer that they are built for."""
+        known = self.tables.broken
+        self.tables.applied(before, command, index, after)
+        if self.tables.broken is not known and self.tables.broken is not None:
+            self.tables.broken.place = place
 
 
 def judge_snapshot(expected: str, line: Step) -> None:

@@ -5,7 +5,7 @@
 - conformance/durability: nothing leaves or is relied upon before the disk holds it; restarts find what the disk held;
 - conformance/forwarding: a client's write is applied at most once, however often it was forwarded;
 - conformance/reads: each client was answered what the catalog says;
-- conformance/invariants: what is proved holds in every fact, and in the consistent cuts that were looked at.
+- conformance/invariants: what is proved holds in every fact, and in the cuts and catalogs that were looked at.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ def check_traces(directory: Path | str, expected: Collection[str] = ()) -> list[
     wrong_answer = judges.answers.judge(judges.invariants.applied, replayed.payloads)
     applied_twice = judges.proposals.judge(judges.invariants.committed)
     stale_lease = judges.invariants.judge_leases()
-    last = [divergence for divergence in (wrong_answer, applied_twice, stale_lease) if divergence is not None]
+    wrong_tables = judges.answers.tables.broken
+    judged_last = (wrong_answer, wrong_tables, applied_twice, stale_lease)
+    last = [divergence for divergence in judged_last if divergence is not None]
     found = [*replayed.divergences, *judges.found.values(), *last]
     seconds = time.monotonic() - started
     figures = figures_of(replayed, judges)
@@ -211,6 +213,7 @@ def figures_of(replayed: Replayed, judges: Judges) -> dict[str, dict[str, Any]]:
         INVARIANTS: {
             "judged": sum(judges.invariants.facts.values()),
             "cuts": judges.invariants.cuts,
+            "catalog_cuts": judges.answers.tables.looks,
             "entries_applied": len(judges.invariants.applied),
             "facts": dict(sorted(judges.invariants.facts.items())),
         },

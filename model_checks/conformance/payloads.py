@@ -11,14 +11,8 @@ from typing import Any
 
 import msgspec
 
-from model_checks.catalog.payloads import (
-    Malformed,
-    check_fields,
-    node_fields,
-    row_fields,
-    service_fields,
-    session_fields,
-)
+from model_checks.catalog.payloads import Malformed, archived_fields
+from spec.catalog.restore import rows_of
 from spec.catalog.state import State
 from spec.raft.types import Configuration
 
@@ -49,16 +43,15 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def state_digest(state: State) -> str:
     """The digest of the state machine that traces of snapshots record: BLAKE2b-128 over its rows in canonical order
-    (ARCHITECTURE.md, section 5).
+    (ARCHITECTURE.md, section 7), then what a restore has left and what is staged.
     """
-    digest = blake2b(_encode(["index", "kv", state.table_index]), digest_size=16)
-    rows: list[list[Any]] = [["index", name, index] for name, index in state.indexes.items()]
-    rows += [["kv", row_fields(row)] for _, row in state.rows.items()]
-    rows += [["tombstone", key, index] for key, index in state.tombstones.items()]
-    rows += [["node", node_fields(node)] for _, node in state.nodes.items()]
-    rows += [["service", service_fields(service)] for _, service in state.services.items()]
-    rows += [["check", check_fields(check)] for _, check in state.checks.items()]
-    rows += [["session", session_fields(session)] for _, session in state.sessions.items()]
-    for row in rows:
-        digest.update(_encode(row))
+    digest = blake2b(digest_size=16)
+    for row in rows_of(state):
+        digest.update(_encode(archived_fields(row)))
+    if state.shift:
+        digest.update(_encode(["shift", state.shift]))
+    if state.staging is not None:
+        digest.update(_encode(["staging", state.staging.id, state.staging.chunks]))
+        for row in state.staging.rows:
+            digest.update(_encode(archived_fields(row)))
     return digest.hexdigest()

@@ -7,10 +7,14 @@ from typing import Any
 
 import msgspec
 
+from model_checks.histories.circumstances import ALONE, Circumstances
 from model_checks.histories.counterexample import shrink
 from model_checks.histories.events import History
+from model_checks.histories.findings import Findings
+from model_checks.histories.locks import check_locks
 from model_checks.histories.operations import Operation, Outcome, by_key, pair
-from model_checks.histories.register import Model, actions
+from model_checks.histories.register import UNJUDGED, Model, actions
+from model_checks.histories.registry import check_registry
 from model_checks.histories.search import DEFAULT_LIMIT, search
 from model_checks.histories.set_full import SetResult, check_set
 from model_checks.histories.timeline import describe, text
@@ -104,18 +108,29 @@ def _set_evidence(operations: tuple[Operation, ...]) -> str:
 
 
 def check_history(
-    history: History, model: Model, limit: int = DEFAULT_LIMIT, stale_allowed: bool = False
+    history: History,
+    model: Model,
+    limit: int = DEFAULT_LIMIT,
+    stale_allowed: bool = False,
+    circumstances: Circumstances = ALONE,
 ) -> HistoryResult:
-    """Judge `history` by `model`. `limit`: configurations remembered a key; `stale_allowed`: sets only, see set_full.
+    """Judge `history` by `model`. `limit`: configurations remembered a key; `stale_allowed`: sets only, see set_full;
+    `circumstances`: of the run, for locks and registries.
 
     Raises MalformedHistory, UnknownOperation.
     """
     started = time.monotonic()
     operations = pair(history)
+    if model in (Model.LOCK, Model.REGISTRY):
+        judged = [operation for operation in operations if operation.f not in UNJUDGED]
+        checker = check_locks if model is Model.LOCK else check_registry
+        compound = _check_findings(checker(judged, circumstances), operations, limit)
+        compound.result.seconds = time.monotonic() - started
+        return compound
     keys = by_key(operations)
     verdicts: dict[Any, _KeyVerdict] = {}
     figures: dict[str, Any] = {"operations": len(operations), "keys": len(keys)}
-    figures |= {outcome.value: sum(1 for o in operations if o.outcome is outcome) for outcome in Outcome}
+    figures |= _outcomes(operations)
     configurations = wrong = 0
     for key, members in keys.items():
         if model is Model.SET:
@@ -139,6 +154,39 @@ def check_history(
     counterexamples = _explain(result, verdicts, model)
     result.seconds = time.monotonic() - started
     return HistoryResult(result, counterexamples)
+
+
+def _outcomes(operations: list[Operation]) -> dict[str, Any]:
+    return {outcome.value: sum(1 for o in operations if o.outcome is outcome) for outcome in Outcome}
+
+
+def _check_findings(found: Findings, operations: list[Operation], limit: int) -> HistoryResult:
+    """The verdict on a compound object: its objections, then its registers, each searched alone."""
+    figures: dict[str, Any] = {"operations": len(operations), **_outcomes(operations), **found.figures}
+    result = CheckResult(checker=found.checker, verdict=Verdict.VALID, figures=figures)
+    wrong = [(each.property, Counterexample(each.key, each.reason, each.operations)) for each in found.objections]
+    undecided = ""
+    figures["configurations"] = 0
+    for name, members in found.registers.items():
+        judged = _check_register(members, Model.REGISTER, limit, explain=len(wrong) < COUNTEREXAMPLES_MAX)
+        figures["configurations"] += judged.configurations
+        if judged.verdict is Verdict.INVALID:
+            wrong.append((found.register_property, Counterexample(name, judged.reason, judged.operations)))
+        elif judged.verdict is Verdict.UNKNOWN:
+            undecided = f"{name}: {judged.reason}"
+    if not wrong:
+        result.reason = undecided or found.nothing_learnt
+        result.verdict = Verdict.UNKNOWN if result.reason else Verdict.VALID
+        return HistoryResult(result)
+    result.verdict = Verdict.INVALID
+    result.property, first = wrong[0]
+    result.reason = f"key {first.key}: {first.reason}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
+    shown = tuple(example for _, example in wrong[:COUNTEREXAMPLES_MAX])
+    result.details = "\n".join(
+        f"{broken}: key {example.key}: {example.reason}\n{text(example.operations)}"
+        for broken, example in wrong[:COUNTEREXAMPLES_MAX]
+    )
+    return HistoryResult(result, shown)
 
 
 def _explain(result: CheckResult, verdicts: dict[Any, _KeyVerdict], model: Model) -> tuple[Counterexample, ...]:

@@ -28,11 +28,15 @@ in a history, and only conformance can judge them: is the answer that of a prefi
 
 
 class Model(enum.StrEnum):
-    """What `check history --model` knows. A cas-register is a register whose clients also check-and-set."""
+    """What `check history --model` knows. A cas-register is a register whose clients also check-and-set; `lock` is
+    judged by `locks`, `registry` by the module of that name.
+    """
 
     REGISTER = "register"
     CAS_REGISTER = "cas-register"
     SET = "set"
+    LOCK = "lock"
+    REGISTRY = "registry"
 
 
 class UnknownOperation(ValueError):

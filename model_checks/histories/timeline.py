@@ -26,10 +26,14 @@ def describe(operation: Operation) -> str:
 
     if operation.f == "read":
         answer = show(operation.answer) if operation.outcome is Outcome.OK else "..."
-        return f"read -> {answer}{doubt}"
+        asked = "" if operation.argument is None else f"{show(operation.argument)} "
+        return f"read {asked}-> {answer}{doubt}"
     if operation.f == "cas" and isinstance(operation.argument, list) and len(operation.argument) == 2:
         return f"cas {show(operation.argument[0])} -> {show(operation.argument[1])}{doubt}"
-    return f"{operation.f} {show(operation.argument)}{doubt}"
+    words = operation.f if operation.argument is None else f"{operation.f} {show(operation.argument)}"
+    if operation.outcome is Outcome.OK and operation.answer not in (None, operation.argument):
+        return f"{words} -> {show(operation.answer)}"
+    return f"{words}{doubt}"
 
 
 def text(operations: Sequence[Operation]) -> str:

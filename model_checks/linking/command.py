@@ -11,12 +11,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from model_checks.catalog.random_logs import random_log
 from model_checks.explore.judge import PROPERTIES
 from model_checks.explore.mutants import MUTANTS
 from model_checks.explore.profiles import PROFILES, Leg, run_legs
 from model_checks.explore.results import Exploration, Limits
 from model_checks.explore.search import Progress
 from model_checks.explore.starts import scripted_steps
+from model_checks.linking.catalog import link_logs
 from model_checks.linking.forwarding import link_forwarding
 from model_checks.linking.polarity import negative_mentions
 from model_checks.linking.report import link_transitions
@@ -31,6 +33,9 @@ Groups = list[tuple[Constants, list[Transition]]]
 
 MUTANT_STATES_MAX: Final = 10_000
 """States of a broken protocol that are looked at: its broken steps are near the start."""
+
+LOG_LENGTH: Final = 100
+"""Commands of a random log of the catalog."""
 
 WALK_STEPS: Final = 800
 """Steps of a random run."""
@@ -148,26 +153,35 @@ def show(checked: CheckResult) -> None:
 
 
 @click.command("link")
-@click.option("--spec", type=click.Choice(["raft", "forwarding"]), default="raft", show_default=True)
+@click.option("--spec", type=click.Choice(["raft", "forwarding", "catalog"]), default="raft", show_default=True)
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="small", show_default=True)
 @click.option("--walks", default=16, show_default=True, help="Random runs of the whole protocol, besides.")
-@click.option("--seed", default=0, show_default=True, help="Of the first random run; the others follow.")
+@click.option("--seed", default=0, show_default=True, help="Of the first random run or log; the others follow.")
+@click.option("--commands", type=click.IntRange(1), default=4_000, show_default=True, help="Of random logs.")
 @click.option(
     "--mutant", type=click.Choice(sorted(MUTANTS)), metavar="NAME", help="Link a broken protocol's steps instead."
 )
 @click.option("--json", "json_wanted", is_flag=True, help="One JSON object.")
-def command(spec: str, profile: str, walks: int, seed: int, mutant: str | None, json_wanted: bool) -> int:
+def command(
+    spec: str, profile: str, walks: int, seed: int, commands: int, mutant: str | None, json_wanted: bool
+) -> int:
     """Link every local step that exploration meets to the relational model that `check prove` proves.
 
     So are the steps of some random runs, in which what exploration's bounds keep apart happens together. Each step must
     be a step of the model, a sequence of them, or a stutter. The proof then covers every step that was linked, and no
-    others. `--spec forwarding` links the composition of agents that forward, explored to the end of its own bounds.
+    others. `--spec forwarding` links the composition of agents that forward, explored to the end of its own bounds;
+    `--spec catalog` every command of random logs.
     """
     start = time.perf_counter()
+    if spec != "raft" and mutant is not None:
+        raise click.UsageError("--mutant is of Raft: its steps are linked with --spec raft.")
     if spec == "forwarding":
-        if mutant is not None:
-            raise click.UsageError("--mutant is of Raft: its steps are linked with --spec raft.")
         return report(link_forwarding(), json_wanted)
+    if spec == "catalog":
+        count = -(-commands // LOG_LENGTH)
+        click.echo(f"{count} random logs of {LOG_LENGTH} commands, seeds {seed} to {seed + count - 1}", err=True)
+        logs = (random_log(k, LOG_LENGTH, restores=True) for k in range(seed, seed + count))
+        return report(link_logs(logs), json_wanted)
     if mutant is not None:
         groups = broken(mutant)
     else:

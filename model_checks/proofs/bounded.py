@@ -35,7 +35,7 @@ class Scenario:
     actions: tuple[str, ...]
     sizes: Sizes
     theorem: str = ""
-    """The theorem that must fail at the end; empty: `ending` must hold."""
+    """The theorem that must fail at the end, or in the last step if it is about two states; empty: `ending` holds."""
 
 
 VIOLATIONS: Final[Mapping[str, Scenario]] = {
@@ -109,21 +109,31 @@ def search(
     tables = a.unknown_state(system.signature, "0")
     solver.add(truth(system.initial(a, a.symbols(tables))))
     taken: list[tuple[str, dict[str, Value]]] = []
+    last = a.symbols(tables)
     for position, name in enumerate(scenario.actions, start=1):
         act = system.action(name)
         arguments = {key: a.unknown(f"{key}@{position}", sort) for key, sort in act.parameters.items()}
-        transition = act.rule(a, a.symbols(tables), *arguments.values())
+        last = a.symbols(tables)
+        transition = act.rule(a, last, *arguments.values())
         solver.add(truth(transition.guard))
         after = a.successor_tables(tables, transition.updates)
         tables = fixed(a, solver, system, tables, after, position)
         taken.append((name, arguments))
     end = a.symbols(tables)
-    goal = a.neg(system.property(scenario.theorem).formula(a, end)) if scenario.theorem else ending(a, end)
+    goal = a.neg(promised(system, scenario.theorem, a, last, end)) if scenario.theorem else ending(a, end)
     solver.add(truth(goal), *a.constraints)
     if solver.check() != z3.sat:
         return None
     lines = tuple(described(system, solver.model(), taken))
     return Run(lines, tuple(explained(a, solver.model(), scenario.sizes, "\n".join(lines))))
+
+
+def promised(system: System, theorem: str, a: FiniteAlgebra, last: Symbols, end: Symbols) -> Value:
+    """A theorem about the end of a run, or about its last step."""
+    changes = {change.name: change for change in system.changes}
+    if theorem in changes:
+        return changes[theorem].formula(a, last, end)
+    return system.property(theorem).formula(a, end)
 
 
 def fixed(a: FiniteAlgebra, solver: Any, system: System, before: Tables, after: Tables, position: int) -> Tables:

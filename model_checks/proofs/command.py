@@ -164,7 +164,8 @@ def tried_again(reports: Sequence[Report]) -> dict[str, int]:
     type=click.Choice(("all", *NAMES)),
     default="all",
     show_default=True,
-    help="static: fixed servers, read-index; whole: and membership, snapshots, leases, transfer, pre-vote; forwarding.",
+    help="static: fixed servers, read-index; whole: and membership, snapshots, leases, transfer, pre-vote; forwarding; "
+    "catalog: keys, locks, sessions, registry, transactions; lockstep, replicas: determinism.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the solver.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Prove again with the next seeds.")
@@ -201,7 +202,7 @@ def command(
     junit_file: Path | None,
     json_wanted: bool,
 ) -> int:
-    """Prove the safety of Raft, its reads, and forwarding, for any number of servers, terms, indexes and messages.
+    """Prove the safety of Raft, its reads, forwarding and the catalog, for any number of servers, terms, keys, ...
 
     Every obligation must be unsatisfiable: "unknown" is a failure. With --mutant the protocol is weakened, and the
     result is a counterexample to induction and a run from the initial state that breaks a theorem.

@@ -16,6 +16,7 @@ from typing import Any, Final
 import z3
 
 from model_checks.proofs.algebra import Arity, Signature, Sort, System
+from model_checks.proofs.catalog_signature import BESIDE, FIELDS, KEPT
 from model_checks.proofs.finite import SIZES, FiniteAlgebra, FiniteProblem, Sizes, Tables, finite_problem, known
 from model_checks.proofs.obligations import Kind, Obligation
 
@@ -31,6 +32,14 @@ PREFIXES: Final[Mapping[Sort, str]] = {
     Sort.REQUEST: "request",
     Sort.CALL: "call",
     Sort.ENTRY: "entry",
+    Sort.KEY: "key",
+    Sort.SESSION: "session",
+    Sort.CONTRACT: "contract",
+    Sort.INSTANCE: "instance",
+    Sort.SERVICE: "service",
+    Sort.CHECK: "check",
+    Sort.COPY: "copy",
+    Sort.STATE: "state",
     Sort.TERM: "t",
     Sort.INDEX: "",
     Sort.BOOL: "",
@@ -81,6 +90,21 @@ def has_snapshot(state: State, n: Any) -> bool:
     return bool(state["snapshot_index"][(n,)])
 
 
+def catalog_rows() -> dict[str, Callable[..., bool]]:
+    """Fields of rows, in the tables that are worked on and in copies, mean something where the row exists."""
+
+    def exists(row: str) -> Callable[..., bool]:
+        return lambda state, *at: bool(state[row][at])
+
+    return {
+        prefix + field: exists(prefix + row)
+        for rows_of_tables in (FIELDS, BESIDE)
+        for row, fields in rows_of_tables.items()
+        for field in fields
+        for prefix in ("", KEPT)
+    }
+
+
 MEANT: Final[Mapping[str, Callable[..., bool]]] = {
     "log_term": in_log,
     "log_value": in_log,
@@ -113,6 +137,7 @@ MEANT: Final[Mapping[str, Callable[..., bool]]] = {
     "position": has_phase("committed"),
     "token": has_phase("asked"),
     "urged_by": lambda state, n, t: bool(state["urged"][(n, t)]),
+    **catalog_rows(),
 }
 """Where a symbol has a meaning; symbols that are not here have one everywhere."""
 
@@ -216,6 +241,7 @@ def describe(system: System, obligation: Obligation, finite: FiniteProblem, mode
         f"{obligation.subject}({shown}) does not establish {obligation.goal}",
         *quorums_shown(algebra),
         *configurations(finite, model),
+        *constants(finite, model),
         f"    {'':<44} {'before':<8} after",
     ]
     told = list(values_shown(finite, model, after))
@@ -271,6 +297,13 @@ def configurations(finite: FiniteProblem, model: z3.ModelRef) -> list[str]:
         found.append(f"  c{c} = {who}: born at {birth} in t{term} of c{before}, allowed by the commit of {allowed}")
     carried = (f"v{v} carries c{evaluate(model, c)}" for (v,), c in tables["configuration"].items())
     return [*found, f"  {'; '.join(carried)}"]
+
+
+def constants(finite: FiniteProblem, model: z3.ModelRef) -> list[str]:
+    """What rigid symbols without arguments stand for."""
+    rigid, tables = finite.algebra.system.rigid, finite.algebra.rigid_tables
+    alone = [name for name, arity in rigid.items() if not arity.arguments and name in tables]
+    return [f"  {name} = {named(rigid[name].result, evaluate(model, tables[name][()]))}" for name in alone]
 
 
 def rows_of(name: str, arity: Arity, content: State) -> list[tuple[str, str]]:

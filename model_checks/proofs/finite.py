@@ -46,6 +46,14 @@ class Sizes:
     requests: int = 2
     calls: int = 3
     entries: int = 2
+    keys: int = 2
+    sessions: int = 2
+    contracts: int = 2
+    instances: int = 2
+    services: int = 2
+    checks: int = 2
+    copies: int = 2
+    states: int = 3
 
     def counted(self, system: System) -> str:
         """The sizes of the sorts that a system speaks of, in words."""
@@ -64,6 +72,14 @@ class Sizes:
             Sort.REQUEST: ("requests", self.requests),
             Sort.CALL: ("calls", self.calls),
             Sort.ENTRY: ("entries", self.entries),
+            Sort.KEY: ("keys", self.keys),
+            Sort.SESSION: ("sessions", self.sessions),
+            Sort.CONTRACT: ("contracts", self.contracts),
+            Sort.INSTANCE: ("instances", self.instances),
+            Sort.SERVICE: ("services", self.services),
+            Sort.CHECK: ("checks", self.checks),
+            Sort.COPY: ("copies", self.copies),
+            Sort.STATE: ("states", self.states),
         }
         return ", ".join(f"{size} {name}" for sort, (name, size) in sizes.items() if sort in used)
 
@@ -126,6 +142,14 @@ class FiniteAlgebra:
             Sort.REQUEST: range(sizes.requests),
             Sort.CALL: range(sizes.calls),
             Sort.ENTRY: range(sizes.entries),
+            Sort.KEY: range(sizes.keys),
+            Sort.SESSION: range(sizes.sessions),
+            Sort.CONTRACT: range(sizes.contracts),
+            Sort.INSTANCE: range(sizes.instances),
+            Sort.SERVICE: range(sizes.services),
+            Sort.CHECK: range(sizes.checks),
+            Sort.COPY: range(sizes.copies),
+            Sort.STATE: range(sizes.states),
             Sort.TERM: range(sizes.terms),
             Sort.INDEX: range(sizes.indexes),
             Sort.BOOL: (False, True),

@@ -136,6 +136,7 @@ def arguments(examined: Examined) -> Iterator[str]:
         yield f"{name}: base, step and conclusion of the proof of majorities hold for every finite set of servers"
     for theorem, promise in examined.assumed.items():
         yield f"{name}: by {theorem}, {promise}"
+    yield from (f"{name}: {argument}" for argument in examined.argued)
     for lemma, reason in examined.implied.items():
         yield f"{name}: lemma {lemma} is not shown to be needed: {reason}"
 

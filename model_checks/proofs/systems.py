@@ -1,7 +1,8 @@
 """The systems that can be proved, by name, with all that a run of the prover needs to know of each.
 
 `static` is Raft with read-index reads, `whole` adds all the rest of Raft, `forwarding` is how a request finds the
-leader. Must not: build a system before it is asked for.
+leader, `catalog` is what a server makes of the log, `lockstep` two of it side by side, `replicas` all of them.
+Must not: build a system before it is asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from model_checks.proofs import bounded, sanity, selection
 from model_checks.proofs.algebra import System
 from model_checks.proofs.finite import SIZES, Sizes
 
-NAMES: Final = ("static", "whole", "forwarding")
+NAMES: Final = ("static", "whole", "forwarding", "catalog", "lockstep", "replicas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Examined:
     """Lemmas that follow from the others over small sorts, with the reason why they are lemmas all the same."""
     assumed: Mapping[str, str]
     """Theorems "system/name" that this system takes for granted, with what it makes of them."""
+    argued: tuple[str, ...] = ()
+    """What has to be believed besides."""
 
     @property
     def small(self) -> str:
@@ -76,6 +79,12 @@ def named(name: str) -> Examined:
             return _whole()
         case "forwarding":
             return _forwarding()
+        case "catalog":
+            return _catalog()
+        case "lockstep":
+            return _lockstep()
+        case "replicas":
+            return _replicas()
         case _:
             raise ValueError(f"no system is called {name}; there are: {', '.join(NAMES)}")
 
@@ -145,4 +154,74 @@ def _forwarding() -> Examined:
         need_sizes=forwarding_runs.SIZES,
         implied={},
         assumed=forwarding_signature.ASSUMED,
+    )
+
+
+def _catalog() -> Examined:
+    from model_checks.proofs import catalog_runs, catalog_signature, catalog_theorems
+
+    system = catalog_theorems.CATALOG
+    return Examined(
+        name="catalog",
+        title="The catalog: keys, locks, sessions, nodes, instances, checks, transactions",
+        system=system,
+        selection=selection.FOLDER / "selection_catalog.json",
+        mutants=catalog_signature.MUTANTS,
+        harmless={},
+        violations={mutant: (system, scenario) for mutant, scenario in catalog_runs.VIOLATIONS.items()},
+        witness=(catalog_runs.WITNESS, catalog_runs.witnessed),
+        witnessed="a session holds a key, ends, and a restored snapshot has both again",
+        eventful=catalog_runs.eventful,
+        sizes=catalog_runs.SIZES,
+        sanity_sizes=catalog_runs.SIZES,
+        need_sizes=catalog_runs.SIZES,
+        implied={},
+        assumed={},
+        argued=catalog_signature.ARGUED,
+    )
+
+
+def _lockstep() -> Examined:
+    from model_checks.proofs import lockstep
+    from model_checks.proofs.catalog_runs import SIZES as CATALOG_SIZES
+
+    return Examined(
+        name="lockstep",
+        title="Two replicas of the catalog that are given the same entries",
+        system=lockstep.LOCKSTEP,
+        selection=selection.FOLDER / "selection_lockstep.json",
+        mutants=lockstep.MUTANTS,
+        harmless={},
+        violations={mutant: (lockstep.LOCKSTEP, scenario) for mutant, scenario in lockstep.VIOLATIONS.items()},
+        witness=(lockstep.WITNESS, lockstep.witnessed),
+        witnessed="clocks differ, a key is locked, and a snapshot restored at both",
+        eventful=lockstep.eventful,
+        sizes=CATALOG_SIZES,
+        sanity_sizes=CATALOG_SIZES,
+        need_sizes=CATALOG_SIZES,
+        implied={},
+        assumed={},
+        argued=lockstep.ARGUED,
+    )
+
+
+def _replicas() -> Examined:
+    from model_checks.proofs import replicas
+
+    return Examined(
+        name="replicas",
+        title="Replicas of one log, and snapshots",
+        system=replicas.REPLICAS,
+        selection=selection.FOLDER / "selection_replicas.json",
+        mutants=replicas.MUTANTS,
+        harmless={},
+        violations={mutant: (replicas.REPLICAS, scenario) for mutant, scenario in replicas.VIOLATIONS.items()},
+        witness=(replicas.WITNESS, replicas.witnessed),
+        witnessed="a replica installs another's snapshot, restarts, and is equal again",
+        eventful=replicas.eventful,
+        sizes=replicas.SIZES,
+        sanity_sizes=replicas.SIZES,
+        need_sizes=replicas.SIZES,
+        implied={},
+        assumed=replicas.ASSUMED,
     )

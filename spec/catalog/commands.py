@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from spec.catalog.state import Check, Index, Node, Pairs, Service, Session
+from spec.catalog.state import ArchivedRow, Check, Index, Node, Pairs, Service, Session
 
 
 class Noop(msgspec.Struct, frozen=True):
@@ -179,6 +179,30 @@ class Transaction(msgspec.Struct, frozen=True):
     operations: tuple[Operation, ...]
 
 
+# ------------------------------------------------------------------------------------------------------------ restores
+
+
+class RestoreBegin(msgspec.Struct, frozen=True):
+    """Begin to stage another state, in place of what was staged before; "": stage nothing any more."""
+
+    id: str
+
+
+class RestoreChunk(msgspec.Struct, frozen=True):
+    """The next rows of the archive of the staged state. `number`: from 1, without gaps."""
+
+    id: str
+    number: int
+    rows: tuple[ArchivedRow, ...]
+
+
+class RestoreCommit(msgspec.Struct, frozen=True):
+    """The staged state, which came in so many chunks, takes the place of the one in force."""
+
+    id: str
+    chunks: int
+
+
 Command = (
     Noop
     | Set
@@ -194,6 +218,9 @@ Command = (
     | CreateSession
     | DestroySession
     | Transaction
+    | RestoreBegin
+    | RestoreChunk
+    | RestoreCommit
 )
 
 

@@ -30,7 +30,20 @@ from spec.catalog.commands import (
     ServiceHealth,
     ServiceInstances,
 )
-from spec.catalog.state import Check, Index, Node, Pairs, Row, Service, Session, State, Status, node_key
+from spec.catalog.state import (
+    Check,
+    Index,
+    Node,
+    Pairs,
+    Row,
+    Service,
+    Session,
+    State,
+    Status,
+    node_key,
+    row_key,
+    service_key,
+)
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -146,8 +159,8 @@ def service_index(state: State, service: str, *tables: str) -> Index:
 
     If it has none: that of the last time that any service lost its last instance, or of `tables`, if none ever did.
     """
-    if any(each.service == service for _, each in state.services.items()):
-        return state.index(f"service.{service}")
+    if any(service_key(each.service) == service_key(service) for _, each in state.services.items()):
+        return state.index(registry.of_service(service))
     return state.index("service_last_extinction") or state.index(*tables)
 
 
@@ -168,8 +181,8 @@ def chosen_checks(state: State, request: ServiceChecks | ChecksInState) -> tuple
 
     def asked_for(check: Check) -> bool:
         if isinstance(request, ServiceChecks):
-            return check.service_name == request.service
-        return request.status in ("any", check.status)
+            return service_key(check.service_name) == service_key(request.service)
+        return request.status == "any" or request.status.lower() == check.status
 
     return tuple(
         check
@@ -201,7 +214,7 @@ def instances(state: State, request: ServiceInstances | ServiceHealth) -> tuple[
     return tuple(
         Instance(node_of(state, service.node), service)
         for _, service in state.services.items()
-        if service.service == request.service
+        if service_key(service.service) == service_key(request.service)
         and has_tags(service, request.tags)
         and has_meta(node_of(state, service.node), request.meta)
     )
@@ -213,7 +226,8 @@ def healthy(state: State, request: ServiceHealth) -> tuple[Instance, ...]:
     for instance in instances(state, request):
         checks = registry.checks_of(state, instance.node.node)
         nodes = tuple(check for check in checks if not check.service_id)
-        own = tuple(check for check in checks if check.service_id == instance.service.id)
+        key = row_key(instance.node.node, instance.service.id)
+        own = tuple(check for check in checks if row_key(instance.node.node, check.service_id) == key)
         if not request.passing or all(check.status is Status.PASSING for check in nodes + own):
             found.append(msgspec.structs.replace(instance, checks=nodes + own))
     return tuple(found)
@@ -226,7 +240,10 @@ def of_node(state: State, node: str) -> tuple[OfNode, ...]:
 
 
 def tags(state: State, meta: Pairs) -> tuple[Tags, ...]:
-    """The names of the services that have instances on nodes with these metadata, and the tags of those instances."""
+    """The names of the services that have instances on nodes with these metadata, and the tags of those instances.
+
+    A service whose instances spell its name differently has several.
+    """
     found: dict[str, set[str]] = {}
     for _, service in state.services.items():
         if has_meta(node_of(state, service.node), meta):

@@ -27,6 +27,7 @@ from spec.catalog.state import (
     node_key,
     on_node,
     row_key,
+    service_key,
     touched,
 )
 
@@ -116,8 +117,13 @@ def checks_of(state: State, node: str) -> tuple[Check, ...]:
 def services_touched(state: State, node: str, index: Index) -> State:
     """A node, or a check of it, changed: so did the health answers of all services that it has instances of."""
     for service in services_of(state, node):
-        state = touched(state, index, f"service.{service.service}", f"service_kind.{service.kind}")
+        state = touched(state, index, of_service(service.service), f"service_kind.{service.kind}")
     return state
+
+
+def of_service(service: str) -> str:
+    """The name of the index of one service."""
+    return f"service.{service_key(service)}"
 
 
 # ------------------------------------------------------------------------------------------------------------ services
@@ -136,7 +142,7 @@ def ensure_service(state: State, service: Service, index: Index) -> State:
     if service == old:
         return state
     state = replace(state, services=state.services.put(key, service))
-    if old is not None and old.service != service.service:
+    if old is not None and service_key(old.service) != service_key(service.service):
         state = left(state, old, index)
     return announced(state, service, index)
 
@@ -149,20 +155,21 @@ def announced(state: State, service: Service, index: Index) -> State:
         "services",
         "nodes",
         f"node.{node_key(service.node)}",
-        f"service.{service.service}",
+        of_service(service.service),
         f"service_kind.{service.kind}",
     )
 
 
 def delete_service(state: State, node: str, service_id: str, index: Index) -> State:
     """Deregister an instance with its checks. An unknown one changes nothing."""
-    service = state.services.get(row_key(node, service_id))
+    key = row_key(node, service_id)
+    service = state.services.get(key)
     if service is None:
         return state
     for check in checks_of(state, node):
-        if check.service_id == service_id:
+        if row_key(node, check.service_id) == key:
             state = delete_check(state, node, check.check_id, index)
-    state = replace(state, services=state.services.without(row_key(node, service_id)))
+    state = replace(state, services=state.services.without(key))
     state = touched(announced(state, service, index), index, "checks")
     return left(state, service, index)
 
@@ -172,8 +179,8 @@ def left(state: State, service: Service, index: Index) -> State:
 
     Who waits for a service that does not exist waits on the index of the last extinction of any.
     """
-    name = f"service.{service.service}"
-    if any(other.service == service.service for _, other in state.services.items()):
+    name = of_service(service.service)
+    if any(of_service(other.service) == name for _, other in state.services.items()):
         return touched(state, index, name)
     state = replace(state, indexes=state.indexes.without(name))
     return touched(state, index, "service_last_extinction")
@@ -214,7 +221,7 @@ def health_touched(state: State, check: Check, index: Index) -> State:
     service = state.services.get(row_key(check.node, check.service_id))
     if service is None:
         return state
-    return touched(state, index, f"service.{service.service}", f"service_kind.{service.kind}")
+    return touched(state, index, of_service(service.service), f"service_kind.{service.kind}")
 
 
 def delete_check(state: State, node: str, check_id: str, index: Index) -> State:

@@ -67,7 +67,8 @@ def of_node(state: State, node: str) -> tuple[Session, ...]:
 
 def of_check(state: State, node: str, check_id: str) -> tuple[Session, ...]:
     """The sessions that depend on a check, by id."""
-    return tuple(session for session in of_node(state, node) if check_id in session.checks)
+    key = row_key(node, check_id)
+    return tuple(session for session in of_node(state, node) if key in {row_key(node, each) for each in session.checks})
 
 
 def lock_delays(before: State, after: State) -> Mapping[str, int]:

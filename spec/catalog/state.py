@@ -3,9 +3,13 @@
 Tables: the KV store and its tombstones, nodes, services (instances on a node), health checks, sessions. A query's
 answer depends on its state only, and so does the index that it carries (`queries`).
 
-Source: Consul, "KV Store", "Catalog", "Health", "Session" HTTP APIs; the tables of its state store. *Deviations:* a
-tombstone stays until a `ReapTombstones` of the log (Consul's leader writes one 15 minutes after the deletion). What
-belongs to the mesh, to peerings and to Enterprise (namespaces, partitions) is left out.
+Names of nodes and services, and ids of instances and checks, are shown as they were registered and compared without
+regard to case; keys of the KV store have case.
+
+Source: Consul, "KV Store", "Catalog", "Health", "Session" HTTP APIs; the tables of its state store. *Deviations:* ids
+of sessions have case (Consul finds them without, and makes them in lower case). A tombstone stays until a
+`ReapTombstones` of the log (Consul's leader writes one 15 minutes after the deletion). What belongs to the mesh, to
+peerings and to Enterprise (namespaces, partitions) is left out.
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ class Status(StrEnum):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A machine. Names are compared without regard to case."""
+    """A machine."""
 
     node: str
     address: str
@@ -132,6 +136,32 @@ class Session(msgspec.Struct, frozen=True):
         return self.node_checks + tuple(check_id for check_id, _ in self.service_checks)
 
 
+class TableIndex(msgspec.Struct, frozen=True):
+    """A row of an archive: the index of the KV store ("kv"), or one of `State.indexes`."""
+
+    name: str
+    index: Index
+
+
+class Tombstone(msgspec.Struct, frozen=True):
+    """A row of an archive: one of `State.tombstones`."""
+
+    key: str
+    index: Index
+
+
+ArchivedRow = TableIndex | Row | Tombstone | Node | Service | Check | Session
+"""What archives of the state consist of (`restore.rows_of`)."""
+
+
+class Staging(msgspec.Struct, frozen=True):
+    """A restore that is under way: what has arrived of another state."""
+
+    id: str
+    chunks: int = 0
+    rows: tuple[ArchivedRow, ...] = ()
+
+
 class State(msgspec.Struct, frozen=True):
     """All that the log's commands have built."""
 
@@ -154,6 +184,9 @@ class State(msgspec.Struct, frozen=True):
     """Index of the last change of a table ("nodes", "services", "checks", "sessions") or of a finer group of rows
     ("node.NAME", "service.NAME", "service_kind.KIND", "service_last_extinction", "node_last_extinction").
     """
+    shift: Index = 0
+    """What an entry's index in the log lacks of its index here: a restored state may be of a longer log."""
+    staging: Staging | None = None
 
     @property
     def table_index(self) -> Index:
@@ -183,9 +216,14 @@ def node_key(node: str) -> str:
     return node.lower()
 
 
+def service_key(service: str) -> str:
+    """What the name of a service is compared by."""
+    return service.lower()
+
+
 def row_key(node: str, identity: str) -> str:
-    """The key of an instance or a check: its node and its id. No name contains a NUL."""
-    return f"{node_key(node)}\0{identity}"
+    """The key of an instance or a check: its node and its id, in lower case. No name contains a NUL."""
+    return f"{node_key(node)}\0{identity.lower()}"
 
 
 def on_node(node: str) -> str:

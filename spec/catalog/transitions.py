@@ -11,7 +11,7 @@ from typing import assert_never
 
 import msgspec
 
-from spec.catalog import kv, registry, sessions, transactions
+from spec.catalog import kv, registry, restore, sessions, transactions
 from spec.catalog.commands import (
     CheckAndSet,
     Command,
@@ -25,6 +25,9 @@ from spec.catalog.commands import (
     Noop,
     ReapTombstones,
     Register,
+    RestoreBegin,
+    RestoreChunk,
+    RestoreCommit,
     Set,
     Transaction,
     Unlock,
@@ -43,9 +46,9 @@ Result = bool | transactions.Outcome | Failed
 
 
 def apply(state: State, command: Command, index: Index) -> tuple[State, Result]:
-    """Apply the command of the entry at `index`."""
+    """Apply the command of the entry at `index` of the log: in the state all indexes are `state.shift` greater."""
     try:
-        return carried_out(state, command, index)
+        return carried_out(state, command, index + state.shift)
     except Invalid as invalid:
         return state, Failed(str(invalid))
 
@@ -82,5 +85,11 @@ def carried_out(state: State, command: Command, index: Index) -> tuple[State, bo
             return sessions.end(state, command.session_id, index), True
         case Transaction():
             return transactions.run(state, command, index)
+        case RestoreBegin():
+            return restore.begin(state, command.id), True
+        case RestoreChunk():
+            return restore.chunk(state, command.id, command.number, command.rows), True
+        case RestoreCommit():
+            return restore.commit(state, command.id, command.chunks, index), True
         case _:
             assert_never(command)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ def _end_everybody() -> None:
 class AgentProcess:
     """One `comitia agent`, without DNS unless the flags ask for it; its log is read until it has started."""
 
-    def __init__(self, *flags: str) -> None:
-        command = [sys.executable, str(ROOT / "comitia.py"), "agent", "-http-port", "0", "-dns-port", "-1", *flags]
+    def __init__(self, *flags: str, command: Sequence[str] = ()) -> None:
+        """`command`: how to start an agent, if not `comitia agent`."""
+        start = command or [sys.executable, str(ROOT / "comitia.py"), "agent"]
+        command = [*start, "-http-port", "0", "-dns-port", "-1", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         _started.append(self.process)
         self.lines: list[str] = []
@@ -67,17 +69,17 @@ class AgentProcess:
     def started(self) -> AgentProcess:
         found = STARTED.search(self.wait_for_line("agent started"))
         assert found is not None
-        self.http_port = int(found[3])
+        self.http_host, self.http_port = found[2], int(found[3])
         rpc = re.search(r" rpc=(\S+)", found.string)
         self.rpc = rpc[1] if rpc else ""
         return self
 
     def request(self, method: str, path: str, body: bytes | None = None, timeout: float = 15.0) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout)
+        connection = http.client.HTTPConnection(self.http_host, self.http_port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request(method, path, body)
             answer = connection.getresponse()
-            self.headers = dict(answer.getheaders())
+            self.headers = {name.lower(): value for name, value in answer.getheaders()}
             return answer.status, answer.read()
 
     def put(self, key: str, value: str) -> None:
@@ -108,6 +110,29 @@ class AgentProcess:
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code
+
+
+@contextlib.contextmanager
+def paused(agents: Iterable[AgentProcess]) -> Iterator[None]:
+    """Stand still, so that their traces do not grow while they are read: that may be UNKNOWN."""
+    living = [agent.process for agent in agents if agent.process.poll() is None]
+    for process in living:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in living:
+            process.send_signal(signal.SIGCONT)
+
+
+def judged(directory: Path, agents: Iterable[AgentProcess]) -> str:
+    """What conformance says of the traces of these agents, which must be VALID."""
+    command = [sys.executable, str(ROOT / "comitia.py"), "check", "trace", str(directory), "--json"]
+    with paused(agents):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    verdict = json.loads(done.stdout or "{}")
+    assert done.returncode == 0, f"{verdict.get('reason')}\n{verdict.get('details')}\n{done.stderr[-1000:]}"
+    return done.stdout
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:

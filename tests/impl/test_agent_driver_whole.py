@@ -261,7 +261,7 @@ def a_snapshot_that_arrived_replaces_the_state_and_wakes_whoever_watches() -> No
     bench.driver.receive("s2", 3, AppendEntriesRequest(1, 2, 0, 0, 0, 0, []), 0)
     bench.disk.put(f"{SNAPSHOTS}/{meta.file}", disk.content(f"{SNAPSHOTS}/{meta.file}"))
     woken: list[int] = []
-    bench.driver.stepped_down = lambda: woken.append(bench.driver.applied)
+    bench.driver.replaced = lambda: woken.append(bench.driver.applied)
     old = bench.driver.store
     assert bench.driver.snapshot_received(HELLO, request, encode_message(request), meta)
     bench.until(lambda: bench.driver.applied == meta.index)

@@ -36,6 +36,16 @@ def test_a_snapshot_is_taken_when_the_threshold_is_reached_and_not_before() -> N
     assert len(host.machine.taken) == 1, "counted from the last snapshot"
 
 
+def test_a_threshold_that_is_reloaded_holds_from_the_next_look_on() -> None:
+    host = Host(VirtualWorld(1), "s1", threshold=50)
+    host.machine.put(20)
+    host.world.run_for(3 * NANOSECONDS)
+    assert host.machine.taken == []
+    host.snapshots.reconfigure(20, NANOSECONDS)
+    host.world.run_for(3 * NANOSECONDS)
+    assert [meta.index for meta in host.machine.taken] == [20]
+
+
 def test_a_snapshot_is_of_the_moment_at_which_it_began_however_much_is_written_meanwhile() -> None:
     host = Host(VirtualWorld(2), "s1")
     host.machine.put(3000)

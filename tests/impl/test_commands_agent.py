@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 import comitia
-from impl import registry_commands, session_commands
+from impl import lock_command, locks, registry_commands
 from tests.impl.agent_processes import PATIENCE_SECONDS, ROOT, AgentProcess, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
@@ -172,7 +174,7 @@ def test_a_program_runs_while_the_lock_is_held(console: Console, tmp_path: Path)
     eventually(lambda: (tmp_path / "held").exists() and (tmp_path / "held").read_text() == "true\n", "the program")
     row = console.key("jobs/one/.lock")
     assert row is not None
-    assert (row["Flags"], bool(row["Session"])) == (session_commands.LOCK_FLAGS, True)
+    assert (row["Flags"], bool(row["Session"])) == (locks.LOCK_FLAGS, True)
     second = console.start("lock", "-timeout=1s", "jobs/one", f"touch {tmp_path}/twice", stderr=subprocess.PIPE)
     _, error = second.communicate(timeout=PATIENCE_SECONDS)
     assert (second.returncode, error) == (1, "Shutdown triggered or timeout during lock acquisition\n")
@@ -180,7 +182,7 @@ def test_a_program_runs_while_the_lock_is_held(console: Console, tmp_path: Path)
     third = console.start("lock", "-child-exit-code", "jobs/one", f"touch {tmp_path}/next; exit 9")
     first.communicate("", PATIENCE_SECONDS)
     assert first.returncode == 0
-    assert third.wait(PATIENCE_SECONDS) == session_commands.CHILD_FAILED
+    assert third.wait(PATIENCE_SECONDS) == lock_command.CHILD_FAILED
     assert (tmp_path / "next").exists()
     assert console.key("jobs/one/.lock") is None, "who finds nobody waiting removes the key"
     assert [each for each in sessions(console) if each["Name"].startswith("Consul lock")] == []
@@ -221,7 +223,7 @@ def test_a_program_ends_with_its_lock(console: Console, tmp_path: Path) -> None:
 def test_a_lock_that_nobody_watches_is_noticed(
     console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_commands.Lock, "watch", lambda self: None)
+    monkeypatch.setattr(locks.Lock, "watch", lambda self: None)
     with pytest.raises(AssertionError):
         a_program_ends_with_its_lock(console, tmp_path, 0.5)
 
@@ -279,3 +281,16 @@ def test_a_program_that_fails_ends_the_watch(console: Console) -> None:
     process = console.start("watch", "-type=nodes", "exit 3", stderr=subprocess.PIPE)
     _, error = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, error) == (1, "Error executing handler: exit status 3\n")
+
+
+def test_an_agent_raises_its_limit_of_open_files_as_programs_in_go_do() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = min(hard, soft) // 2
+    resource.setrlimit(resource.RLIMIT_NOFILE, (low, hard))
+    try:
+        agent = AgentProcess("-dev", "-server-port", "0").started()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    limits = Path(f"/proc/{agent.process.pid}/limits").read_text()
+    agent.kill()
+    assert re.search(rf"Max open files +{hard} +{hard} ", limits), limits

@@ -98,7 +98,9 @@ UNREACHABLE = "Error connecting to Consul agent at 127.0.0.1:1"
         (("lock", "-monitor-retry=-1", "prefix", "true"), "must be >= 0"),
         (("lock", NOBODY, "prefix", "true"), UNREACHABLE),
         (("watch",), "Watch type must be specified"),
-        (("watch", "-type=event"), "Unsupported watch type: event"),
+        (("lock", "-n=0", "prefix", "true"), "Lock holder limit must be positive"),
+        (("watch", "-type=event"), "Unsupported watch type: event: events travel by gossip"),
+        (("watch", "-type=keys"), "Unsupported watch type: keys"),
         (("watch", "-type=key"), "Must specify a single key to watch"),
         (("watch", "-type=service", "-service=a", "-passingonly=perhaps"), "Failed to parse passingonly flag"),
         (("watch", "-type=checks", "-service=a", "-state=any"), "Cannot specify service and state"),
@@ -123,7 +125,7 @@ def test_a_mistake_is_exit_code_1_and_says_what_it_is(
 
 @pytest.mark.parametrize(
     ("document", "text"),
-    [("{", "is not JSON (HCL is not read here)"), ("{}", "defines no service"), ("[]", "defines no service")],
+    [("{", "failed to parse"), ("{}", "defines no service"), ("[]", "defines no service")],
 )
 def test_a_file_without_services_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, document: str, text: str
@@ -142,6 +144,15 @@ def test_a_configuration_is_validated_as_the_agent_would(capsys: pytest.CaptureF
     bad.write_text('{"datacenter": "a b"}')
     assert run("validate", str(tmp_path)) == 1
     assert "Config validation failed: invalid datacenter 'a b'" in capsys.readouterr().err
+    bad.rename(tmp_path / "b.txt")
+    (tmp_path / "c.hcl").write_text('datacenter = "dc1"\nconnect { enabled = true }')
+    assert run("validate", str(tmp_path)) == 1
+    assert (
+        f"failed to parse {tmp_path / 'c.hcl'}: line 2: Object contains unknown field `connect`"
+        in capsys.readouterr().err
+    )
+    assert run("validate", "-config-format=json", str(tmp_path / "c.hcl")) == 1
+    assert "JSON is malformed" in capsys.readouterr().err
 
 
 def test_the_version_names_both(capsys: pytest.CaptureFixture[str]) -> None:

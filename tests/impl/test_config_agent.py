@@ -15,8 +15,8 @@ from impl.agent.config import (
     Ports,
     build,
     parse_duration,
-    read_document,
 )
+from impl.agent.config_files import read_document
 from impl.commandline import rewrite
 from impl.dns.settings import Settings as DnsSettings
 
@@ -177,13 +177,17 @@ def test_snapshots_are_taken_as_often_as_consul_takes_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("7s", 7.0), ("1m30s", 90.0), ("250ms", 0.25), ("1.5h", 5400.0), ("0", 0.0), ("10us", 1e-5)]
+    ("text", "seconds"),
+    [
+        *(("7s", 7.0), ("1m30s", 90.0), ("250ms", 0.25), ("1.5h", 5400.0), ("0", 0.0), ("10us", 1e-5)),
+        *(("10µs", 1e-5), ("10μs", 1e-5), (".5s", 0.5), ("+5s", 5.0), ("1.s", 1.0)),
+    ],
 )
 def test_durations_are_written_as_go_writes_them(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "7", "s", "-1s", "1s ", "1d"])
+@pytest.mark.parametrize("text", ["", "7", "s", "-1s", "1s ", "1d", ".s", "٣s", "2562048h", "9" * 400 + "h"])
 def test_other_durations_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="invalid duration"):
         parse_duration(text)

@@ -91,7 +91,12 @@ def test_names_have_no_case(names: Names) -> None:
         "n1", "10.0.0.1", NodeMeta={"os": "linux"}, Service={"Service": "Mixed", "Tags": ["Blue"], "Port": 1}
     )
     assert names.answers("WEB.Service.Consul") == names.answers("web.service.consul")
-    for name in ("Mixed.service.consul", "blue.Mixed.SERVICE.DC1.consul", "_Mixed._TCP.service.consul"):
+    for name in (
+        "Mixed.service.consul",
+        "mixed.service.consul",
+        "blue.Mixed.SERVICE.DC1.consul",
+        "_Mixed._TCP.service.consul",
+    ):
         assert names.answers(name) == [["A", "10.0.0.1"]]
 
 

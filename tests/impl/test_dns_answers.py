@@ -15,6 +15,7 @@ import dns.rdatatype
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Check, Node, Service
@@ -67,6 +68,20 @@ class FakeDirectory:
 def respond(wire: bytes, directory: FakeDirectory, datagram: bool, **options: Any) -> bytes | None:
     responder = Responder(directory, Settings(**options), lambda rows: None, lambda: 7)
     return asyncio.run(responder.respond(wire, datagram=datagram))
+
+
+def test_settings_that_are_reloaded_hold_for_the_next_question() -> None:
+    responder = Responder(FakeDirectory(), Settings(node_ttl=9), lambda rows: None, lambda: 7)
+    wire = dns.message.make_query("n1.node.consul", "A").to_wire()
+
+    def ttl() -> int:
+        answer = asyncio.run(responder.respond(wire, datagram=True))
+        assert answer is not None
+        return dns.message.from_wire(answer).answer[0].ttl
+
+    assert ttl() == 9
+    responder.reconfigure(Settings(node_ttl=4))
+    assert ttl() == 4
 
 
 def ask(
@@ -163,6 +178,18 @@ def srv_records_have_ports_weights_and_targets() -> None:
     ]
 
 
+def an_address_is_repeated_for_each_instance_while_there_is_room() -> None:
+    directory = FakeDirectory()
+    directory.instances = [replace(web(N1), service=replace(web(N1).service, port=number)) for number in range(80, 89)]
+    numbers = []
+    for payload in (4096, 512):
+        query = dns.message.make_query("web.service.consul", "SRV", use_edns=0, payload=payload)
+        wire = respond(query.to_wire(), directory, True)
+        assert wire is not None
+        numbers.append((int.from_bytes(wire[6:8], "big"), int.from_bytes(wire[10:12], "big") - 1))  # without EDNS
+    assert numbers == [(9, 9), (9, 1)]
+
+
 def a_spelled_address_is_itself() -> None:
     assert records(ask("c0000207.addr.dc1.consul")) == ["c0000207.addr.dc1.consul. A 192.0.2.7"]
     six = "20010db8000000000000000000000001.addr.dc1.consul"
@@ -225,6 +252,7 @@ SENTENCES = (
     a_service_has_the_addresses_of_its_instances,
     critical_instances_are_left_out,
     srv_records_have_ports_weights_and_targets,
+    an_address_is_repeated_for_each_instance_while_there_is_room,
     a_spelled_address_is_itself,
     an_address_has_a_name,
     the_domain_has_servers,
@@ -243,7 +271,13 @@ def no_soa(self: Responder, response: dns.message.Message, rcode: dns.rcode.Rcod
     response.set_rcode(rcode)
 
 
+def put_once(self: Responder, response: dns.message.Message, section: Any, name: Any, ttl: int, record: Any) -> None:
+    response.find_rrset(section, name, dns.rdataclass.IN, record.rdtype, create=True).add(record, ttl)
+
+
 MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
+    (Responder, "_put", put_once, an_address_is_repeated_for_each_instance_while_there_is_room),
+    (answers, "_once", lambda rows: rows, an_address_is_repeated_for_each_instance_while_there_is_room),
     (Responder, "_healthy", lambda self, instances: list(instances), critical_instances_are_left_out),
     (Responder, "_negative", no_soa, an_unknown_name_does_not_exist_and_says_for_how_long),
     (

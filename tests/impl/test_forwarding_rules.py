@@ -18,14 +18,16 @@ from impl.agent.api import (
     ReadOptions,
     ReadReply,
 )
+from impl.agent.archives import Archives
 from impl.agent.changes import Changes, Watches
-from impl.agent.config import Document, Performance, build
+from impl.agent.config import Address, Document, Performance, build
 from impl.agent.discovery import Discovery
 from impl.agent.forwarding import Retriable, judge
 from impl.agent.logs import Log
 from impl.agent.protocol import KV_WRITE, NOT_LEADER, NOT_READY, KvRead, KvWrite, ServerInfo
 from impl.agent.reconcile import Reconciler
 from impl.agent.requests import Requests
+from impl.agent.restoring import Restoring
 from impl.agent.session_keeper import SessionKeeper
 from impl.catalog.commands import KvSet
 from impl.catalog.queries import KvGet, Watched
@@ -37,6 +39,7 @@ from impl.rpc.errors import CallTimedOut, ConnectFailed, ConnectionLost, NotSent
 from impl.runtime.interfaces import MILLISECONDS, Runtime
 from impl.runtime.real import run
 
+SILENT = Log(lambda line: None, lambda: 0.0)
 HOLD_MS = 160
 
 
@@ -115,6 +118,10 @@ async def _stay() -> None:
     """Nobody leaves here."""
 
 
+async def _join_nobody(address: Address) -> None:
+    """Nobody joins here."""
+
+
 async def follower(runtime: Runtime, remote: Any, reconfiguration: Any = None) -> Requests:
     document = Document(server=True, data_dir="/d", performance=Performance(rpc_hold_timeout=f"{HOLD_MS}ms"))
     config = build([document], "s1")
@@ -131,10 +138,13 @@ async def follower(runtime: Runtime, remote: Any, reconfiguration: Any = None) -
         members,
         reconfiguration,
         SessionKeeper(runtime),
-        Reconciler(runtime, "dc1", members, Log(lambda line: None, lambda: 0.0)),
+        Reconciler(runtime, "dc1", members, SILENT),
         1,
+        archives=Archives(runtime, "/data", 1 << 20, SILENT),
+        restoring=Restoring(runtime, SILENT),
         describe=dict,
         leave=_stay,
+        join=_join_nobody,
     )
     driver: Any = FollowerDriver()
     requests.formed(driver)

@@ -232,6 +232,29 @@ def test_scripts_are_refused_unless_users_of_http_may_have_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("document", "kind", "fields"),
+    [
+        ({"TCP": "h:1", "TCPUseTLS": True, "TLSServerName": "s"}, "tcp", {"tcp_use_tls": True, "tls_server_name": "s"}),
+        ({"UDP": "h:1"}, "udp", {"udp": "h:1"}),
+        ({"GRPC": "h:1/s", "GRPCUseTLS": True}, "grpc", {"grpc": "h:1/s", "grpc_use_tls": True}),
+        ({"grpc": "h:1", "grpc_use_tls": True}, "grpc", {"grpc_use_tls": True}),
+        ({"H2PING": "h:1"}, "h2ping", {"h2ping_use_tls": True}),
+        ({"h2ping": "h:1", "h2ping_use_tls": False}, "h2ping", {"h2ping_use_tls": False}),
+        ({"AliasNode": "n2", "AliasService": "web", "Interval": ""}, "alias", {"alias_node": "n2"}),
+        ({"alias_service": "web", "Interval": ""}, "alias", {"alias_service": "web"}),
+    ],
+)
+def test_every_kind_of_check_is_registered_by_its_fields(
+    document: dict[str, Any], kind: str, fields: dict[str, Any]
+) -> None:
+    client = Client()
+    client.put("check/register", {"Name": "c", "Interval": "10s"} | document)
+    assert client("GET", "checks")[1]["c"]["Type"] == kind
+    definition = client.own.definitions["c"]
+    assert {name: getattr(definition, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(
     ("target", "document", "status", "text"),
     [
         ("service/register", {}, 400, "Missing service name"),
@@ -250,7 +273,8 @@ def test_scripts_are_refused_unless_users_of_http_may_have_them() -> None:
         ("check/register", {"TTL": "1s"}, 400, "Missing check name"),
         ("check/register", {"Name": "c"}, 400, "TTL must be > 0"),
         ("check/register", {"Name": "c", "TTL": "1s", "Status": "fine"}, 400, "Bad check status"),
-        ("check/register", {"Name": "c", "UDP": "h:1", "Interval": "1s"}, 400, "UDP checks are not supported"),
+        ("check/register", {"Name": "c", "DockerContainerID": "x"}, 400, "Docker checks are not supported"),
+        ("check/register", {"Name": "c", "OSService": "x"}, 400, "OS service checks are not supported"),
         ("check/register", {"Name": "c", "TTL": "1s", "ServiceID": "x"}, 500, 'ServiceID "x" does not exist'),
         ("check/deregister/c", None, 404, 'Unknown check ID "c"'),
         ("check/pass/c", None, 404, 'Unknown check ID "c"'),
@@ -293,10 +317,8 @@ def test_members_are_the_agents_that_the_catalog_shows() -> None:
     assert client("GET", "members") == (200, [{"Name": "n"}])
 
 
-def test_version_and_host_are_known() -> None:
-    client = Client()
-    assert client("GET", "version")[1]["HumanVersion"].startswith("1.")
-    assert client("GET", "host")[1]["Host"]["hostname"] == "n"
+def test_the_version_is_known() -> None:
+    assert Client()("GET", "version")[1]["HumanVersion"].startswith("1.")
 
 
 def _ignores_the_node(patch: pytest.MonkeyPatch) -> None:

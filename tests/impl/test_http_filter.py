@@ -93,6 +93,12 @@ def test_a_field_that_rows_do_not_have_is_an_error(text: str) -> None:
         parse(text)(ROW)
 
 
+def test_a_regular_expression_takes_a_time_linear_in_the_text() -> None:
+    """Python's `re` would try 2^5000 ways to match this one, and hold up the agent for ever."""
+    long = {"Name": "a" * 5000 + "b"}
+    assert not parse('Name matches "(a+)+$"')(long) and parse('Name matches "^(a+)+b$"')(long)
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.text('Service.Tags "\\`()[]=!notandoris in matches1-', max_size=40))
 def test_any_text_is_parsed_or_refused(text: str) -> None:

@@ -128,7 +128,7 @@ def test_each_request_asks_for_the_operation_that_it_names() -> None:
 
 
 async def demote_instead(context: Context, request: Request) -> Response:
-    return await operator._change(context, Demote(request.parameters["id"]))
+    return await operator._change(context, request, Demote(request.parameters["id"]))
 
 
 def test_a_request_that_asks_for_another_operation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ def test_reads_block_and_choose_their_consistency(client: Client) -> None:
 
 def test_an_unknown_method_is_refused_with_those_that_are_known(client: Client) -> None:
     assert client("POST", "/v1/catalog/register")[0] == 405
-    assert client.headers["Allow"] == "PUT"
+    assert client.headers["Allow"] == "OPTIONS,PUT"
     assert client("GET", "/v1/catalog/nothing")[0] == 404
 
 

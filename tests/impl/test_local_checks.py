@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from impl.agent.local.checks import Checks, NoTtl, Thresholds, shown
 from impl.agent.local.definitions import CheckDefinition, go_duration, problem
 from impl.agent.local.state import LocalState
 from impl.catalog.rows import CRITICAL, PASSING, WARNING, Node
-from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, HttpProbe, Output, ProbeFailed
+from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Endpoint, HttpProbe, Output, ProbeFailed, Tls
 from impl.runtime.probes import RealProber
 from impl.runtime.virtual import VirtualWorld
 from impl.runtime.virtual_disk import VirtualDisk
@@ -25,6 +26,7 @@ from impl.runtime.virtual_disk import VirtualDisk
 SECOND = NANOSECONDS
 T = TypeVar("T")
 OPEN: list[Bench] = []
+GRPC_SERVES = (PASSING, "gRPC check h:1/web: success")
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,8 @@ class Bench:
         self.world = VirtualWorld(1)
         runtime = self.world.process("n", VirtualDisk()).runtime
         self.state = LocalState(Node("n", ""), (), runtime.clock.monotonic_ns, lambda: None)
-        self.checks = Checks(runtime, self, self.state)
+        nobody: Any = None
+        self.checks = Checks(runtime, self, self.state, nobody)
         self.answer: Any = None
         self.asked: list[Any] = []
         self.state.put_check(definition.row())
@@ -56,10 +59,18 @@ class Bench:
         self.asked.append((probe, timeout_ns))
         return (self.answer, "Phrase", Output(b"body", 4))
 
-    async def connect(self, host: str, port: int, timeout_ns: int) -> None:
-        self.asked.append((host, port))
+    async def connect(self, endpoint: Endpoint, timeout_ns: int) -> None:
+        self.asked.append((endpoint, timeout_ns))
         if self.answer is not None:
             raise ProbeFailed(self.answer)
+
+    datagram = http2_ping = connect
+
+    async def grpc_health(self, endpoint: Endpoint, service: str, timeout_ns: int) -> str:
+        self.asked.append((endpoint, service, timeout_ns))
+        if self.answer is None:
+            raise ProbeFailed("refused")
+        return str(self.answer)
 
     async def command(self, args: tuple[str, ...], timeout_ns: int, output_bytes_max: int) -> tuple[int | None, Output]:
         self.asked.append((args, timeout_ns))
@@ -108,7 +119,7 @@ def test_a_script_passes_with_0_and_warns_with_1(code: int, status: str) -> None
 
 def test_a_script_that_hangs_is_critical() -> None:
     bench = Bench(polled(args=("sleep",), timeout_ns=2 * SECOND))
-    assert bench.after(11) == (CRITICAL, "Timed out (2s) running check")
+    assert bench.after(11) == (CRITICAL, "Timed out (2s) running check\n\nsaid")
 
 
 @pytest.mark.parametrize(
@@ -125,9 +136,48 @@ def test_an_http_check_passes_with_2xx_and_warns_with_429(code: int, status: str
 def test_a_tcp_check_passes_if_somebody_listens() -> None:
     bench = Bench(polled(tcp="[::1]:80"))
     assert bench.after(11) == (PASSING, "TCP connect [::1]:80: Success")
-    assert bench.asked[0] == ("::1", 80)
+    assert bench.asked[0] == (Endpoint("::1", 80), 10 * SECOND)
     bench.answer = "connection refused"
     assert bench.after(10) == (CRITICAL, "connection refused")
+
+
+def test_a_udp_check_passes_unless_sending_failed() -> None:
+    bench = Bench(polled(udp=":53", timeout_ns=3 * SECOND))
+    assert bench.after(11) == (PASSING, "UDP connect :53: Success")
+    assert bench.asked[0] == (Endpoint("localhost", 53), 3 * SECOND)
+    bench.answer = "connection refused"
+    assert bench.after(10) == (CRITICAL, "connection refused")
+
+
+def test_an_h2ping_check_uses_tls_unless_told_otherwise() -> None:
+    bench = Bench(polled(h2ping="h:1", tls_server_name="web", tls_skip_verify=True))
+    assert bench.after(11) == (PASSING, "HTTP2 ping was successful")
+    assert bench.asked[0] == (Endpoint("h", 1, Tls("web", True)), 10 * SECOND)
+    bench.answer = "no answer"
+    assert bench.after(10) == (CRITICAL, "HTTP2 ping failed: no answer")
+    assert polled(h2ping="h:1", h2ping_use_tls=False).endpoint == Endpoint("h", 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("SERVING", GRPC_SERVES),
+        ("NOT_SERVING", (CRITICAL, "gRPC h:1/web serving status: NOT_SERVING")),
+        ("UNKNOWN", (CRITICAL, "gRPC h:1/web serving status: UNKNOWN")),
+        (None, (CRITICAL, "refused")),
+    ],
+)
+def test_a_grpc_check_passes_if_the_service_is_serving(answer: str | None, expected: tuple[str, str]) -> None:
+    bench = Bench(polled(grpc="h:1/web", grpc_use_tls=True))
+    bench.answer = answer
+    assert bench.after(11) == expected
+    assert bench.asked[0] == (Endpoint("h", 1, Tls()), "web", 10 * SECOND)
+
+
+def test_what_a_ttl_check_is_told_is_cut_at_its_bound() -> None:
+    bench = Bench(CheckDefinition(check_id="c", name="c", ttl_ns=10 * SECOND, output_bytes_max=4))
+    bench.checks.set_status("c", PASSING, "123456")
+    assert bench.after(1) == (PASSING, "1234 ... (captured 4 of 6 bytes)")
 
 
 def test_checks_of_one_interval_do_not_run_together() -> None:
@@ -171,6 +221,15 @@ def test_output_that_was_cut_says_so() -> None:
         ({"ttl_ns": 1, "interval_ns": 1}, "Interval and TTL cannot both be specified"),
         ({"http": "ftp://x", "interval_ns": 1}, "unsupported URL"),
         ({"tcp": "h", "interval_ns": 1}, "missing or bad port"),
+        ({"grpc": "h:70000/x", "interval_ns": 1}, "missing or bad port"),
+        ({"udp": "h:1"}, "Interval must be > 0"),
+        ({"h2ping": "h:1"}, "Interval must be > 0"),
+        ({"alias_service": "x", "tcp": "h:1", "interval_ns": 1}, "Interval cannot be set for Alias checks"),
+        ({"alias_service": "x", "ttl_ns": 1}, "TTL must be not be set for Alias checks"),
+        (
+            {"tcp": "h:1", "interval_ns": 1, "failures_before_warning": 2, "failures_before_critical": 1},
+            "FailuresBeforeWarning can't be higher than FailuresBeforeCritical",
+        ),
     ],
 )
 def test_a_check_that_makes_no_sense_is_refused(fields: dict[str, Any], why: str) -> None:
@@ -278,7 +337,7 @@ def test_addresses_that_make_no_sense_fail_the_probe(url: str) -> None:
 
 def test_hosts_that_make_no_sense_fail_the_probe() -> None:
     with pytest.raises(ProbeFailed):
-        really(lambda prober: prober.connect("a" * 300, 1, SECOND))
+        really(lambda prober: prober.connect(Endpoint("a" * 300, 1), SECOND))
     with pytest.raises(ProbeFailed):
         really(lambda prober: prober.command(("a\0b",), SECOND, 4))
 
@@ -286,12 +345,12 @@ def test_hosts_that_make_no_sense_fail_the_probe() -> None:
 def test_a_port_on_which_nobody_listens_refuses() -> None:
     async def ask(prober: RealProber) -> None:
         async def connect(port: int) -> int:
-            await prober.connect("127.0.0.1", port, SECOND)
+            await prober.connect(Endpoint("127.0.0.1", port), SECOND)
             return port
 
         port = await _serve(CHUNKED, connect)
         with pytest.raises(ProbeFailed, match="refused"):
-            await prober.connect("127.0.0.1", port, SECOND)
+            await prober.connect(Endpoint("127.0.0.1", port), SECOND)
 
     really(ask)
 
@@ -314,9 +373,24 @@ def _kills_the_parent_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("impl.runtime.probes.os.killpg", os.kill)
 
 
+def _takes_unknown_for_serving(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(checks, "SERVING", "UNKNOWN")
+
+
+def _asks_h2_in_clear(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("impl.agent.local.definitions.Tls", lambda *_: None)
+
+
 @pytest.mark.parametrize(
     ("mutant", "sentence"),
     [
+        (
+            _takes_unknown_for_serving,
+            partial(
+                test_a_grpc_check_passes_if_the_service_is_serving, "SERVING", (PASSING, "gRPC check h:1/web: success")
+            ),
+        ),
+        (_asks_h2_in_clear, test_an_h2ping_check_uses_tls_unless_told_otherwise),
         (_never_expires, test_a_ttl_check_expires_and_says_what_was_said_last),
         (_runs_all_at_once, test_checks_of_one_interval_do_not_run_together),
     ],

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from impl.agent.api import NoClusterLeader, ReadOptions, ReadReply
+from impl.agent.local import registrations, sync
 from impl.agent.local import state as local_state
-from impl.agent.local import sync
 from impl.agent.local.definitions import CheckDefinition, ServiceDefinition
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.local.state import LocalState
@@ -133,6 +134,45 @@ def test_rows_of_this_node_that_the_agent_does_not_have_are_removed() -> None:
     assert local.service("old") is None and local.check("c") is None and local.check("o") is None
 
 
+def test_an_id_that_changes_its_case_stays_registered() -> None:
+    local = Local()
+    upper = replace(WEB, id="WEB"), replace(TTL, check_id="TTL", service_id="WEB")
+    local.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    local.pass_time(1)
+    local.own.deregister_service("web")
+    local.own.register_service(ServiceDefinition(upper[0], (upper[1],)))
+    local.pass_time(1)
+    shown = local.service("web"), local.check("ttl")
+    assert [row is not None and row.node for row in shown] == ["n", "n"]
+    assert shown[0] is not None and shown[1] is not None
+    assert (shown[0].id, shown[1].check_id, shown[1].service_id) == ("WEB", "TTL", "WEB")
+
+
+def test_of_two_ids_that_differ_in_case_the_one_that_is_left_stays_registered() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB, ()))
+    local.pass_time(1)
+    other = replace(TTL, check_id="other", service_id="WEB")
+    local.own.register_service(ServiceDefinition(replace(WEB, id="WEB"), (other,)))
+    local.pass_time(1)
+    local.own.deregister_service("web")
+    local.pass_time(1)
+    found = local.service("web")
+    assert found is not None and found.id == "WEB" and local.check("other") is not None
+
+
+def test_of_two_checks_that_differ_in_case_the_one_that_is_left_stays_registered() -> None:
+    local = Local()
+    local.own.register_check(replace(TTL, service_id=""))
+    local.pass_time(1)
+    local.own.register_check(replace(TTL, check_id="TTL", service_id=""))
+    local.pass_time(1)
+    local.own.deregister_check("ttl")
+    local.pass_time(1)
+    found = local.check("ttl")
+    assert found is not None and found.check_id == "TTL"
+
+
 def test_what_the_leader_registers_stays() -> None:
     local = Local()
     local.apply(Register(Node("n", ""), Service("n", "consul", "consul"), (Check("n", SERF_HEALTH),), True))
@@ -200,13 +240,79 @@ def test_a_change_of_output_alone_waits_for_minutes() -> None:
     local.own.set_ttl("ttl", PASSING, "1")
     local.pass_time(1)
     local.written.clear()
-    for second in range(240):
+    for second in range(149):
         local.own.set_ttl("ttl", PASSING, f"output {second}")
         local.pass_time(1)
     assert local.written == []
-    local.pass_time(61)
+    local.pass_time(303)
     check = local.check("ttl")
-    assert check is not None and check.output == "output 239" and len(local.written) == 1
+    assert check is not None and check.output == "output 148" and len(local.written) == 1
+
+
+def test_agents_do_not_write_outputs_all_at_once() -> None:
+    due = []
+    for chance in (0.0, 0.999):
+        state = LocalState(Node("n", ""), (), lambda: 0, lambda: None, partial(float, chance))
+        state.put_check(Check("", "c", status=PASSING))
+        state.pending_checks.clear()
+        state.update_check("c", PASSING, "new")
+        due.append((state.due_ns() or 0) // SECOND)
+    assert due == [150, 449]
+
+
+# ---------------------------------------------------------------------------------------------- critical for too long
+
+
+def test_a_service_that_is_critical_for_too_long_is_deregistered_with_its_checks() -> None:
+    local = Local()
+    local.own.register_service(
+        ServiceDefinition(WEB, (replace(TTL, ttl_ns=10 * SECOND, deregister_after_ns=90 * SECOND),))
+    )
+    local.pass_time(99)
+    assert local.service("web") is not None
+    local.pass_time(32)
+    assert local.service("web") is None and local.check("ttl") is None and not local.own.definitions
+
+
+def test_no_service_is_deregistered_within_a_minute() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB, (replace(TTL, ttl_ns=SECOND, deregister_after_ns=SECOND),)))
+    local.pass_time(60)
+    assert local.service("web") is not None
+    local.pass_time(33)
+    assert local.service("web") is None
+
+
+def test_a_service_is_not_deregistered_before_its_check_was_found_critical() -> None:
+    local = Local()
+    local.own.register_service(
+        ServiceDefinition(WEB, (replace(TTL, ttl_ns=600 * SECOND, deregister_after_ns=60 * SECOND),))
+    )
+    local.pass_time(655)
+    assert local.service("web") is not None, "its TTL has been over for less than a minute"
+    local.pass_time(40)
+    assert local.service("web") is None
+
+
+def test_a_service_that_was_well_meanwhile_has_its_full_time_again() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB, (replace(TTL, deregister_after_ns=90 * SECOND),)))
+    local.own.set_ttl("ttl", CRITICAL, "")  # as it was registered, which was no finding
+    local.pass_time(80)
+    local.own.set_ttl("ttl", PASSING, "")
+    local.own.set_ttl("ttl", CRITICAL, "")
+    local.pass_time(85)
+    assert local.service("web") is not None
+    local.pass_time(40)
+    assert local.service("web") is None
+
+
+def test_the_check_of_a_node_deregisters_nothing() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB))
+    local.own.register_check(replace(TTL, service_id="", ttl_ns=SECOND, deregister_after_ns=60 * SECOND))
+    local.pass_time(300)
+    assert local.service("web") is not None and local.check("ttl") is not None
 
 
 def test_big_clusters_compare_more_rarely() -> None:
@@ -226,7 +332,7 @@ def _keeps_foreign_rows(patch: pytest.MonkeyPatch) -> None:
 
 def _removes_consul(patch: pytest.MonkeyPatch) -> None:
     made = LocalState.__init__
-    patch.setattr(LocalState, "__init__", lambda self, node, kept, now, changed: made(self, node, (), now, changed))
+    patch.setattr(LocalState, "__init__", lambda self, node, kept, *rest: made(self, node, (), *rest))
 
 
 def _defers_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -237,9 +343,42 @@ def _never_compares(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sync, "FULL_NS", 10**18)
 
 
+def _counts_from_registration(patch: pytest.MonkeyPatch) -> None:
+    put = LocalState.put_check
+
+    def put_and_count(self: LocalState, check: Check) -> None:
+        put(self, check)
+        self.critical_since.setdefault(check.check_id, self._now_ns())
+
+    patch.setattr(LocalState, "put_check", put_and_count)
+
+
+def _knows_no_minimum(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(registrations, "DEREGISTER_NS_MIN", 0)
+
+
+def _never_looks(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(registrations, "REAP_NS", 10**18)
+
+
+def _knows_case(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(local_state, "_alike", lambda identity, others: set())
+
+
+def _registers_first(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sync, "sorted", lambda each, key: sorted(each), raising=False)
+
+
 @pytest.mark.parametrize(
     ("mutant", "sentence"),
     [
+        (_counts_from_registration, test_a_service_is_not_deregistered_before_its_check_was_found_critical),
+        (_knows_no_minimum, test_no_service_is_deregistered_within_a_minute),
+        (_never_looks, test_a_service_that_is_critical_for_too_long_is_deregistered_with_its_checks),
+        (_never_looks, test_a_service_that_was_well_meanwhile_has_its_full_time_again),
+        (_registers_first, test_an_id_that_changes_its_case_stays_registered),
+        (_knows_case, test_of_two_ids_that_differ_in_case_the_one_that_is_left_stays_registered),
+        (_knows_case, test_of_two_checks_that_differ_in_case_the_one_that_is_left_stays_registered),
         (_keeps_foreign_rows, test_rows_of_this_node_that_the_agent_does_not_have_are_removed),
         (_removes_consul, test_what_the_leader_registers_stays),
         (_defers_nothing, test_a_change_of_output_alone_waits_for_minutes),

@@ -70,6 +70,11 @@ KILLED_ELSEWHERE = {
         "a leader that was paused looks at its clock first, and steps down if it missed a quorum for too long: only "
         "pauses between a lease and that, with a read waiting, show the mistake, and some hunts never come to one",
     ),
+    "services-share-one-index": (
+        "tests/jepsen_like/test_bench_catalog.py",  # the bench is the judge
+        "services-share-one-index",
+        "an answer that was not needed is no mistake of the API, only a cost: campaigns do not look for it",
+    ),
     "snapshot-drops-a-matching-suffix": (
         "tests/model_checks/test_stateful_mutants.py",  # the same function of the same core, on a simulated network
         "snapshot-drops-suffix",
@@ -77,6 +82,22 @@ KILLED_ELSEWHERE = {
         "follower never replaces what it has applied: its log holds the snapshot's last entry only if entries of the "
         "same leader overtook the snapshot, which a leader's order of sending excludes",
     ),
+}
+KILLED_ELSEWHERE |= {
+    mutant: (
+        "tests/jepsen_like/test_workload_mutants.py",
+        mutant,
+        "the workload register neither locks nor registers",
+    )
+    for mutant in (
+        "lock-delay-ignored",
+        "lock-given-behind-the-end-of-its-session",
+        "session-end-keeps-its-lock",
+        "acquire-while-held",
+        "blocking-query-misses-a-change",
+        "deregistration-acknowledged-before-commit",
+        "stale-default-read",
+    )
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 from jepsen_like import verify
 from jepsen_like.nemesis.package import PACKAGES
 from jepsen_like.verify import Stage, StageResult, finish, judge, last_json_object, require_enough, stages
+from jepsen_like.workload.catalog import WORKLOADS
 from model_checks.verdicts import Verdict, merge
 
 STAGE = Stage("exploration", "why", ("check", "explore", "--json"), 1)
@@ -99,6 +100,16 @@ def live(figures: dict[str, Any], verdict: Verdict = Verdict.VALID) -> StageResu
 
 
 def test_the_live_run_is_broken_in_every_way_that_it_must_have_tried() -> None:
-    live_stage = stages(seed=1, jobs=2, time_limit_s=60)[-1]
+    plan = {stage.name: stage for stage in stages(seed=1, jobs=2, time_limit_s=60)}
+    live_stage = plan["live cluster"]
     nemesis = live_stage.arguments[live_stage.arguments.index("--nemesis") + 1]
     assert set(nemesis.split(",")) == set(PACKAGES) - {"rolling-restart"}
+
+
+@pytest.mark.parametrize("workload", ["lock", "registry"])
+def test_the_live_runs_with_locks_and_the_registry_say_themselves_what_is_too_little(workload: str) -> None:
+    stage = next(stage for stage in stages(seed=1, jobs=2, time_limit_s=60) if workload in stage.arguments)
+    seconds = float(stage.arguments[stage.arguments.index("--time-limit") + 1])
+    needs = WORKLOADS[workload].least
+    assert len(needs) >= 5
+    assert all(need.missing({}, seconds) for need in needs), "a run that came to nothing is UNKNOWN"

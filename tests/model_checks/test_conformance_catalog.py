@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from impl.catalog import registry_queries as asked
@@ -24,17 +23,19 @@ from impl.catalog.queries import (
     describe_query,
     recorded_answer,
 )
-from impl.catalog.rows import Node
+from impl.catalog.rows import Node as NodeRow
 from impl.catalog.snapshot import state_digest as implemented_digest
 from impl.catalog.store import Store
 from impl.catalog.transactions import KvOperation, NodeOperation
 from model_checks.catalog import payloads
-from model_checks.catalog.generated import COMMANDS
+from model_checks.catalog.generated import LOGS, restore_of, state_after
 from model_checks.catalog.records import described_command, recorded_result
 from model_checks.conformance.answers import answer_of
 from model_checks.conformance.payloads import state_digest
-from spec.catalog import kv, sessions, transitions
-from spec.catalog.state import State, initial_state
+from spec.catalog import kv, restore, sessions, transitions
+from spec.catalog.commands import Command, CreateSession, Register
+from spec.catalog.restore import rows_of
+from spec.catalog.state import Behavior, Node, Session, State, initial_state
 
 RACK = {"rack": "a"}
 QUERIES: tuple[Query, ...] = (
@@ -54,7 +55,7 @@ QUERIES: tuple[Query, ...] = (
     asked.ServiceHealth("web", (), True),
     asked.GetSession("s"),
     asked.ListSessions("n1"),
-    ReadTransaction((KvOperation("get-tree", "a"), NodeOperation("get", Node("n1", "")))),
+    ReadTransaction((KvOperation("get-tree", "a"), NodeOperation("get", NodeRow("n1", "")))),
 )
 
 
@@ -80,9 +81,9 @@ def compare(log: list[bytes]) -> None:
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.lists(COMMANDS.map(payloads.encoded), max_size=14))
-def test_the_store_answers_as_the_specification(log: list[bytes]) -> None:
-    compare(log)
+@given(LOGS)
+def test_the_store_answers_as_the_specification(log: list[Command]) -> None:
+    compare(list(map(payloads.encoded, log)))
 
 
 def no_tombstone(state: State, key: str, index: int) -> State:
@@ -103,6 +104,22 @@ def test_a_refusal_that_is_not_told_is_noticed(monkeypatch: pytest.MonkeyPatch) 
     payload = ["session-create", ["s", "nowhere", "", 0, "release", "", [], [], 0, 0]]
     with pytest.raises(AssertionError, match="at index 2"):
         compare([msgspec.msgpack.encode(payload)])
+
+
+def test_a_restore_that_forgets_sessions_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, session = Node("n1", "1"), Session("s", "n1", behavior=Behavior.DELETE)
+    log = restore_of(rows_of(state_after([Register(node), CreateSession(session)])))
+    compare(list(map(payloads.encoded, log)))
+
+    def forgets(state: State, id: str, chunks: int, index: int) -> State:
+        return replace(COMMIT(state, id, chunks, index), sessions=state.sessions)
+
+    monkeypatch.setattr(restore, "commit", forgets)
+    with pytest.raises(AssertionError, match="after index"):
+        compare(list(map(payloads.encoded, log)))
+
+
+COMMIT = restore.commit
 
 
 def test_values_are_recorded_in_base64() -> None:

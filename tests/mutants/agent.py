@@ -7,6 +7,7 @@ Used as `comitia chaos test --agent-command "python tests/mutants/agent.py NAME"
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import sys
@@ -14,9 +15,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 import comitia
-from impl.agent.api import AgentError
+from impl.agent.api import AgentError, Consistency, ReadOptions
 from impl.agent.forwarding import Retriable
+from impl.catalog.commands import Deregister
+from impl.http.response import json_response
 from impl.raft import following, outbox, reads
 from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse
 from impl.raft.server import Received, Server
@@ -178,6 +183,86 @@ def snapshot_drops_a_matching_suffix() -> None:
     replace("impl.raft.snapshots:holds_last_entry", lambda original: lambda server, request: False)
 
 
+def lock_delay_ignored() -> None:
+    """A lock that was lost with its session may be acquired at once (Consul, "Lock delay")."""
+    replace("impl.agent.session_timers:LockDelays.begin", lambda original: lambda delays, *rest: None)
+
+
+def lock_given_behind_the_end_of_its_session() -> None:
+    """A leader refuses a lock by what it has applied, and minds no end of a session that its log holds already."""
+    replace("impl.agent.requests:Requests._is_settled", lambda original: lambda requests, driver, command: True)
+
+
+def session_end_keeps_its_lock() -> None:
+    """What a session held stays with it when it ends."""
+    replace("impl.catalog.kv:lose", lambda original: lambda tables, entry, index: None)
+
+
+def acquire_while_held() -> None:
+    """A lock is taken from a session that holds it."""
+
+    def make(original: Function) -> Function:
+        def acquire(tables: Any, key: str, value: bytes, flags: int, session: str, index: int) -> Any:
+            old = tables.entries.get(key)
+            if old is not None and old.session not in ("", session):
+                importlib.import_module("impl.catalog.kv").lose(tables, old, index)
+            return original(tables, key, value, flags, session, index)
+
+        return acquire
+
+    replace("impl.catalog.kv:acquire", make)
+
+
+def blocking_query_misses_a_change() -> None:
+    """Who waits for rows of the registry is not woken when they change."""
+    replace("impl.agent.changes:Watches.touched", lambda original: lambda watches, name: None)
+
+
+def deregistration_acknowledged_before_commit() -> None:
+    """A deregistration is answered when it arrives, and carried out a little later."""
+
+    def make(original: Function) -> Function:
+        late: set[asyncio.Task[Any]] = set()
+
+        async def truth(context: Any, request: Any, command: Any) -> Any:
+            if not isinstance(command, Deregister):
+                return await original(context, request, command)
+
+            async def carry_out() -> None:
+                await asyncio.sleep(0.1)
+                await context.agent.write(command)
+
+            late.add(asyncio.ensure_future(carry_out()))
+            return json_response(True, False)
+
+        return truth
+
+    replace("impl.http.writes:truth", make)
+
+
+def stale_default_read() -> None:
+    """A server answers reads that ask for no consistency from what it has applied, whoever leads."""
+
+    def make(original: Function) -> Function:
+        async def read(requests: Any, query: Any, options: ReadOptions) -> Any:
+            if options.consistency is Consistency.DEFAULT:
+                options = msgspec.structs.replace(options, consistency=Consistency.STALE)
+            return await original(requests, query, options)
+
+        return read
+
+    replace("impl.agent.requests:Requests.read", make)
+
+
+def services_share_one_index() -> None:
+    """The index of every service is that of the tables: a registration answers the blocking queries of all."""
+
+    def make(original: Function) -> Function:
+        return lambda tables, service, *all_tables: all_tables
+
+    replace("impl.catalog.registry_queries:_service_topics", make)
+
+
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     mutate.__name__.replace("_", "-"): mutate
     for mutate in (
@@ -192,9 +277,16 @@ MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
         lease_counted_from_receipt,
         restart_votes_at_once,
         snapshot_drops_a_matching_suffix,
+        lock_delay_ignored,
+        lock_given_behind_the_end_of_its_session,
+        session_end_keeps_its_lock,
+        acquire_while_held,
+        blocking_query_misses_a_change,
+        deregistration_acknowledged_before_commit,
+        stale_default_read,
+        services_share_one_index,
     )
 }
-
 
 DISK_THAT_HANGS = "disk-that-hangs"
 STALL = "stall"

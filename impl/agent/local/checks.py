@@ -1,8 +1,9 @@
-"""Runs the checks of one agent: time limits that somebody must renew (TTL), and what is asked again and again.
+"""Runs the checks of one agent: time limits that somebody must renew (TTL), what is asked again and again, and what has
+the health of another (`alias`).
 
 Source: Consul, "Define health checks"; its `agent/checks`. An HTTP check passes with 2xx and warns with 429, a script
-passes with exit code 0 and warns with 1. A result counts once it has come often enough in a row. What hangs is given up
-at its timeout.
+passes with exit code 0 and warns with 1, gRPC passes with SERVING, UDP unless the host says that nobody is there. A
+result counts once it has come often enough in a row. What hangs is given up at its timeout.
 
 It must not write to the catalog: it updates the agent's own state.
 """
@@ -12,14 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from impl.agent.local.definitions import INTERVAL_NS_MIN, CheckDefinition
+from impl.agent.local.alias import Alias, Others
+from impl.agent.local.definitions import INTERVAL_NS_MIN, CheckDefinition, go_duration
 from impl.agent.local.state import LocalState
 from impl.catalog.rows import CRITICAL, PASSING, WARNING
-from impl.runtime.interfaces import NANOSECONDS, HttpProbe, Output, ProbeFailed, Prober, Runtime, Task, Timer
+from impl.runtime.interfaces import NANOSECONDS, HttpProbe, Output, ProbeFailed, Prober, Runtime, Task, Timer, Tls
 
 TIMEOUT_NS: Final = 10 * NANOSECONDS
 SCRIPT_TIMEOUT_NS: Final = 30 * NANOSECONDS
 TOO_MANY_REQUESTS: Final = 429
+SERVING: Final = "SERVING"
+"""What a healthy gRPC server says it is."""
 
 
 class NoTtl(Exception):
@@ -34,22 +38,28 @@ class Checks:
         runtime: Runtime,
         prober: Prober,
         state: LocalState,
+        others: Others,
         expired: Callable[[str], None] = lambda check_id: None,
     ) -> None:
-        """`expired` hears of TTL checks whose time ran out."""
+        """`others`: where alias checks look; `expired` hears of TTL checks whose time ran out."""
+        self._others = others
         self._expired = expired
         self._runtime = runtime
         self._prober = prober
         self._state = state
-        self._running: dict[str, _Ttl | _Polled] = {}
+        self._running: dict[str, _Ttl | _Polled | Alias] = {}
 
     def start(self, definition: CheckDefinition) -> None:
         """Run a check; one of the same id ends."""
         self.stop(definition.check_id)
-        if definition.kind == "ttl":
-            self._running[definition.check_id] = _Ttl(self._runtime, self._state, definition, self._expired)
-        else:
-            self._running[definition.check_id] = _Polled(self._runtime, self._prober, self._state, definition)
+        match definition.kind:
+            case "ttl":
+                running: _Ttl | _Polled | Alias = _Ttl(self._runtime, self._state, definition, self._expired)
+            case "alias":
+                running = Alias(self._runtime, self._state, definition, self._others)
+            case _:
+                running = _Polled(self._runtime, self._prober, self._state, definition)
+        self._running[definition.check_id] = running
 
     def stop(self, check_id: str) -> None:
         """Run it no more, if it runs."""
@@ -85,7 +95,10 @@ class _Ttl:
 
     def set(self, status: str, output: str) -> None:
         """It has its full time again."""
-        self._last = shown(Output(output.encode()[-self._definition.output_bytes_max :], len(output.encode())))
+        said, most = output.encode(), self._definition.output_bytes_max
+        if len(said) > most:
+            output = f"{said[:most].decode(errors='ignore')} ... (captured {most} of {len(said)} bytes)"
+        self._last = output
         self._timer.cancel()
         self._timer = self._runtime.clock.call_later(self._definition.ttl_ns, self._expired)
         self._state.update_check(self._definition.check_id, status, self._last)
@@ -151,25 +164,38 @@ class _Polled:
 
 async def ask(prober: Prober, definition: CheckDefinition) -> tuple[str, str]:
     """Ask once: status and output."""
+    timeout_ns = definition.timeout_ns or TIMEOUT_NS
     try:
         match definition.kind:
             case "script":
                 return await _ask_script(prober, definition)
             case "http":
                 return await _ask_http(prober, definition)
+            case "udp":
+                await prober.datagram(definition.endpoint, timeout_ns)
+                return PASSING, f"UDP connect {definition.udp}: Success"
+            case "h2ping":
+                await prober.http2_ping(definition.endpoint, timeout_ns)
+                return PASSING, "HTTP2 ping was successful"
+            case "grpc":
+                service = definition.grpc.partition("/")[2]
+                status = await prober.grpc_health(definition.endpoint, service, timeout_ns)
+                if status != SERVING:
+                    return CRITICAL, f"gRPC {definition.grpc} serving status: {status}"
+                return PASSING, f"gRPC check {definition.grpc}: success"
             case _:
-                host, _, port = definition.tcp.rpartition(":")
-                await prober.connect(host.strip("[]"), int(port), definition.timeout_ns or TIMEOUT_NS)
+                await prober.connect(definition.endpoint, timeout_ns)
                 return PASSING, f"TCP connect {definition.tcp}: Success"
     except ProbeFailed as failed:
-        return CRITICAL, str(failed)
+        return CRITICAL, f"HTTP2 ping failed: {failed}" if definition.kind == "h2ping" else str(failed)
 
 
 async def _ask_script(prober: Prober, definition: CheckDefinition) -> tuple[str, str]:
     timeout_ns = definition.timeout_ns or SCRIPT_TIMEOUT_NS
     code, output = await prober.command(definition.args, timeout_ns, definition.output_bytes_max)
     if code is None:
-        return CRITICAL, f"Timed out ({timeout_ns / NANOSECONDS:g}s) running check"
+        said = f"\n\n{shown(output)}" if output.total else ""
+        return CRITICAL, f"Timed out ({go_duration(timeout_ns)}) running check{said}"
     return {0: PASSING, 1: WARNING}.get(code, CRITICAL), shown(output)
 
 
@@ -180,7 +206,7 @@ async def _ask_http(prober: Prober, definition: CheckDefinition) -> tuple[str, s
         definition.method,
         header,
         definition.body.encode(),
-        definition.tls_skip_verify,
+        Tls(definition.tls_server_name, definition.tls_skip_verify),
         not definition.disable_redirects,
     )
     code, phrase, body = await prober.http(probe, definition.timeout_ns or TIMEOUT_NS, definition.output_bytes_max)

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from impl.catalog.rows import CRITICAL, Check, Service
-from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS
+from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Endpoint, Tls
 
 INTERVAL_NS_MIN: Final = NANOSECONDS
 """Checks are not run more often."""
@@ -40,12 +40,27 @@ class CheckDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     method: str = "GET"
     header: dict[str, tuple[str, ...]] = {}
     body: str = ""
-    tls_skip_verify: bool = False
     disable_redirects: bool = False
     tcp: str = ""
     """host:port to connect to."""
+    tcp_use_tls: bool = False
+    udp: str = ""
+    """host:port to send a datagram to."""
+    grpc: str = ""
+    """host:port, or host:port/service, to ask by gRPC's health protocol."""
+    grpc_use_tls: bool = False
+    h2ping: str = ""
+    """host:port to send an HTTP/2 PING to."""
+    h2ping_use_tls: bool = True
+    tls_skip_verify: bool = False
+    tls_server_name: str = ""
+    """Whose certificate a peer must have; "": that of the host that is asked."""
     args: tuple[str, ...] = ()
     """A command and its arguments."""
+    alias_node: str = ""
+    """The node whose health this check has, or whose instance `alias_service`; "": this agent's."""
+    alias_service: str = ""
+    """Id of the instance whose health it has; "": the node's alone."""
     interval_ns: int = 0
     timeout_ns: int = 0
     """0: the default of its kind."""
@@ -63,7 +78,27 @@ class CheckDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
         """What Consul calls its type."""
         if self.check_id == NODE_MAINTENANCE or self.check_id.startswith(SERVICE_MAINTENANCE):
             return "maintenance"
-        return "script" if self.args else "http" if self.http else "tcp" if self.tcp else "ttl"
+        asked = (
+            ("script", self.args),
+            ("http", self.http),
+            ("tcp", self.tcp),
+            ("udp", self.udp),
+            ("grpc", self.grpc),
+            ("h2ping", self.h2ping),
+            ("alias", self.alias_node or self.alias_service),
+        )
+        return next((kind for kind, given in asked if given), "ttl")
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where a check of this kind connects. Raises ValueError."""
+        text, secured = {
+            "tcp": (self.tcp, self.tcp_use_tls),
+            "udp": (self.udp, False),
+            "grpc": (self.grpc.partition("/")[0], self.grpc_use_tls),
+            "h2ping": (self.h2ping, self.h2ping_use_tls),
+        }[self.kind]
+        return address(text, Tls(self.tls_server_name, self.tls_skip_verify) if secured else None)
 
     def row(self) -> Check:
         """The check as the catalog shows it before it was run, but for its node."""
@@ -78,6 +113,14 @@ class CheckDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
             interval=go_duration(self.interval_ns) if self.interval_ns else "",
             timeout=go_duration(self.timeout_ns) if self.timeout_ns else "",
         )
+
+
+def address(text: str, tls: Tls | None) -> Endpoint:
+    """`host:port`, `[v6]:port`, or `:port` of this machine. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"address {text}: missing or bad port in address")
+    return Endpoint(host.removeprefix("[").removesuffix("]") or "localhost", int(port), tls)
 
 
 class ServiceDefinition(msgspec.Struct, frozen=True):
@@ -110,18 +153,27 @@ def _decimal(value: int, unit: int) -> str:
 
 def problem(definition: CheckDefinition) -> str:
     """Why there cannot be such a check, in Consul's words; "" if there can."""
-    polled = bool(definition.args or definition.http or definition.tcp)
+    is_alias = bool(definition.alias_node or definition.alias_service)
+    polled = definition.kind not in ("ttl", "alias")
     if definition.interval_ns > 0 and definition.ttl_ns > 0:
         return "Interval and TTL cannot both be specified"
     if polled and definition.interval_ns <= 0:
         return "Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks"
-    if not polled and definition.ttl_ns <= 0:
+    if polled and is_alias:
+        return "Interval cannot be set for Alias checks"
+    if is_alias and definition.ttl_ns > 0:
+        return "TTL must be not be set for Alias checks"
+    if definition.kind == "ttl" and definition.ttl_ns <= 0:
         return "TTL must be > 0 for TTL checks"
+    if definition.failures_before_warning > definition.failures_before_critical:
+        return "FailuresBeforeWarning can't be higher than FailuresBeforeCritical"
     if definition.http and not definition.http.startswith(("http://", "https://")):
         return f"unsupported URL {definition.http!r}: it must begin with http:// or https://"
-    host, _, port = definition.tcp.rpartition(":")
-    if definition.tcp and not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        return f"address {definition.tcp}: missing or bad port in address"
+    if definition.kind in ("tcp", "udp", "grpc", "h2ping"):
+        try:
+            assert definition.endpoint
+        except ValueError as error:
+            return str(error)
     if definition.output_bytes_max < 1:
         return "MaxOutputMaxSize must be positive"
     return ""

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from impl.agent.api import Agent
 from impl.agent.changes import Changes
+from impl.agent.local.alias import Others
 from impl.agent.local.checks import Checks
 from impl.agent.local.definitions import (
     DEREGISTER_NS_MIN,
@@ -92,11 +93,12 @@ class Registrations:
         self.scripts = scripts
         self.changes = Changes(runtime)
         """Notified whenever services or checks change."""
-        self.state = LocalState(node, kept, runtime.clock.monotonic_ns, self.changes.notify)
+        clock, chance = runtime.clock.monotonic_ns, runtime.random.random
+        self.state = LocalState(node, kept, clock, self.changes.notify, chance)
         self.definitions: dict[str, CheckDefinition] = {}
         self.runtime = runtime
         self._log = log
-        self._checks = Checks(runtime, prober, self.state, self._keep)
+        self._checks = Checks(runtime, prober, self.state, Others(agent, self.changes), self._keep)
         self._sync = AntiEntropy(runtime, agent, self.state, self.changes, log)
         self._tasks: list[Task] = []
         self.shelf = Shelf(runtime, directory, log)
@@ -121,16 +123,51 @@ class Registrations:
         Raises NoSuchService.
         """
         for service in services:
-            self._configured.add((SERVICES, service.service.id))
-            self._configured.update((CHECKS, check.check_id) for check in service.checks)
-            self.shelf.remove_service(service.service.id)
+            self._define(SERVICES, service.service.id)
             for check in service.checks:
-                self.shelf.remove_check(check.check_id)
-            self.register_service(service)
+                self._define(CHECKS, check.check_id)
+            self._register(service)
         for check in checks:
-            self._configured.add((CHECKS, check.check_id))
-            self.shelf.remove_check(check.check_id)
-            self.register_check(check)
+            self._define(CHECKS, check.check_id)
+            self._register_check(check)
+
+    def redefine(self, services: Iterable[ServiceDefinition], checks: Iterable[CheckDefinition]) -> None:
+        """Configuration files say this now: what is as before goes on, checks that changed keep their status, and what
+        they do not say any more is deregistered, unless a user registered it meanwhile."""
+        services, checks = list(services), list(checks)
+        before, self._configured = self._configured, set()
+        for service in services:
+            self._define(SERVICES, service.service.id)
+            for check in service.checks:
+                self._define(CHECKS, check.check_id)
+        for check in checks:
+            self._define(CHECKS, check.check_id)
+        for kind, identity in sorted(before - self._configured, reverse=True):  # services first: checks go with them
+            if kind == SERVICES and identity in self.state.services:
+                self.deregister_service(identity)
+            elif kind == CHECKS and identity in self.state.checks:
+                self._drop_check(identity)
+        for service in services:
+            changed = tuple(check for check in service.checks if self.definitions.get(check.check_id) != check)
+            wanted, stands = (
+                replace(service.service, node=self.state.node.node),
+                self.state.services.get(service.service.id),
+            )
+            if stands is not None and wanted.enable_tag_override:
+                wanted = replace(wanted, tags=stands.tags)  # the catalog's, which others may have changed
+            if changed or stands != wanted:
+                self._register(replace(service, service=wanted, checks=changed))
+        for check in checks:
+            if self.definitions.get(check.check_id) != check:
+                self._put_check(check, self.state.checks.get(check.check_id))
+
+    def _define(self, kind: str, identity: str) -> None:
+        """It stands in a file: it need not be kept."""
+        self._configured.add((kind, identity))
+        if kind == SERVICES:
+            self.shelf.remove_service(identity)
+        else:
+            self.shelf.remove_check(identity)
 
     def start(self) -> None:
         """Begin to keep the catalog in step."""
@@ -146,7 +183,12 @@ class Registrations:
     # --- services ----------------------------------------------------------------------------------------------------
 
     def register_service(self, definition: ServiceDefinition, replace_existing_checks: bool = False) -> None:
-        """Register or replace an instance. Checks that it had already go on as they stand."""
+        """A user registers or replaces an instance. Checks that it had already go on as they stand."""
+        self._configured.discard((SERVICES, definition.service.id))
+        self._configured.difference_update((CHECKS, check.check_id) for check in definition.checks)
+        self._register(definition, replace_existing_checks)
+
+    def _register(self, definition: ServiceDefinition, replace_existing_checks: bool = False) -> None:
         service_id = definition.service.id
         before = {check.check_id: check for check in self.state.checks_of(service_id)}
         self.state.put_service(definition.service)
@@ -174,7 +216,11 @@ class Registrations:
     # --- checks ------------------------------------------------------------------------------------------------------
 
     def register_check(self, definition: CheckDefinition) -> None:
-        """Register or replace a check. Raises NoSuchService."""
+        """A user registers or replaces a check. Raises NoSuchService."""
+        self._configured.discard((CHECKS, definition.check_id))
+        self._register_check(definition)
+
+    def _register_check(self, definition: CheckDefinition) -> None:
         if definition.service_id and definition.service_id not in self.state.services:
             raise NoSuchService(f'ServiceID "{definition.service_id}" does not exist')
         self._put_check(definition, None)

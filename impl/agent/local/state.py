@@ -1,7 +1,8 @@
 """The services and checks of one agent, and which of them the catalog does not show yet.
 
 The agent is the authority for its node: what it has must be in the catalog, what it has not must not. This module
-keeps the books; `sync` writes. Source: Consul, "Anti-entropy", and its `agent/local/state.go`.
+keeps the books; `sync` writes. Ids have case here and none in the catalog: of two that differ in case only it shows
+one. Source: Consul, "Anti-entropy", and its `agent/local/state.go`.
 
 It must not do I/O. Times are monotonic nanoseconds.
 """
@@ -19,25 +20,33 @@ from impl.catalog.rows import CRITICAL, SERF_HEALTH, Check, Node, Service
 from impl.runtime.interfaces import NANOSECONDS
 
 OUTPUT_DEFERRED_NS: Final = 300 * NANOSECONDS
-"""A change of a check's output alone may wait so long (Consul: `check_update_interval`)."""
+"""A change of a check's output alone waits so long, or up to a half less or more (Consul: `check_update_interval`)."""
 
 
 class LocalState:
     """What one agent says of its node."""
 
-    def __init__(self, node: Node, kept: Iterable[str], now_ns: Callable[[], int], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        kept: Iterable[str],
+        now_ns: Callable[[], int],
+        changed: Callable[[], None],
+        chance: Callable[[], float] = lambda: 0.5,
+    ) -> None:
         """An agent without services.
 
         Args:
             node: the row of this agent's node.
             kept: ids of instances that the leader registers for it, and that it has no say in.
             changed: called when there is something to write.
+            chance: a random number of [0, 1).
         """
         self.node = node
         self.services: dict[str, Service] = {}
         self.checks: dict[str, Check] = {}
         self.critical_since: dict[str, int] = {}
-        """When each critical check became so."""
+        """When each critical check was first found so; what it is registered with says nothing of that."""
         self.node_in_sync = False
         self.pending_services: set[str] = set()
         """Ids of instances to be written, or deregistered if there is none (any more)."""
@@ -46,6 +55,7 @@ class LocalState:
         """Checks of which only the output is to be written, each with the time when it must be."""
         self._kept = frozenset(kept)
         self._now_ns = now_ns
+        self._chance = chance
         self._changed = changed
 
     # --- what the agent has ------------------------------------------------------------------------------------------
@@ -59,11 +69,14 @@ class LocalState:
     def drop_service(self, service_id: str) -> list[str]:
         """Deregister an instance; the ids of the checks that went with it. The catalog drops them by itself."""
         self.services.pop(service_id)
-        self.pending_services.add(service_id)
+        alike = _alike(service_id, self.services)
+        self.pending_services |= {service_id, *alike}
+        self.pending_checks |= {check_id for check_id, check in self.checks.items() if check.service_id in alike}
         gone = [check_id for check_id, check in self.checks.items() if check.service_id == service_id]
         for check_id in gone:
             self._forget_check(check_id)
             self.pending_checks.discard(check_id)
+            self.pending_checks |= _alike(check_id, self.checks)
         self._changed()
         return gone
 
@@ -73,7 +86,8 @@ class LocalState:
         if service is not None:
             check = replace(check, service_name=service.service, service_tags=service.tags)
         self.checks[check.check_id] = replace(check, node=self.node.node)
-        self._note_critical(check)
+        if check.status != CRITICAL:
+            self.critical_since.pop(check.check_id, None)
         self._deferred.pop(check.check_id, None)
         self.pending_checks.add(check.check_id)
         self._changed()
@@ -81,28 +95,29 @@ class LocalState:
     def drop_check(self, check_id: str) -> None:
         """Deregister a check."""
         self._forget_check(check_id)
-        self.pending_checks.add(check_id)
+        self.pending_checks |= {check_id, *_alike(check_id, self.checks)}
         self._changed()
 
     def update_check(self, check_id: str, status: str, output: str) -> None:
         """A result of a check, if it is still there. Output alone is not worth a write of its own at once."""
         old = self.checks.get(check_id)
-        if old is None or (old.status, old.output) == (status, output):
+        if old is None:
             return
-        self.checks[check_id] = check = replace(old, status=status, output=output)
-        self._note_critical(check)
+        if status == CRITICAL:
+            self.critical_since.setdefault(check_id, self._now_ns())
+        else:
+            self.critical_since.pop(check_id, None)
+        if (old.status, old.output) == (status, output):
+            return
+        self.checks[check_id] = replace(old, status=status, output=output)
         if status == old.status and check_id not in self.pending_checks:
-            self._deferred.setdefault(check_id, self._now_ns() + OUTPUT_DEFERRED_NS)
+            # By chance, so that agents that saw one thing fail do not all write at once.
+            deferred_ns = int(OUTPUT_DEFERRED_NS * (0.5 + self._chance()))
+            self._deferred.setdefault(check_id, self._now_ns() + deferred_ns)
         else:
             self._deferred.pop(check_id, None)
             self.pending_checks.add(check_id)
         self._changed()
-
-    def _note_critical(self, check: Check) -> None:
-        if check.status == CRITICAL:
-            self.critical_since.setdefault(check.check_id, self._now_ns())
-        else:
-            self.critical_since.pop(check.check_id, None)
 
     def _forget_check(self, check_id: str) -> None:
         self.checks.pop(check_id)
@@ -116,6 +131,12 @@ class LocalState:
     def maintained(self, service_id: str) -> bool:
         """Whether the instance, or with "" the node, is under maintenance."""
         return (SERVICE_MAINTENANCE + service_id if service_id else NODE_MAINTENANCE) in self.checks
+
+    def set_node_meta(self, meta: dict[str, str]) -> None:
+        """The metadata of the node are these."""
+        self.node = replace(self.node, meta=meta)
+        self.node_in_sync = False
+        self._changed()
 
     # --- what the catalog has ----------------------------------------------------------------------------------------
 
@@ -174,3 +195,8 @@ class LocalState:
         if mine.check_id in self._deferred:
             same = replace(same, output=mine.output)
         return mine == same
+
+
+def _alike(identity: str, others: Iterable[str]) -> set[str]:
+    """Ids that are the same one to the catalog: what is deregistered under one must be registered under the other."""
+    return {other for other in others if other.lower() == identity.lower()}

@@ -94,9 +94,10 @@ class AntiEntropy:
     async def _push(self) -> bool:
         """Raises AgentError."""
         state, succeeded = self._state, True
-        for service_id in sorted(state.pending_services):
+        # What is gone comes first: what is new may differ from it in case only.
+        for service_id in sorted(state.pending_services, key=lambda each: (each in state.services, each)):
             succeeded &= await self._push_service(service_id)
-        for check_id in sorted(state.pending_checks):
+        for check_id in sorted(state.pending_checks, key=lambda each: (each in state.checks, each)):
             if check_id in state.pending_checks:  # it did not go with its instance meanwhile
                 succeeded &= await self._push_check(check_id)
         if not state.node_in_sync:

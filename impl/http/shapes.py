@@ -1,0 +1,371 @@
+"""The JSON documents of the HTTP API as types: what `documents` makes, and what `openapi` tells clients.
+
+mypy holds the code to them and msgspec writes them as JSON schemas, so that an answer's type is said once. Names and
+order of fields are Go's. Source: Consul's HTTP API documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import msgspec
+
+Unsigned = Annotated[int, msgspec.Meta(ge=0, extra_json_schema={"maximum": (1 << 64) - 1})]
+Integer = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 64) - 1})]
+Uuid = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
+CheckStatus = Annotated[str, msgspec.Meta(pattern="^(passing|warning|critical)$")]
+Aggregated = Annotated[str, msgspec.Meta(pattern="^(passing|warning|critical|maintenance)$")]
+Strings = dict[str, str]
+
+
+class KeyDocument(TypedDict):
+    """A key: what `response.KvRow` and `HeldKvRow` write faster."""
+
+    LockIndex: Unsigned
+    Key: str
+    Flags: Unsigned
+    Value: Annotated[str, msgspec.Meta(extra_json_schema={"contentEncoding": "base64"})] | None
+    Session: NotRequired[Uuid]
+    CreateIndex: Unsigned
+    ModifyIndex: Unsigned
+
+
+class EmptyDocument(TypedDict):
+    """Something of the mesh that is not there."""
+
+
+class AddressDocument(TypedDict):
+    """Where an instance is reached."""
+
+    Address: str
+    Port: Integer
+
+
+class WeightsDocument(TypedDict):
+    """For DNS, while passing and while warning."""
+
+    Passing: Integer
+    Warning: Integer
+
+
+class ProxyDocument(TypedDict):
+    """Of the mesh: always empty."""
+
+    Mode: str
+    MeshGateway: EmptyDocument
+    Expose: EmptyDocument
+
+
+class NodeDocument(TypedDict):
+    """A node."""
+
+    ID: str
+    Node: str
+    Address: str
+    Datacenter: str
+    TaggedAddresses: Strings | None
+    Meta: Strings | None
+    CreateIndex: Unsigned
+    ModifyIndex: Unsigned
+
+
+class OptionalKind(TypedDict):
+    """Of an instance: told if it has one."""
+
+    Kind: NotRequired[str]
+
+
+class OptionalTaggedAddresses(TypedDict):
+    """Of an instance: told if it has any."""
+
+    TaggedAddresses: NotRequired[dict[str, AddressDocument]]
+
+
+class ServiceDocument(OptionalKind, OptionalTaggedAddresses):
+    """An instance as the health API and `/v1/catalog/node` show it."""
+
+    ID: str
+    Service: str
+    Tags: list[str]
+    Address: str
+    Meta: Strings | None
+    Port: Integer
+    Weights: WeightsDocument
+    EnableTagOverride: bool
+    Proxy: ProxyDocument
+    Connect: EmptyDocument
+    PeerName: str
+    CreateIndex: Unsigned
+    ModifyIndex: Unsigned
+
+
+class InstanceDocument(TypedDict):
+    """An instance beside its node."""
+
+    ID: str
+    Node: str
+    Address: str
+    Datacenter: str
+    TaggedAddresses: Strings | None
+    NodeMeta: Strings | None
+    ServiceKind: str
+    ServiceID: str
+    ServiceName: str
+    ServiceTags: list[str]
+    ServiceAddress: str
+    ServiceTaggedAddresses: dict[str, AddressDocument]
+    ServiceWeights: WeightsDocument
+    ServiceMeta: Strings
+    ServicePort: Integer
+    ServiceSocketPath: str
+    ServiceEnableTagOverride: bool
+    ServiceProxy: ProxyDocument
+    ServiceConnect: EmptyDocument
+    ServiceLocality: None
+    CreateIndex: Unsigned
+    ModifyIndex: Unsigned
+
+
+class AgentServiceDocument(OptionalKind, OptionalTaggedAddresses):
+    """An instance as the agent that has it shows it."""
+
+    ID: str
+    Service: str
+    Tags: list[str]
+    Meta: Strings
+    Port: Integer
+    Address: str
+    Weights: WeightsDocument
+    EnableTagOverride: bool
+    Datacenter: str
+
+
+class HashedServiceDocument(AgentServiceDocument):
+    """The same, with a digest to wait for a change of."""
+
+    ContentHash: str
+
+
+class CheckDocument(TypedDict):
+    """A health check."""
+
+    Node: str
+    CheckID: str
+    Name: str
+    Status: CheckStatus
+    Notes: str
+    Output: str
+    ServiceID: str
+    ServiceName: str
+    ServiceTags: list[str]
+    Type: str
+    Interval: str
+    Timeout: str
+    ExposedPort: int
+    Definition: EmptyDocument
+    CreateIndex: Unsigned
+    ModifyIndex: Unsigned
+
+
+class HealthDocument(TypedDict):
+    """An instance with its node and the checks of both."""
+
+    Node: NodeDocument
+    Service: ServiceDocument
+    Checks: list[CheckDocument]
+
+
+class NodeServicesDocument(TypedDict):
+    """A node and its instances by their ids."""
+
+    Node: NodeDocument
+    Services: dict[str, ServiceDocument]
+
+
+class NodeServiceListDocument(TypedDict):
+    """The same as a list; of a node that does not exist, null and none."""
+
+    Node: NodeDocument | None
+    Services: list[ServiceDocument]
+
+
+class ServiceCheckDocument(TypedDict):
+    """A check of an instance that a session depends on."""
+
+    ID: str
+    Namespace: str
+
+
+class SessionDocument(TypedDict):
+    """A session."""
+
+    ID: Uuid
+    Name: str
+    Node: str
+    LockDelay: Unsigned
+    Behavior: Annotated[str, msgspec.Meta(pattern="^(release|delete)$")]
+    TTL: str
+    NodeChecks: list[str]
+    ServiceChecks: list[ServiceCheckDocument] | None
+    CreateIndex: Unsigned
+    ModifyIndex: Unsigned
+
+
+class CreatedDocument(TypedDict):
+    """A new session."""
+
+    ID: Uuid
+
+
+class ResultDocument(TypedDict, total=False):
+    """What one operation of a transaction did: one of the four."""
+
+    KV: KeyDocument
+    Node: NodeDocument
+    Service: ServiceDocument
+    Check: CheckDocument
+
+
+class ErrorDocument(TypedDict):
+    """Why one operation of a transaction could not be done."""
+
+    OpIndex: Annotated[int, msgspec.Meta(ge=0, lt=128)]
+    What: str
+
+
+class OutcomeDocument(TypedDict):
+    """The answer of a transaction."""
+
+    Results: list[ResultDocument] | None
+    Errors: list[ErrorDocument] | None
+
+
+class AgentHealthDocument(TypedDict):
+    """The health of an instance of this agent."""
+
+    AggregatedStatus: Aggregated
+    Service: AgentServiceDocument | None
+    Checks: list[CheckDocument] | None
+
+
+class MemberDocument(TypedDict):
+    """An agent as Serf would show it."""
+
+    Name: str
+    Addr: str
+    Port: Annotated[int, msgspec.Meta(ge=0, lt=65536)]
+    Tags: Strings
+    Status: Annotated[int, msgspec.Meta(ge=0, le=4)]
+    ProtocolMin: int
+    ProtocolMax: int
+    ProtocolCur: int
+    DelegateMin: int
+    DelegateMax: int
+    DelegateCur: int
+
+
+class ConfigDocument(TypedDict):
+    """What an agent was told to be."""
+
+    Datacenter: str
+    PrimaryDatacenter: str
+    NodeName: str
+    NodeID: Uuid
+    Server: bool
+    Revision: str
+    Version: str
+
+
+class SelfDocument(TypedDict):
+    """An agent of itself. What stands in `Stats` is for people; it differs from release to release."""
+
+    Config: ConfigDocument
+    DebugConfig: dict[str, Any]
+    Coord: None
+    Member: MemberDocument
+    Meta: Strings
+    xDS: None
+    Stats: dict[str, dict[str, Any]]
+
+
+class VersionDocument(TypedDict):
+    """The release."""
+
+    SHA: str
+    BuildDate: str
+    HumanVersion: str
+    FIPS: str
+
+
+class HostDocument(TypedDict):
+    """The machine, by the names of gopsutil; null where it cannot be measured."""
+
+    Memory: dict[str, float] | None
+    CPU: list[dict[str, Any]] | None
+    Host: dict[str, Any] | None
+    Disk: dict[str, Any] | None
+    CollectionTime: int
+    Errors: list[str] | None
+
+
+class GaugeDocument(TypedDict):
+    """What is so at the end of an interval."""
+
+    Name: str
+    Value: float
+    Labels: Strings
+
+
+class SampledDocument(TypedDict):
+    """What happened in an interval, summed up."""
+
+    Name: str
+    Count: int
+    Rate: float
+    Sum: float
+    Min: float
+    Max: float
+    Mean: float
+    Stddev: float
+    Labels: Strings
+
+
+class MetricsDocument(TypedDict):
+    """The last interval of telemetry."""
+
+    Timestamp: str
+    Gauges: list[GaugeDocument]
+    Points: list[EmptyDocument]
+    Counters: list[SampledDocument]
+    Samples: list[SampledDocument]
+
+
+class RaftServerDocument(TypedDict):
+    """A member of the cluster."""
+
+    ID: Uuid
+    Node: str
+    Address: str
+    Leader: bool
+    ProtocolVersion: str
+    Voter: bool
+    LastIndex: Unsigned
+
+
+class RaftConfigurationDocument(TypedDict):
+    """The members of the cluster."""
+
+    Servers: list[RaftServerDocument]
+    Index: Unsigned
+
+
+class ChangedDocument(TypedDict):
+    """The index of the configuration that a change led to."""
+
+    Index: Unsigned
+
+
+class SuccessDocument(TypedDict):
+    """The leadership was handed over."""
+
+    Success: bool

@@ -1,0 +1,115 @@
+"""`comitia lock`, as Consul's command: runs a program while a session of its own holds a lock, or a semaphore's slot.
+
+The session is renewed meanwhile, and the program is ended when it cannot be sure of the lock any more: the lock was
+seen lost, or the agent could not be asked for as long as Consul's patience lasts. It is advice all the same: the lock
+may go before the program is told (Consul, "Sessions": use fencing). Source: Consul, "Commands: lock".
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from impl.children import Child, told_to_end
+from impl.commandline import HELP, GoCommand
+from impl.http_client import CommandError, HttpClient, address_option
+from impl.locks import TTL_SECONDS, Contender, Lock, Semaphore
+from impl.session_commands import create_session
+
+CHILD_FAILED = 2
+_POLL_SECONDS = 0.05
+
+
+@click.command("lock", cls=GoCommand, context_settings=HELP)
+@address_option
+@click.option("-n", "limit", type=int, default=1, help="So many may hold it at a time: a semaphore. Default: 1.")
+@click.option("--name", default="", help="Name of the session. Default: made of the program and the prefix.")
+@click.option("--timeout", default="0", help="Give up waiting for the lock after so long (1s, 3h). Default: never.")
+@click.option("--try", "timeout", help="The same as -timeout.")
+@click.option("--monitor-retry", type=int, default=3, help="Failures to ask for the lock that are not its loss.")
+@click.option("--child-exit-code", is_flag=True, help="Exit with 2 if the program failed.")
+@click.option("--pass-stdin", is_flag=True, help="Give standard input to the program.")
+@click.option("--shell", default="true", metavar="BOOL", help="Let a shell ($SHELL) run the program. Default: true.")
+@click.option("--verbose", is_flag=True, help="Say what is being done.")
+@click.argument("prefix", default="")
+@click.argument("program", nargs=-1)
+def lock_command(http_addr: str, prefix: str, program: tuple[str, ...], **how: Any) -> int:
+    """Run PROGRAM while holding the lock, or a slot of the semaphore, below PREFIX."""
+    if how["limit"] <= 0:
+        raise CommandError("Lock holder limit must be positive")
+    if not prefix or not program:
+        raise CommandError("Key prefix and child command must be specified")
+    if how["monitor_retry"] < 0:
+        raise CommandError("Number for 'monitor-retry' must be >= 0")
+    prefix = prefix.removeprefix("/")
+    name = how["name"] or f"Consul lock for '{' '.join(program)}' at '{prefix}'"
+    timeout, shell = _seconds(how["timeout"]), _boolean("shell", how["shell"])
+    client = HttpClient(http_addr)
+    lock = _contender(client, prefix.rstrip("/"), name, how["monitor_retry"], how["limit"])
+
+    def say(text: str) -> None:
+        if how["verbose"]:
+            click.echo(text)
+
+    with told_to_end() as stopped, lock.renewed():
+        say("Attempting lock acquisition")
+        if not lock.acquire(stopped, time.monotonic() + timeout if timeout else None):
+            raise CommandError("Shutdown triggered or timeout during lock acquisition")
+        lock.watch()
+        try:
+            say("Starting handler")
+            code = _run(lock, stopped, program, shell, how["pass_stdin"], say)
+        finally:
+            lock.release()
+    return CHILD_FAILED if code and how["child_exit_code"] else 0
+
+
+def _contender(client: HttpClient, prefix: str, name: str, monitor_retry: int, limit: int) -> Contender:
+    wanted = {"Name": name, "TTL": f"{TTL_SECONDS}s"}
+    if limit == 1:
+        return Lock(client, prefix, create_session(client, wanted), monitor_retry)
+    # The keys of contenders go with their sessions.
+    return Semaphore(client, prefix, create_session(client, wanted | {"Behavior": "delete"}), monitor_retry, limit)
+
+
+def _run(
+    lock: Contender,
+    stopped: threading.Event,
+    program: tuple[str, ...],
+    shell: bool,
+    pass_stdin: bool,
+    say: Callable[[str], None],
+) -> int:
+    """Run the program until it ends, or is ended with the lock; its exit code."""
+    stdin = sys.stdin.buffer if pass_stdin else subprocess.DEVNULL
+    child = Child(program, shell, {"CONSUL_LOCK_HELD": "true"}, stdin)
+    while True:
+        try:
+            return child.process.wait(_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            if not lock.lost.is_set() and not stopped.is_set():
+                continue
+        say("Lock lost, killing child" if lock.lost.is_set() else "Shutdown triggered, killing child")
+        child.end()
+        return child.process.returncode
+
+
+def _seconds(text: str) -> float:
+    from impl.agent.config import ConfigError, parse_duration
+
+    try:
+        return parse_duration(text)
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
+
+
+def _boolean(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0", "t", "f"):
+        raise CommandError(f'invalid boolean value "{text}" for -{name}: use true or false')
+    return text.lower() in ("true", "1", "t")

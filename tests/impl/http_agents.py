@@ -1,0 +1,56 @@
+"""A `-dev` agent with a service, a check, a key and a session, to be asked everything that the HTTP API takes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tests.impl.agent_processes import AgentProcess, eventually
+from tests.impl.http_routes import UNKNOWN_SESSION, Line
+
+
+class PreparedAgent(AgentProcess):
+    """The node `dev`; `session` is one that it holds."""
+
+    session = UNKNOWN_SESSION
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, *command: str) -> Iterator[PreparedAgent]:
+        """One that has started, and ends afterwards. `command`: how to start an agent, if not `comitia agent`."""
+        agent = cls("-dev", "-node", "dev", "-server-port", "0", command=command)
+        try:
+            agent.started()
+            agent.prepare()
+            yield agent
+        finally:
+            agent.terminate()
+
+    def prepare(self) -> None:
+        """Register and write."""
+        eventually(lambda: self.request("GET", "/v1/health/node/dev")[1] not in (b"", b"[]"), "the node is registered")
+        self.do("PUT", "/v1/agent/service/register", {"Name": "web", "Check": {"TTL": "1h", "Status": "passing"}})
+        self.do("PUT", "/v1/agent/check/register", {"Name": "c", "TTL": "1h", "Status": "passing"})
+        self.put("k", "v")
+        self.session = json.loads(self.do("PUT", "/v1/session/create", {"Name": "mine"}))["ID"]
+
+    def do(self, method: str, path: str, document: Any = None) -> bytes:
+        """As `ask`, of what must succeed."""
+        status, answer = self.ask(method, path, document)
+        assert status == 200, (method, path, status, answer)
+        return answer
+
+    def ask(self, method: str, path: str, document: Any = None) -> tuple[int, bytes]:
+        """Send bytes, or a JSON document."""
+        body = document if document is None or isinstance(document, bytes) else json.dumps(document).encode()
+        return self.request(method, path.format(session=self.session, node="dev"), body)
+
+    def of(self, line: Line, rest: str | None = None, body: Any = None) -> tuple[int, bytes]:
+        """Ask what a line describes, perhaps with another rest."""
+        return self.ask(line.method, line.endpoint + (line.rest if rest is None else rest), body)
+
+    def index(self) -> str:
+        """The commit index: a request that wrote nothing left it alone."""
+        return str(self.raft()["commit_index"])
