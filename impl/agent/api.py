@@ -84,6 +84,16 @@ class NoKnownServers(DefiniteError):
         super().__init__("No known Consul servers")
 
 
+V_contra = TypeVar("V_contra", contravariant=True)
+
+
+class Answered(Protocol[V_contra]):
+    """Who is told, once, how a request ended that was begun. It must not raise."""
+
+    def __call__(self, result: V_contra | AgentError, /) -> None:
+        """The result, or why there is none."""
+
+
 class ArchiveStream(Protocol):
     """An archive of the state, read out piece by piece. To be closed."""
 
@@ -129,16 +139,6 @@ class ArchiveUpload(Protocol):
     def close(self) -> None:
         """Forget it, if it was not restored."""
         ...
-
-
-V_contra = TypeVar("V_contra", contravariant=True)
-
-
-class Answered(Protocol[V_contra]):
-    """Who is told, once, how a request ended that was begun. It must not raise."""
-
-    def __call__(self, result: V_contra | AgentError, /) -> None:
-        """The result, or why there is none."""
 
 
 class Agent(Protocol):

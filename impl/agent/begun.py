@@ -22,16 +22,17 @@ V = TypeVar("V")
 class _Begun(Generic[V]):
     """A `waiting.Pending`, but for the result."""
 
-    __slots__ = ("_again", "_answered", "_runtime", "_succeeded")
+    __slots__ = ("_again", "_answered", "_measure", "_runtime")
 
     def __init__(
         self,
         runtime: Runtime,
         answered: Answered[V],
         again: Callable[[], Coroutine[Any, Any, V]],
-        succeeded: Callable[[], None],
+        measure: Callable[[], None],
     ) -> None:
-        """`again`: the request in the long way; `succeeded` hears, first, that it was not needed."""
+        """`again`: the request in the long way. `measure` is called when it succeeds without that."""
+        self._measure = measure
         self._runtime = runtime
         self._answered = answered
         self._again = again
@@ -67,7 +68,7 @@ class BegunWrite(_Begun[Result]):
 
     def set_result(self, result: Result) -> None:
         """It was applied."""
-        self._succeeded()
+        self._measure()
         self._answered(result)
 
 
@@ -78,5 +79,5 @@ class BegunRead(_Begun[ReadReply]):
 
     def set_result(self, answer: Answer) -> None:
         """It was confirmed."""
-        self._succeeded()
+        self._measure()
         self._answered(ReadReply(answer, known_leader=True, last_contact_ms=0))

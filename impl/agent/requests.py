@@ -180,15 +180,17 @@ class Requests:
         False: not now, use `write`.
         """
         driver = self.driver
-        if driver is None or not self._leads(driver) or type(command) not in PLAIN:
+        if driver is None or type(command) not in PLAIN or not self._leads(driver):
             return False
-        write, started_ns = KvWrite(command, self._next_request(), forwarded=True), self._runtime.clock.monotonic_ns()
+        now_ns = self._runtime.clock.monotonic_ns
+        started_ns = now_ns()
 
-        def applied() -> None:
-            self._measures.written(command, self._runtime.clock.monotonic_ns() - started_ns)
+        def measure() -> None:
+            self._measures.written(command, now_ns() - started_ns)
 
-        begun = BegunWrite(self._runtime, answered, partial(self._write_held, write), applied)
-        driver.begin_write(command, write.request, begun)
+        write = KvWrite(command, self._next_request(), forwarded=True)
+        again = partial(self._write_held, write)
+        driver.begin_write(command, write.request, BegunWrite(self._runtime, answered, again, measure))
         return True
 
     def begin_read(self, query: Query, consistency: Consistency, answered: Answered[ReadReply]) -> bool:
@@ -199,10 +201,13 @@ class Requests:
         again = partial(self.read, query, ReadOptions(consistency))
         begun = BegunRead(self._runtime, answered, again, self._measures.queried)
         try:
-            driver.begin_read(query, consistency, begun)
+            driver.begin_read(query, consistency, BegunRead(self._runtime, answered, again, self._count_query))
         except Refused:
             return False
         return True
+
+    def _count_query(self) -> None:
+        self._measures.queries.total += 1
 
     def _leads(self, driver: Driver) -> bool:
         """Whether this server may begin what only a leader can do."""

@@ -19,7 +19,7 @@ from impl.http.request import HttpError, decode_path, parse_parameters, read_opt
 from impl.http.response import Response, error_response
 from impl.runtime.interfaces import Respond
 
-_ELSEWHERE = frozenset({"dc", "ns", "partition", "recurse", "keys", "index"})
+_ELSEWHERE = frozenset({"acquire", "dc", "index", "keys", "ns", "partition", "recurse", "release"})
 """Parameters of other requests than the ones for the short way."""
 
 
@@ -39,7 +39,7 @@ class DirectKv:
     """A `Direct` for the keys of a server agent."""
 
     def __init__(self, agent: Leader, kv_max_value_size: int, measures: HttpMeasures | None = None) -> None:
-        """`measures`: as of the `Application` that serves the rest."""
+        """Without `measures` nobody hears how long answers take."""
         self.body_bytes_max = kv_max_value_size
         self._agent = agent
         self._measures = measures
@@ -53,6 +53,8 @@ class DirectKv:
             key = decode_path(path)[len(kv.PATH) :]
             if not key or not _ELSEWHERE.isdisjoint(parameters):
                 return False
+            if self._measures is not None:
+                respond = _measured(self._measures, method.decode(), path, respond)
             if method == b"PUT":
                 return self._put(kv.write_of_put(key, parameters, body), respond)
             return self._get(key, parameters, read_options(parameters), respond)
@@ -86,11 +88,11 @@ class DirectKv:
 def _measured(measures: HttpMeasures, method: str, path: bytes, respond: Respond) -> Respond:
     started_ns = measures.now_ns()
 
-    def answered(status: int, lines: bytes, body: bytes) -> None:
+    def measured(status: int, lines: bytes, body: bytes) -> None:
         respond(status, lines, body)
         measures.answered(method, path, started_ns)
 
-    return answered
+    return measured
 
 
 def _told(result: Result) -> Response:
@@ -105,7 +107,7 @@ def _send(respond: Respond, response: Response) -> None:
 
 
 def _lines(response: Response) -> bytes:
-    return b"".join([b"%s: %s\r\n" % (name.lower(), value) for name, value in response.sent_headers])
+    return b"".join([b"%s: %s\r\n" % (name.lower(), value) for name, value in response.all_headers()])
 
 
 _WRITTEN = _lines(kv.WRITTEN)

@@ -81,14 +81,13 @@ class Response(msgspec.Struct, frozen=True):
     headers: tuple[Header, ...] = ()
     body: bytes = b""
 
-    @property
-    def sent_headers(self) -> tuple[Header, ...]:
-        """All headers but those of the ASGI server."""
+    def all_headers(self) -> tuple[Header, ...]:
+        """Those of every answer, too."""
         return (*self.headers, _POLICY, (b"Content-Length", b"%d" % len(self.body)))
 
     async def send(self, send: Send) -> None:
         """Hand it to the ASGI server."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self.sent_headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
         await send({"type": "http.response.body", "body": self.body})
 
 

@@ -23,8 +23,7 @@ class Client:
 
     def __init__(self, later: object = True) -> None:
         self.told: list[object] = []
-        self.asked_again = 0
-        self.successes = 0
+        self.asked_again = self.measured = 0
         self.later = later
         self.runtime: Any = SimpleNamespace(tasks=SimpleNamespace(spawn=lambda work, name: asyncio.run(work)))
 
@@ -34,14 +33,14 @@ class Client:
             raise self.later
         return self.later
 
-    def succeeded(self) -> None:
-        self.successes += 1
+    def measure(self) -> None:
+        self.measured += 1
 
     def write(self) -> BegunWrite:
-        return BegunWrite(self.runtime, self.told.append, self.again, self.succeeded)
+        return BegunWrite(self.runtime, self.told.append, self.again, self.measure)
 
     def read(self) -> BegunRead:
-        return BegunRead(self.runtime, self.told.append, self.again, self.succeeded)
+        return BegunRead(self.runtime, self.told.append, self.again, self.measure)
 
 
 def a_result_is_told_and_nothing_is_asked_again() -> None:
@@ -49,7 +48,7 @@ def a_result_is_told_and_nothing_is_asked_again() -> None:
     client.write().set_result(False)
     client.read().set_result(ANSWER)
     assert client.told == [False, ReadReply(ANSWER, True, 0)]
-    assert (client.asked_again, client.successes) == (0, 2)
+    assert (client.asked_again, client.measured) == (0, 2)
 
 
 def a_write_that_may_have_happened_is_not_tried_again() -> None:

@@ -8,8 +8,10 @@ import asyncio
 import random
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +22,15 @@ from impl.catalog.commands import KvSet, Write
 from impl.catalog.queries import Query, answer_query
 from impl.catalog.store import Store
 from impl.catalog.transitions import Result
+from impl.http import direct as direct_module
 from impl.http.app import Application
 from impl.http.direct import DirectKv
+from impl.http.measures import HttpMeasures
 from impl.runtime import http_protocol, http_server
 from impl.runtime.http_protocol import DirectProtocol
 from impl.runtime.http_server import HttpServer
 from impl.runtime.interfaces import Respond
+from impl.telemetry.instruments import Telemetry
 
 LIMIT = 100_000
 """Of a value: above what uvicorn buffers before it stops reading (64 KiB)."""
@@ -104,7 +109,6 @@ PLAIN = [
     request("PUT", "/v1/kv/dir/%61%20%C3%A9+", b"x" * 300),
     request("PUT", "/v1/kv/empty"),
     request("PUT", "/v1/kv/lost", b"1"),
-    request("PUT", "/v1/kv/a?acquire=no-session", b"1"),
     request("PUT", "/v1/kv/long", b"y" * 60_000, "X-Other: 1", "connection: keep-alive"),
     request("GET", "/v1/kv/a"),
     request("GET", "/v1/kv/a?consistent"),
@@ -117,6 +121,8 @@ PLAIN = [
 OTHER = [
     request("GET", "/v1/kv/?recurse"),
     request("GET", "/v1/kv/dir?keys&separator=/"),
+    request("PUT", "/v1/kv/a?acquire=no-session", b"1"),
+    request("GET", "/v1/kv/a?ns=other"),
     request("GET", "/v1/kv/a?stale"),
     request("GET", "/v1/kv/a?index=0&wait=1s"),
     request("GET", "/v1/kv/a?stale&consistent"),
@@ -172,11 +178,21 @@ class Both:
         self.agents = [Memory(random.Random(seed)) for _ in range(2)]
         self.unexpected: list[object] = []
         self.servers: list[HttpServer] = []
+        self.measures: list[HttpMeasures] = []
         for number, agent in enumerate(self.agents):
             served: Any = agent
-            app = Application(served, "dc1", LIMIT, lambda *what: self.unexpected.append(what))
-            direct = DirectKv(agent, LIMIT) if number == 0 else None
+            clock: Any = SimpleNamespace(monotonic_ns=time.monotonic_ns, wall_ns=time.time_ns)
+            measures = HttpMeasures(Telemetry(clock), clock)
+            self.measures.append(measures)
+            app = Application(
+                served, "dc1", LIMIT, lambda *what: self.unexpected.append(what), "", None, measures=measures
+            )
+            direct = DirectKv(agent, LIMIT, measures) if number == 0 else None
             self.servers.append(HttpServer.listen(("127.0.0.1", 0), app, direct))
+
+    def measured(self, number: int) -> list[int]:
+        """How many GETs and PUTs of keys each server has measured."""
+        return [self.measures[number]._kv[method].fold().count for method in ("GET", "PUT")]
 
     async def close(self) -> None:
         for server in self.servers:
@@ -221,6 +237,8 @@ async def compare(seeds: range) -> int:
             assert direct == asgi, f"script {seed}"
             assert short.store.list_prefix("") == long.store.list_prefix(""), f"script {seed}"
             assert not both.unexpected
+        assert both.measured(0) == both.measured(1)
+        assert min(both.measured(0)) > 0
     finally:
         await both.close()
     return short.begun
@@ -438,6 +456,7 @@ ORIGINAL = DirectProtocol._is_plain
         (DirectProtocol, "_is_plain", any_version(ORIGINAL)),
         (DirectProtocol, "default_lines", lambda protocol: b"server: comitia\r\n"),
         (http_protocol, "_PLAIN_TARGET", re.compile(rb"(/v1/kv/[^?]*)(?:\?(.*))?")),
+        (direct_module, "_measured", lambda measures, method, path, respond: respond),
         (http_protocol, "_END", b"Connection: Keep-Alive\r\n\r\n"),
     ],
 )
@@ -465,7 +484,7 @@ def test_a_connection_that_nobody_uses_is_closed_and_one_in_use_is_not(monkeypat
             reader, writer = await asyncio.open_connection(*server.address)
             began = last = loop.time()
             while last < began + 1.5:
-                writer.write(PLAIN[13])
+                writer.write(PLAIN[12])
                 await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)
                 last = loop.time()
                 await asyncio.sleep(0.3)
