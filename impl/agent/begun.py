@@ -36,7 +36,6 @@ class _Begun(Generic[V]):
         self._runtime = runtime
         self._answered = answered
         self._again = again
-        self._succeeded = succeeded
 
     def done(self) -> bool:
         """Whoever began it is told how it ended, whatever has become of its client."""

@@ -101,11 +101,7 @@ class RequestMeasures:
             Register: telemetry.sample("catalog.register", "A registration in the catalog, in ms."),
             Deregister: telemetry.sample("catalog.deregister", "A deregistration, in ms."),
         }
-        self._queries = telemetry.counter("rpc.query", "Reads that this server answered.")
-
-    def queried(self) -> None:
-        """This server answered a read."""
-        self._queries.total += 1
+        self.queries = telemetry.counter("rpc.query", "Reads that this server answered.")
 
     def written(self, command: Write, elapsed_ns: int) -> None:
         """The leader carried out a command, or the state machine refused it."""

@@ -176,8 +176,8 @@ class Requests:
         return await self._hold(attempt, forwarding.blocked_ns_max(options))
 
     def begin_write(self, command: Write, answered: Answered[Result]) -> bool:
-        """As `write`, without a task, if this server leads and no session matters; `answered` is told how it ended.
-        False: not now, use `write`.
+        """As `write`, without a task, if this server leads; `answered` is told how it ended. False: not now, use
+        `write`.
         """
         driver = self.driver
         if driver is None or type(command) not in PLAIN or not self._leads(driver):
@@ -199,7 +199,6 @@ class Requests:
         if driver is None or not self._leads(driver):
             return False
         again = partial(self.read, query, ReadOptions(consistency))
-        begun = BegunRead(self._runtime, answered, again, self._measures.queried)
         try:
             driver.begin_read(query, consistency, BegunRead(self._runtime, answered, again, self._count_query))
         except Refused:
@@ -549,7 +548,7 @@ class Requests:
             raise Retriable(NoClusterLeader()) from error
         except Refused as error:
             raise DefiniteError(f"rpc error: {error}") from error
-        self._measures.queried()
+        self._measures.queries.total += 1
         return ReadReply(answer, known_leader=True, last_contact_ms=0)
 
     async def _read_stale(self, query: Query, options: ReadOptions) -> ReadReply:
@@ -558,7 +557,7 @@ class Requests:
         driver = self.driver
         assert driver is not None, "checked before"
         answer = driver.read_local(query, Consistency.STALE)
-        self._measures.queried()
+        self._measures.queries.total += 1
         return ReadReply(answer, driver.core.leader_id is not None, self.last_contact_ms())
 
     async def _blocking(

@@ -46,8 +46,6 @@ class DirectKv:
 
     def answer(self, method: bytes, path: bytes, query: bytes, body: bytes, respond: Respond) -> bool:
         """As `Direct.answer`."""
-        if self._measures is not None:
-            respond = _measured(self._measures, method.decode(), path, respond)
         try:
             parameters = parse_parameters(query) if query else {}
             key = decode_path(path)[len(kv.PATH) :]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,10 +19,8 @@ from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, Check, Node, Service
 from impl.catalog.store import Store
 from impl.http import controls
-from impl.http import direct as direct_kv
 from impl.http.app import Application
 from impl.http.context import Controls
-from impl.http.direct import DirectKv
 from impl.http.measures import HttpMeasures
 from impl.runtime.interfaces import NANOSECONDS
 from impl.runtime.virtual import VirtualWorld
@@ -195,26 +192,6 @@ def test_requests_are_measured_by_endpoint_and_method() -> None:
 # --- monitor ----------------------------------------------------------------------------------------------------------
 
 
-def keys_that_are_answered_in_the_short_way_are_measured_too() -> None:
-    console = Console()
-    leader = SimpleNamespace(
-        begin_write=lambda command, answered: answered(True) or True,
-        begin_read=lambda query, consistency, answered: False,  # left to the long way
-    )
-    direct = DirectKv(leader, 64, HttpMeasures(console.telemetry, console.runtime.clock))
-    sent: list[int] = []
-    assert direct.answer(b"PUT", b"/v1/kv/a", b"", b"1", lambda status, lines, body: sent.append(status))
-    assert not direct.answer(b"GET", b"/v1/kv/a", b"", b"", lambda status, lines, body: sent.append(status))
-    shown = console.ask("GET", "metrics?format=prometheus")[2]
-    assert sent == [200]
-    assert 'consul_api_http_count{method="PUT",path="v1.kv._"} 1' in shown
-    assert 'consul_api_http_count{method="GET",path="v1.kv._"} 0' in shown
-
-
-def test_keys_that_are_answered_in_the_short_way_are_measured_too() -> None:
-    keys_that_are_answered_in_the_short_way_are_measured_too()
-
-
 def the_log_is_streamed_from_now_on_at_the_level_asked_for() -> None:
     console = Console()
     console.log.info("before")
@@ -382,10 +359,6 @@ def _never_notices_who_left(patch: pytest.MonkeyPatch) -> None:
         (
             lambda patch: patch.setattr(HttpMeasures, "_other", lambda self, method, path: self._sample(method, "/")),
             requests_are_measured_by_endpoint_and_method,
-        ),
-        (
-            lambda patch: patch.setattr(direct_kv, "_measured", lambda measures, method, path, respond: respond),
-            keys_that_are_answered_in_the_short_way_are_measured_too,
         ),
     ],
 )
