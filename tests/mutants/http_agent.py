@@ -108,7 +108,7 @@ def files_are_left_open() -> None:
 
         return host
 
-    replace("impl.http.agent:host", make)
+    replace("impl.http.controls:host", make)
 
 
 def tasks_are_left_running() -> None:
