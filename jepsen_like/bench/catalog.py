@@ -170,7 +170,8 @@ def _number(head: bytes, name: bytes) -> int:
     return int(head[place + len(name) :].split(b"\r\n", 1)[0]) if place >= 0 else 0
 
 
-async def _connect(port: int, name: str = "") -> Connection:
+async def connect(port: int, name: str = "") -> Connection:
+    """A new connection to a server. Raises SetupFailed."""
     loop = asyncio.get_running_loop()
     try:
         _, connection = await loop.create_connection(lambda: Connection(name), "127.0.0.1", port)
@@ -204,14 +205,14 @@ def registration(size: Size, instance: int, output: str = "") -> bytes:
     return http_request("PUT", "/v1/catalog/register", json.dumps(document).encode())
 
 
-async def _register(size: Size, port: int, progress: Callable[[str], None]) -> float:
+async def register_all(size: Size, port: int, progress: Callable[[str], None]) -> float:
     """Register every instance; seconds."""
     instances = iter(range(size.instances))
     done = 0
 
     async def client() -> None:
         nonlocal done
-        connection = await _connect(port)
+        connection = await connect(port)
         for instance in instances:
             answer = await connection.ask(registration(size, instance))
             if answer.status != 200:
@@ -236,7 +237,7 @@ async def _register(size: Size, port: int, progress: Callable[[str], None]) -> f
 
 async def _health(size: Size, port: int, queries: int, chosen: random.Random) -> list[int]:
     """Latencies in us of health queries for large services, one after another, in order of size."""
-    connection = await _connect(port)
+    connection = await connect(port)
     latencies = []
     for _ in range(queries):
         request = http_request("GET", f"/v1/health/service/large-{chosen.randrange(size.large)}?passing")
@@ -256,7 +257,7 @@ async def _watching(size: Size, port: int, progress: Callable[[str], None]) -> A
     watchers: dict[str, Watcher] = {}
 
     async def watch(name: str) -> None:
-        watchers[name] = Watcher(await _connect(port, name))
+        watchers[name] = Watcher(await connect(port, name))
         await watchers[name].block()
 
     try:
@@ -277,7 +278,7 @@ class _Wakes(msgspec.Struct):
 
 async def _wake(size: Size, port: int, watchers: dict[str, Watcher], chosen: random.Random) -> _Wakes:
     """Change one service after another."""
-    found, writer = _Wakes(), await _connect(port)
+    found, writer = _Wakes(), await connect(port)
     woken: list[str] = []
     for watcher in watchers.values():
         watcher.connection.woke = lambda connection: woken.append(connection.name)
@@ -317,7 +318,7 @@ async def measure_catalog(servers: Servers, size: Size, seed: int, progress: Cal
     port = servers.client_ports[leader]
     order = [leader, *(number for number in servers.numbers if number != leader)]
     empty = [resident_bytes(servers, number) for number in order]
-    registering_s = await _register(size, port, progress)
+    registering_s = await register_all(size, port, progress)
     full = [resident_bytes(servers, number) for number in order]
     health = await _health(size, port, HEALTH_QUERIES, chosen)
     before = resident_bytes(servers, leader)

@@ -1,5 +1,5 @@
 """`comitia bench`: figures to print. `steady` and `catchup` judge whether there was an election, `catalog` whom a
-registration woke.
+registration woke, `restore` whether what was restored is what was saved.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -23,6 +24,8 @@ from jepsen_like.bench.heal import measure_heal
 from jepsen_like.bench.kv import Measured, measure, measure_both, ratios, sync_ms
 from jepsen_like.bench.load import PUT
 from jepsen_like.bench.power_off import measure_power_off
+from jepsen_like.bench.restore import lines as restore_lines
+from jepsen_like.bench.restore import measure_restore
 from jepsen_like.bench.servers import ComitiaServers, EtcdServers, Servers, running
 from model_checks.verdicts import EXIT_INTERNAL, SetupFailed, Verdict
 
@@ -122,11 +125,30 @@ def kv_command(
     return 0
 
 
+def _size(nodes: int, instances: int, services: int, wakes: int = 0) -> Size:
+    """Raises UsageError: too few instances."""
+    if not services + LARGE_INSTANCES <= instances or nodes > instances:
+        raise click.UsageError(
+            f"{instances} instances are too few: each node has one, each service, too, and one service has "
+            f"{LARGE_INSTANCES}"
+        )
+    return Size(nodes=nodes, instances=instances, services=services, wakes=wakes)
+
+
+def _sized(function: Callable[..., int]) -> Callable[..., int]:
+    """The options that say how big a catalog is."""
+    for option in (
+        click.option("--services", type=click.IntRange(min=2), default=Size().services, show_default=True),
+        click.option("--instances", type=click.IntRange(min=200), default=Size().instances, show_default=True),
+        click.option("--nodes", type=click.IntRange(min=1), default=Size().nodes, show_default=True),
+        click.option("--servers", type=click.IntRange(1, 9), default=3, show_default=True),
+    ):
+        function = option(function)
+    return function
+
+
 @command.command("catalog")
-@click.option("--servers", type=click.IntRange(1, 9), default=3, show_default=True)
-@click.option("--nodes", type=click.IntRange(min=1), default=Size().nodes, show_default=True)
-@click.option("--instances", type=click.IntRange(min=200), default=Size().instances, show_default=True)
-@click.option("--services", type=click.IntRange(min=2), default=Size().services, show_default=True)
+@_sized
 @click.option("--wakes", type=click.IntRange(min=1), default=Size().wakes, show_default=True, help="Registrations.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what is asked for and changed.")
 @click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For the data.")
@@ -150,12 +172,7 @@ def catalog_command(
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    if not services + LARGE_INSTANCES <= instances or nodes > instances:
-        raise click.UsageError(
-            f"{instances} instances are too few: each node has one, each service, too, and one service has "
-            f"{LARGE_INSTANCES}"
-        )
-    size = Size(nodes=nodes, instances=instances, services=services, wakes=wakes)
+    size = _size(nodes, instances, services, wakes)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name,
@@ -169,6 +186,42 @@ def catalog_command(
         click.echo(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}))
     else:
         click.echo("\n".join([*lines(found), f"verdict: {found.verdict.value}"]))
+    return found.verdict.exit_code
+
+
+@command.command("restore")
+@_sized
+@click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For the data.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, everything else to stderr.")
+def restore_command(
+    servers: int, nodes: int, instances: int, services: int, directory: Path | None, as_json: bool
+) -> int:
+    """A big catalog is saved while writes go on, and restored in a new cluster.
+
+    INVALID (exit code 1) if any server of the new cluster answers the health of any service differently, an index
+    included, or the archive is not of one moment.
+    """
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    size = _size(nodes, instances, services)
+    try:
+        with tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name:
+            for each in ("old", "new"):
+                (Path(name) / each).mkdir()
+            with (
+                running(ComitiaServers(servers, Path(name) / "old")) as old,
+                running(ComitiaServers(servers, Path(name) / "new")) as new,
+            ):
+                found = asyncio.run(measure_restore(old, new, size, Path(name), say))
+    except SetupFailed as error:
+        click.echo(f"set-up failed: {error}", err=True)
+        return EXIT_INTERNAL
+    if as_json:
+        click.echo(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}))
+    else:
+        click.echo("\n".join([*restore_lines(found), f"verdict: {found.verdict.value}"]))
     return found.verdict.exit_code
 
 
