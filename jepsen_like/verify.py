@@ -250,7 +250,8 @@ def summary(result: StageResult) -> str:
     figures = result.report.get("figures", {})
     if "summary" in result.report:
         return str(result.report["summary"])
-    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in figures.items() if type(value) is int)
+    counted = [(name, value) for name, value in figures.items() if type(value) is int and value]
+    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counted)
 
 
 async def run_stage(stage: Stage, progress: Progress) -> StageResult:
