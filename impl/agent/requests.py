@@ -5,7 +5,7 @@ What was forwarded is neither held nor forwarded again: its receiver leads or re
 Before the cluster has formed there is no leader either: requests are held. Source: Consul, `ForwardRPC`, "Consistency
 modes".
 
-It must not serve anything itself: what a server can do, `serving` does, which knows nothing of other agents.
+It must not serve anything itself: `serving` does, by calls from here; nothing calls back.
 """
 
 from __future__ import annotations

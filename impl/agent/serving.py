@@ -3,10 +3,10 @@ as any server.
 
 As the leader it proposes writes, has reads confirmed, times sessions, hears client agents and changes the cluster. What
 depends on a session that is about to end waits until it has (`session_ends`). If it does not lead, or cannot serve yet,
-it raises `forwarding.Retriable`: nothing was done.
+it raises `forwarding.Retriable`: the request had no effect.
 
-It must not ask another agent and must not hold a request until somebody leads: `requests` does, and hands it over.
-Source: Consul, "Consistency modes", "Blocking queries", "Session HTTP API".
+It must neither forward a request nor hold it until somebody leads: `requests` does, and hands over what is to be served
+here. It must not know who asked. Source: Consul, "Consistency modes", "Blocking queries", "Session HTTP API".
 """
 
 from __future__ import annotations
