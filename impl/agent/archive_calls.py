@@ -15,7 +15,6 @@ snapshots over a connection of their own; *Deviation:* calls, since a frame is b
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -23,6 +22,7 @@ import msgspec
 from impl.agent.api import ArchiveStream, ArchiveUpload, DefiniteError, IndefiniteError, RestoreUnknown
 from impl.agent.archives import HANDED_OUT_BYTES, Idle
 from impl.agent.forwarding import CALL_TIMEOUT_NS, Retriable, judge
+from impl.agent.methods import Call
 from impl.agent.protocol import decode_answer, encode
 from impl.rpc.errors import RpcError
 from impl.runtime.interfaces import NANOSECONDS, Runtime, new_uuid
@@ -71,9 +71,6 @@ _add: msgspec.msgpack.Decoder[AddToUpload] = msgspec.msgpack.Decoder(AddToUpload
 _token: msgspec.msgpack.Decoder[str] = msgspec.msgpack.Decoder(str)
 _forwarded: msgspec.msgpack.Decoder[bool] = msgspec.msgpack.Decoder(bool)
 _piece: msgspec.msgpack.Decoder[bytes] = msgspec.msgpack.Decoder(bytes)
-
-Call = Callable[[str, bytes, int], Awaitable[bytes]]
-"""(method, body, timeout in ns): a call to one server; raises RpcError."""
 
 
 class RemoteArchive:

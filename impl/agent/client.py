@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from impl.agent import forwarding
+from impl.agent import forwarding, methods
 from impl.agent.api import (
     AgentError,
     ArchiveStream,
@@ -23,7 +23,7 @@ from impl.agent.api import (
     ReadOptions,
     ReadReply,
 )
-from impl.agent.archive_calls import Call, OpenArchive, opened_archive, opened_upload
+from impl.agent.archive_calls import OpenArchive, opened_archive, opened_upload
 from impl.agent.changes import Changes
 from impl.agent.config import Address, Config
 from impl.agent.describe import describe_config, describe_runtime
@@ -31,25 +31,10 @@ from impl.agent.discovery import Discovery, is_same
 from impl.agent.forwarding import Retriable, T
 from impl.agent.introductions import Introductions
 from impl.agent.logs import Log
+from impl.agent.methods import Call, Method
 from impl.agent.operations import AskConfiguration, Operate, Operation, RaftConfiguration
 from impl.agent.pool import Pool
-from impl.agent.protocol import (
-    ANNOUNCE,
-    KV_READ,
-    KV_WRITE,
-    OPERATE,
-    RAFT_CONFIGURATION,
-    SESSION_RENEW,
-    STATUS,
-    Announcement,
-    Discovered,
-    KvRead,
-    KvWrite,
-    RenewSession,
-    Status,
-    decode_answer,
-    encode,
-)
+from impl.agent.protocol import ANNOUNCE, Announcement, Discovered, KvRead, KvWrite, RenewSession, Status, encode
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query
 from impl.catalog.rows import Session
@@ -59,14 +44,6 @@ from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose
 from impl.rpc.timings import Timings
 from impl.runtime.interfaces import NANOSECONDS, Runtime, Task, new_uuid
 from impl.telemetry.instruments import Telemetry
-
-_result: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
-_session: msgspec.msgpack.Decoder[Session | None] = msgspec.msgpack.Decoder(Session | None)
-_read_reply: msgspec.msgpack.Decoder[ReadReply] = msgspec.msgpack.Decoder(ReadReply)
-_status: msgspec.msgpack.Decoder[Status] = msgspec.msgpack.Decoder(Status)
-_int: msgspec.msgpack.Decoder[int] = msgspec.msgpack.Decoder(int)
-_configuration: msgspec.msgpack.Decoder[RaftConfiguration] = msgspec.msgpack.Decoder(RaftConfiguration)
-
 
 ANNOUNCE_NS = 3 * NANOSECONDS
 """How often a client agent says that it lives; with jitter, a leader that hears nothing for 10 s takes it for dead."""
@@ -139,11 +116,10 @@ class Client:
 
     async def _announce(self) -> None:
         """Say again and again that this agent lives: the leader keeps it registered."""
-        body = encode(self._announcement(leaving=False))
+        announcement = self._announcement(leaving=False)
         while True:
             with suppress(AgentError):
-                reply = await self._ask_somebody(ANNOUNCE, lambda: body, is_write=False)
-                self._cluster_size = decode_answer(_int, reply)
+                self._cluster_size = await self._ask(methods.ANNOUNCE, announcement)
             await self._runtime.clock.sleep(int(ANNOUNCE_NS * (0.5 + self._runtime.random.random())))
 
     def _announcement(self, *, leaving: bool) -> Announcement:
@@ -152,25 +128,23 @@ class Client:
     async def write(self, command: Write) -> Result:
         """As `Agent.write`."""
         self._writes += 1
-        body = encode(KvWrite(command, f"{self._origin}{self._writes}", forwarded=False))
-        return decode_answer(_result, await self._ask_somebody(KV_WRITE, lambda: body, is_write=True))
+        return await self._ask(methods.KV_WRITE, KvWrite(command, f"{self._origin}{self._writes}", forwarded=False))
 
     async def read(self, query: Query, options: ReadOptions) -> ReadReply:
         """As `Agent.read`."""
         started, now = self._runtime.clock.monotonic_ns(), self._runtime.clock.monotonic_ns
 
-        def body() -> bytes:
-            return encode(KvRead(query, forwarding.still_blocked(options, now() - started), forwarded=False))
-
         blocked_ns = forwarding.blocked_ns_max(options)
-        return decode_answer(
-            _read_reply, await self._ask_somebody(KV_READ, body, is_write=False, blocked_ns=blocked_ns)
-        )
+
+        async def ask(address: Address) -> ReadReply:
+            request = KvRead(query, forwarding.still_blocked(options, now() - started), forwarded=False)
+            return await methods.KV_READ.ask(self._calls_to(address), request, blocked_ns)
+
+        return await self._try_everybody(ask, is_write=methods.KV_READ.is_write, blocked_ns=blocked_ns)
 
     async def renew_session(self, session_id: str) -> Session | None:
         """As `Agent.renew_session`."""
-        body = encode(RenewSession(session_id, forwarded=False))
-        return decode_answer(_session, await self._ask_somebody(SESSION_RENEW, lambda: body, is_write=False))
+        return await self._ask(methods.SESSION_RENEW, RenewSession(session_id, forwarded=False))
 
     def cluster_size(self) -> int:
         """As `Agent.cluster_size`."""
@@ -190,13 +164,11 @@ class Client:
 
     async def operate(self, operation: Operation) -> int:
         """As `Agent.operate`."""
-        body = encode(Operate(operation, forwarded=False))
-        return decode_answer(_int, await self._ask_somebody(OPERATE, lambda: body, is_write=True))
+        return await self._ask(methods.OPERATE, Operate(operation, forwarded=False))
 
     async def raft_configuration(self, stale: bool) -> RaftConfiguration:
         """As `Agent.raft_configuration`."""
-        body = encode(AskConfiguration(stale, forwarded=False))
-        return decode_answer(_configuration, await self._ask_somebody(RAFT_CONFIGURATION, lambda: body, is_write=False))
+        return await self._ask(methods.RAFT_CONFIGURATION, AskConfiguration(stale, forwarded=False))
 
     async def save_archive(self, stale: bool) -> ArchiveStream:
         """As `Agent.save_archive`."""
@@ -227,7 +199,7 @@ class Client:
         await self._introductions.join(address)
 
     async def _status(self) -> Status:
-        return decode_answer(_status, await self._ask_somebody(STATUS, bytes, is_write=False))
+        return await self._ask(methods.STATUS, None)
 
     def describe(self) -> dict[str, Any]:
         """As `Agent.describe`."""
@@ -248,15 +220,10 @@ class Client:
         }
         return document
 
-    async def _ask_somebody(
-        self, method: str, body: Callable[[], bytes], *, is_write: bool, blocked_ns: int = 0
-    ) -> bytes:
-        """As `_try_everybody`. `body` makes the request's body for each attempt."""
-        timeout_ns = forwarding.CALL_TIMEOUT_NS + blocked_ns
+    async def _ask(self, method: Method[T], request: msgspec.Struct | None) -> T:
+        """As `_try_everybody`."""
         return await self._try_everybody(
-            lambda address: self._pool.call(address, method, body(), timeout_ns),
-            is_write=is_write,
-            blocked_ns=blocked_ns,
+            lambda address: method.ask(self._calls_to(address), request), is_write=method.is_write
         )
 
     async def _try_everybody(self, ask: Callable[[Address], Awaitable[T]], *, is_write: bool, blocked_ns: int = 0) -> T:

@@ -69,6 +69,14 @@ def judge(error: RpcError, *, is_write: bool) -> Retriable | AgentError:
     return IndefiniteError(text) if is_write else Retriable(DefiniteError(text))
 
 
+async def once(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Run `attempt` for somebody who holds the request already. Raises AgentError."""
+    try:
+        return await attempt()
+    except Retriable as retriable:
+        raise retriable.final from retriable
+
+
 async def hold(
     runtime: Runtime, hold_ns: int, attempt: Callable[[], Awaitable[T]], changes: Changes, blocked_ns: int = 0
 ) -> T:

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-import msgspec
-
+from impl.agent import methods
 from impl.agent.api import AgentError
 from impl.agent.config import Address
 from impl.agent.discovery import Discovery
@@ -20,7 +19,7 @@ from impl.agent.logs import Log
 from impl.agent.members import Members
 from impl.agent.operations import Join, Operate
 from impl.agent.pool import Pool
-from impl.agent.protocol import OPERATE, decode_answer, encode
+from impl.agent.protocol import decode_answer, encode
 from impl.rpc.errors import RpcError
 from impl.runtime.interfaces import MILLISECONDS, Disk, Runtime
 from impl.storage.files import replace_file
@@ -30,8 +29,6 @@ LEFT = "left"
 PAUSE_NS = 500 * MILLISECONDS
 ANSWER_NS_MAX = 10_000 * MILLISECONDS
 """The server that is asked may hold the request until there is a leader, and the leader until it is committed."""
-
-_index: msgspec.msgpack.Decoder[int] = msgspec.msgpack.Decoder(int)
 
 
 def note_leaving(disk: Disk, directory: str) -> None:
@@ -127,8 +124,8 @@ class Joining:
         body = encode(Operate(Join(self._members.myself, self._read_replica), forwarded=False))
         for address in self._whom_to_ask():
             try:
-                reply = await self._pool.call(address, OPERATE, body, ANSWER_NS_MAX)
-                self._added_index = decode_answer(_index, reply)
+                reply = await self._pool.call(address, methods.OPERATE.name, body, ANSWER_NS_MAX)
+                self._added_index = decode_answer(methods.OPERATE.answer, reply)
             except (RpcError, AgentError) as error:
                 text = f"{address}: {error}"
                 if text not in self._answers:

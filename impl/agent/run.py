@@ -15,6 +15,7 @@ from hashlib import blake2b
 from uuid import UUID
 
 from impl.agent.api import Agent
+from impl.agent.begun import ShortWay
 from impl.agent.client import Client
 from impl.agent.config import Config, ConfigError
 from impl.agent.describe import VERSION
@@ -25,7 +26,6 @@ from impl.agent.logs import Log, Value
 from impl.agent.outage_recovery import recover_from_peers
 from impl.agent.reconcile import CONSUL
 from impl.agent.reload import Definitions, Parts, Reloading
-from impl.agent.requests import Requests
 from impl.agent.server import Server
 from impl.catalog.rows import Node
 from impl.http.app import Application
@@ -131,7 +131,8 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
             controls=controls,
             measures=measures,
         )
-        direct = DirectKv(agent, config.kv_max_value_size, measures) if isinstance(agent, Requests) else None
+        short_way = started.short_way
+        direct = DirectKv(short_way, config.kv_max_value_size, measures) if short_way is not None else None
         http = _listen_http(config, app, direct)
         ports: dict[str, Value] = {
             "http": _shown(http.address),
@@ -167,6 +168,8 @@ class _Started:
     stop: Callable[[str, bool], Awaitable[None]]
     facts: dict[str, Value]
     reconfigure: Callable[[Config], None]
+    short_way: ShortWay | None = None
+    """Of a server."""
 
 
 async def _start(
@@ -202,7 +205,7 @@ async def _start(
         "entries": len(data.recovered.entries),
         "term": data.recovered.hard_state.term,
     }
-    return _Started(server.requests, data.node_id, server.stop, facts, server.reconfigure)
+    return _Started(server.requests, data.node_id, server.stop, facts, server.reconfigure, server.short_way)
 
 
 def _may_run_scripts(config: Config) -> bool:

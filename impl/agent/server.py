@@ -1,7 +1,7 @@
 """A server agent from start to stop: listeners, formation, the driver, shutdown.
 
-It decides nothing about Raft, formation or requests: `core`, `discovery` and `requests` do. What stands here is who
-is made when, who is told what, and in which order it all ends.
+It decides nothing about Raft, formation or requests: `core`, `discovery`, `requests` and `serving` do. What stands here
+is who is made when, who is told what, and in which order it all ends.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from impl.agent.address_book import load_addresses, save_addresses
 from impl.agent.api import AgentError
 from impl.agent.archives import Archives
 from impl.agent.assembly import CannotTrace, assemble
+from impl.agent.begun import ShortWay
 from impl.agent.changes import Changes, Watches
 from impl.agent.config import Address, Config
 from impl.agent.describe import describe_config, describe_raft, describe_runtime
@@ -35,6 +36,7 @@ from impl.agent.reconfiguration import Reconfiguration
 from impl.agent.requests import Requests
 from impl.agent.restoring import Restoring, release
 from impl.agent.service import Service
+from impl.agent.serving import Serving
 from impl.agent.session_keeper import SessionKeeper
 from impl.agent.tracer import Tracer
 from impl.catalog.store import Store
@@ -55,7 +57,7 @@ SWEEP_NS = 10 * NANOSECONDS
 
 
 class Server:
-    """One server agent. `requests` is the `Agent` of its HTTP API. Made by `start`."""
+    """One server agent. `requests` is the `Agent` of its HTTP API, which tries `short_way` before. Made by `start`."""
 
     def __init__(
         self,
@@ -106,25 +108,33 @@ class Server:
         )
         self._reconciler = Reconciler(runtime, config.datacenter, self._members, log.named("catalog"))
         self._restoring = Restoring(runtime, log.named("snapshot"))
-        self.requests = Requests(
+        measures = RequestMeasures(telemetry)
+        self._serving = Serving(
             runtime,
-            config,
+            f"{config.node_name}/{data.incarnation}",
             self._discovery,
-            self._pool,
             self._watches,
             self._changes,
             self._members,
-            self._reconfiguration,
-            self._sessions,
-            self._reconciler,
-            data.incarnation,
+            reconfiguration=self._reconfiguration,
+            sessions=self._sessions,
+            reconciler=self._reconciler,
             archives=Archives(runtime, config.data_dir, config.snapshot_max_size, log.named("snapshot")),
             restoring=self._restoring,
+            measures=measures,
+        )
+        self.requests = Requests(
+            runtime,
+            int(config.rpc_hold_timeout * NANOSECONDS),
+            self._discovery,
+            self._pool,
+            self._changes,
+            self._serving,
             describe=self.describe,
             leave=self.leave,
             join=self._join,
-            measures=RequestMeasures(telemetry),
         )
+        self.short_way = ShortWay(runtime, self._serving, self.requests, measures)
         telemetry.gauge("session_ttl.active", "Sessions whose TTL this server counts.", lambda: len(self._sessions))
         telemetry.gauge("rpc.queries_blocking", "Blocking queries that wait.", lambda: len(self._watches))
         self._introductions: Introductions | None = None
@@ -251,7 +261,7 @@ class Server:
         if orderly:
             await self._hand_over(f"this server stops: {reason}")
         self._stopped = True
-        self.requests.stop()
+        self._serving.stop()
         for task in self._tasks:
             task.cancel()
         if self._driver is not None:
@@ -366,13 +376,13 @@ class Server:
         self._gauges = ServerGauges(self._telemetry, self._runtime, config, driver, self._members)
         self._gauges.start()
         self._members.formed(driver)
-        self.requests.formed(driver)
+        self._serving.formed(driver)
         self._met()
         keeping = self._sessions.run(driver, self.requests.write_leading)
         self._tasks.append(self._runtime.tasks.spawn(keeping, "sessions"))
         reconciling = self._reconciler.run(driver, self.requests.write)
         self._tasks.append(self._runtime.tasks.spawn(reconciling, "reconcile"))
-        watching = self._restoring.watch(driver, self.requests.propose)
+        watching = self._restoring.watch(driver, self._serving.propose)
         self._tasks.append(self._runtime.tasks.spawn(watching, "restores"))
         self._tasks.append(self._runtime.tasks.spawn(self._reconfiguration.watch(), "reconfiguration"))
         self._tasks.append(self._runtime.tasks.spawn(self._joining(genesis).run(), "joining"))
@@ -442,10 +452,10 @@ class Server:
                 "cluster_id": genesis.cluster_id if genesis is not None else "",
                 "known_datacenters": "1",
                 "leader": str(driver is not None and driver.core.role is Role.LEADER).lower(),
-                "leader_addr": self.requests.status().leader,
+                "leader_addr": self._serving.status().leader,
                 "server": "true",
             },
-            "raft": describe_raft(driver, self._members, self.requests.last_contact_ms()),
+            "raft": describe_raft(driver, self._members, self._serving.last_contact_ms()),
             "snapshots": _describe_snapshots(driver),
             "rpc": {"peers": self._members.links.describe(), "counters": msgspec.to_builtins(counters)},
         }

@@ -27,11 +27,11 @@ class Leader(Protocol):
     """The part of a server agent that begins what it can do by itself."""
 
     def begin_write(self, command: Write, answered: Answered[Result]) -> bool:
-        """As `Requests.begin_write`."""
+        """As `ShortWay.begin_write`."""
         ...
 
     def begin_read(self, query: Query, consistency: Consistency, answered: Answered[ReadReply]) -> bool:
-        """As `Requests.begin_read`."""
+        """As `ShortWay.begin_read`."""
         ...
 
 

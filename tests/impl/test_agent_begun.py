@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from impl.agent import begun
-from impl.agent.api import IndefiniteError, NoClusterLeader, ReadReply
-from impl.agent.begun import BegunRead, BegunWrite
+from impl.agent.api import Consistency, IndefiniteError, NoClusterLeader, ReadReply
+from impl.agent.begun import BegunRead, BegunWrite, ShortWay
+from impl.agent.measures import RequestMeasures
+from impl.agent.protocol import KvWrite
+from impl.agent.requests import Requests
+from impl.agent.serving import Serving
+from impl.catalog.commands import KvAcquire, KvSet, SessionDestroy, Write
+from impl.catalog.queries import KvGet
 from impl.catalog.store import KvAnswer
+from impl.catalog.transitions import Result
 from impl.raft.errors import NotLeader
+from impl.raft.ready import Role
+from impl.runtime.interfaces import Runtime
+from impl.runtime.real import run
+from impl.telemetry.instruments import Telemetry
+from tests.impl.test_forwarding_rules import Leaderless, Remote, follower
 
 ANSWER = KvAnswer(7, ())
 
@@ -76,12 +88,85 @@ def a_defect_is_no_answer() -> None:
         Client().write().set_exception(ZeroDivisionError())
 
 
+class Driver:
+    """What was begun, as a driver is told of it."""
+
+    last_contact_ns = 0
+
+    def __init__(self) -> None:
+        self.core = Leaderless()
+        self.core.role = Role.LEADER
+        self.begun: list[tuple[str, BegunWrite]] = []
+
+    def begin_write(self, command: Write, request: str, answered: BegunWrite) -> None:
+        self.begun.append((request, answered))
+
+
+class Leader:
+    """A server that leads, its other end once it does not, and what its users were told."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.remote = Remote()
+        self.told: list[object] = []
+        self.driver = Driver()
+        driver: Any = self.driver
+        made = follower(runtime, self.remote)
+        made.serving.formed(driver)
+        self.short_way = ShortWay(runtime, made.serving, made.requests, RequestMeasures(Telemetry(runtime.clock)))
+
+    def write(self, command: Write) -> bool:
+        return self.short_way.begin_write(command, self.told.append)
+
+
+def of_a_leader(sentence: Callable[[Leader, Runtime], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def told() -> None:
+        async def main(runtime: Runtime) -> int:
+            await sentence(Leader(runtime), runtime)
+            return 0
+
+        assert run(main) == 0
+
+    told.__name__ = sentence.__name__
+    return told
+
+
+@of_a_leader
+async def who_does_not_lead_begins_nothing(leader: Leader, runtime: Runtime) -> None:
+    assert leader.write(KvSet("k", b"v", 0))
+    leader.driver.core.role = Role.FOLLOWER
+    assert not leader.write(KvSet("k", b"v", 0))
+    assert not leader.short_way.begin_read(KvGet("k"), Consistency.DEFAULT, leader.told.append)
+    assert len(leader.driver.begun) == 1
+
+
+@of_a_leader
+async def what_wants_a_lock_or_ends_a_session_is_not_begun(leader: Leader, runtime: Runtime) -> None:
+    assert not leader.write(KvAcquire("k", b"v", 0, "s"))
+    assert not leader.write(SessionDestroy("s"))
+    assert leader.driver.begun == []
+
+
+@of_a_leader
+async def a_write_that_is_asked_again_is_the_same_request(leader: Leader, runtime: Runtime) -> None:
+    leader.write(KvSet("k", b"v", 0))
+    request, answered = leader.driver.begun[0]
+    leader.driver.core.role = Role.FOLLOWER
+    answered.set_exception(NotLeader("s2"))
+    while not leader.told:
+        await runtime.clock.sleep(1)
+    assert leader.told == [True]
+    assert [asked.request for asked in leader.remote.applied] == [request]
+
+
 SENTENCES = [
     a_result_is_told_and_nothing_is_asked_again,
     a_write_that_may_have_happened_is_not_tried_again,
     what_the_core_refused_late_is_asked_again_in_the_long_way,
     how_the_long_way_ends_is_told,
     a_defect_is_no_answer,
+    who_does_not_lead_begins_nothing,
+    what_wants_a_lock_or_ends_a_session_is_not_begun,
+    a_write_that_is_asked_again_is_the_same_request,
 ]
 
 
@@ -102,18 +187,33 @@ async def told_nothing(pending: Any) -> None:
     await pending._again()
 
 
+class Everything:
+    def __contains__(self, command: object) -> bool:
+        return True
+
+
+_serve_write = Requests.serve_write
+
+
+async def as_another_request(requests: Requests, request: KvWrite) -> Result:
+    return await _serve_write(requests, KvWrite(request.command, "s1/1/r99", forwarded=False))
+
+
 @pytest.mark.parametrize(
-    ("name", "mutant", "sentence"),
+    ("owner", "name", "mutant", "sentence"),
     [
-        ("set_exception", always_again, a_write_that_may_have_happened_is_not_tried_again),
-        ("set_exception", always_again, a_defect_is_no_answer),
-        ("set_exception", never_again, what_the_core_refused_late_is_asked_again_in_the_long_way),
-        ("_once_more", told_nothing, what_the_core_refused_late_is_asked_again_in_the_long_way),
+        (begun._Begun, "set_exception", always_again, a_write_that_may_have_happened_is_not_tried_again),
+        (begun._Begun, "set_exception", always_again, a_defect_is_no_answer),
+        (begun._Begun, "set_exception", never_again, what_the_core_refused_late_is_asked_again_in_the_long_way),
+        (begun._Begun, "_once_more", told_nothing, what_the_core_refused_late_is_asked_again_in_the_long_way),
+        (Serving, "may_begin", lambda *_: True, who_does_not_lead_begins_nothing),
+        (begun, "PLAIN", Everything(), what_wants_a_lock_or_ends_a_session_is_not_begun),
+        (Requests, "serve_write", as_another_request, a_write_that_is_asked_again_is_the_same_request),
     ],
 )
 def test_a_broken_one_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, name: str, mutant: Callable[..., Any], sentence: Callable[[], None]
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, mutant: object, sentence: Callable[[], None]
 ) -> None:
-    monkeypatch.setattr(begun._Begun, name, mutant)
+    monkeypatch.setattr(owner, name, mutant)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         sentence()

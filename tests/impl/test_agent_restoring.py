@@ -541,8 +541,8 @@ def test_a_token_that_nobody_gave_is_refused() -> None:
 
 def who_waits_is_answered_at_once_though_the_index_goes_back() -> None:
     async def main(runtime: Runtime) -> int:
-        requests = await follower(runtime, Remote())
-        driver: Any = requests.driver
+        server = follower(runtime, Remote())
+        driver: Any = server.serving.driver
         driver.store, driver.last_contact_ns = filled(5), 1
         driver.core.leader_id = None
         driver.read_local = lambda query, consistency: driver.store.get(query.key)
@@ -550,13 +550,13 @@ def who_waits_is_answered_at_once_though_the_index_goes_back() -> None:
         answers: list[Any] = []
 
         async def ask() -> None:
-            answers.append(await requests.read(KvGet("k00004"), options))
+            answers.append(await server.requests.read(KvGet("k00004"), options))
 
         runtime.tasks.spawn(ask(), "query")
         await runtime.clock.sleep(20 * MILLISECONDS)
         assert not answers
         driver.store = filled(1)
-        requests._watches.abandon()
+        server.watches.abandon()
         await runtime.clock.sleep(20 * MILLISECONDS)
         assert [answer.answer.index for answer in answers] == [1]
         return 0

@@ -13,6 +13,7 @@ import pytest
 
 from impl.agent.api import AgentError, Consistency, NoClusterLeader
 from impl.agent.requests import Requests
+from impl.agent.serving import Serving
 from impl.agent.session_ends import SessionEnds, acquired, ended
 from impl.catalog.commands import (
     Deregister,
@@ -33,7 +34,7 @@ from impl.raft.ready import Role
 from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
 from impl.runtime.virtual import VirtualWorld
 from impl.runtime.virtual_disk import VirtualDisk
-from tests.impl.test_forwarding_rules import Remote, follower
+from tests.impl.test_forwarding_rules import Follower, Remote, follower
 
 SECOND_NS = 1_000 * MILLISECONDS
 
@@ -49,11 +50,11 @@ class Pipeline:
 
     last_contact_ns = 0
 
-    def __init__(self, runtime: Runtime, requests: Requests) -> None:
+    def __init__(self, runtime: Runtime, server: Follower) -> None:
         self.runtime = runtime
-        self.requests = requests
+        self.changes = server.changes
         self.core = Core()
-        keeper = requests._sessions
+        keeper = server.sessions
         self.store = Store(session=keeper.changed, lost=keeper.lost)
         self.index = 0
         self.waiting: list[tuple[Write | Query, Future[Any], bool]] = []
@@ -79,7 +80,7 @@ class Pipeline:
         waiting, self.waiting = self.waiting, []
         for asked, answered, is_write in waiting:
             answered.set_result(self.apply(asked) if is_write else answer_query(self.store, asked))
-        self.requests.changes.notify()
+        self.changes.notify()
 
 
 class Leading:
@@ -90,17 +91,11 @@ class Leading:
         self.runtime = self.world.process("s1", VirtualDisk()).runtime
         self.remote = Remote()
         self.answers: dict[str, Any] = {}
-        made: list[Requests] = []
-
-        async def form() -> None:
-            made.append(await follower(self.runtime, self.remote))
-
-        self.runtime.tasks.spawn(form(), "form")
-        self.world.run_for(MILLISECONDS)
-        self.requests = made[0]
-        self.driver = Pipeline(self.runtime, self.requests)
+        server = follower(self.runtime, self.remote)
+        self.requests = server.requests
+        self.driver = Pipeline(self.runtime, server)
         driver: Any = self.driver
-        self.requests.formed(driver)
+        server.serving.formed(driver)
         for command in (
             Register(Node("n", "1"), None, (Check("n", "alive", "alive", PASSING),)),
             SessionCreate(Session("s", "n", ttl="10s", node_checks=("alive",))),
@@ -242,8 +237,8 @@ def test_a_leader_minds_what_is_on_its_way(sentence: Callable[[], None]) -> None
     sentence()
 
 
-async def renew_by_what_is_applied(requests: Any, session_id: str) -> Session | None:
-    session: Session | None = requests._leading().store.tables.sessions.get(session_id)
+async def renew_by_what_is_applied(serving: Any, session_id: str) -> Session | None:
+    session: Session | None = serving.driver.store.tables.sessions.get(session_id)
     return session
 
 
@@ -251,14 +246,14 @@ async def renew_by_what_is_applied(requests: Any, session_id: str) -> Session | 
     ("owner", "name", "broken", "sentence"),
     [
         (
-            Requests,
+            Serving,
             "_is_settled",
             lambda *_: True,
             a_lock_is_not_given_behind_the_end_of_the_session_that_loses_it,
         ),
-        (Requests, "_is_settled", lambda *_: True, a_new_leader_gives_no_lock_before_it_has_applied_its_log),
-        (Requests, "_is_settled", lambda *_: False, a_lock_of_a_session_that_lives_is_asked_for_at_once),
-        (Requests, "_renew_here", renew_by_what_is_applied, a_renewal_waits_until_the_leader_knows_the_session),
+        (Serving, "_is_settled", lambda *_: True, a_new_leader_gives_no_lock_before_it_has_applied_its_log),
+        (Serving, "_is_settled", lambda *_: False, a_lock_of_a_session_that_lives_is_asked_for_at_once),
+        (Serving, "renew", renew_by_what_is_applied, a_renewal_waits_until_the_leader_knows_the_session),
         (SessionEnds, "is_ending", lambda *_: False, a_session_whose_end_is_on_its_way_is_not_renewed),
         (Requests, "write_leading", Requests.write, what_a_leaders_clock_decided_no_other_leader_carries_out),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
@@ -20,14 +21,16 @@ from impl.agent.api import (
 )
 from impl.agent.archives import Archives
 from impl.agent.changes import Changes, Watches
-from impl.agent.config import Address, Document, Performance, build
+from impl.agent.config import Address
 from impl.agent.discovery import Discovery
 from impl.agent.forwarding import Retriable, judge
 from impl.agent.logs import Log
+from impl.agent.measures import RequestMeasures
 from impl.agent.protocol import KV_WRITE, NOT_LEADER, NOT_READY, KvRead, KvWrite, ServerInfo
 from impl.agent.reconcile import Reconciler
 from impl.agent.requests import Requests
 from impl.agent.restoring import Restoring
+from impl.agent.serving import Serving
 from impl.agent.session_keeper import SessionKeeper
 from impl.catalog.commands import KvSet
 from impl.catalog.queries import KvGet, Watched
@@ -38,9 +41,10 @@ from impl.raft.ready import Role
 from impl.rpc.errors import CallTimedOut, ConnectFailed, ConnectionLost, NotSent, RemoteError, RpcError
 from impl.runtime.interfaces import MILLISECONDS, Runtime
 from impl.runtime.real import run
+from impl.telemetry.instruments import Telemetry
 
 SILENT = Log(lambda line: None, lambda: 0.0)
-HOLD_MS = 160
+HOLD_NS = 160 * MILLISECONDS
 
 
 class Leaderless:
@@ -122,33 +126,51 @@ async def _join_nobody(address: Address) -> None:
     """Nobody joins here."""
 
 
-async def follower(runtime: Runtime, remote: Any, reconfiguration: Any = None) -> Requests:
-    document = Document(server=True, data_dir="/d", performance=Performance(rpc_hold_timeout=f"{HOLD_MS}ms"))
-    config = build([document], "s1")
+@dataclass
+class Follower:
+    """A server's requests: their way, what it does itself, and what these two were given."""
+
+    requests: Requests
+    serving: Serving
+    sessions: SessionKeeper
+    watches: Watches
+    changes: Changes
+
+
+def follower(runtime: Runtime, remote: Any) -> Follower:
     discovery = Discovery(ServerInfo("s1", "id-1", "127.0.0.1", 1), 2, None)
     discovery.known["s2"] = ServerInfo("s2", "id-2", "127.0.0.1", 2)
     members: Any = Named()
-    requests = Requests(
+    unchanged: Any = None
+    sessions, watches, changes = SessionKeeper(runtime), Watches(runtime), Changes(runtime)
+    serving = Serving(
         runtime,
-        config,
+        "s1/1",
         discovery,
-        remote,
-        Watches(runtime),
-        Changes(runtime),
+        watches,
+        changes,
         members,
-        reconfiguration,
-        SessionKeeper(runtime),
-        Reconciler(runtime, "dc1", members, SILENT),
-        1,
+        reconfiguration=unchanged,
+        sessions=sessions,
+        reconciler=Reconciler(runtime, "dc1", members, SILENT),
         archives=Archives(runtime, "/data", 1 << 20, SILENT),
         restoring=Restoring(runtime, SILENT),
+        measures=RequestMeasures(Telemetry(runtime.clock)),
+    )
+    requests = Requests(
+        runtime,
+        HOLD_NS,
+        discovery,
+        remote,
+        changes,
+        serving,
         describe=dict,
         leave=_stay,
         join=_join_nobody,
     )
     driver: Any = FollowerDriver()
-    requests.formed(driver)
-    return requests
+    serving.formed(driver)
+    return Follower(requests, serving, sessions, watches, changes)
 
 
 def outcome_of(work: Callable[[Requests], Awaitable[Any]], remote: Remote) -> Any:
@@ -156,9 +178,8 @@ def outcome_of(work: Callable[[Requests], Awaitable[Any]], remote: Remote) -> An
     results: list[Any] = []
 
     async def main(runtime: Runtime) -> int:
-        requests = await follower(runtime, remote)
         try:
-            results.append(await work(requests))
+            results.append(await work(follower(runtime, remote).requests))
         except AgentError as error:
             results.append(error)
         return 0
@@ -216,12 +237,12 @@ def a_write_that_meets_a_leader_which_hands_over_is_held() -> None:
     results: list[object] = []
 
     async def main(runtime: Runtime) -> int:
-        requests = await follower(runtime, Remote())
-        requests.formed(driver)
+        server = follower(runtime, Remote())
+        server.serving.formed(driver)
         try:
-            results.append(await write(requests))
+            results.append(await write(server.requests))
             driver.refusals = 1
-            await requests.serve_write(KvWrite(KvSet("k", b"v", 0), "s2/1/r1", forwarded=True))
+            await server.requests.serve_write(KvWrite(KvSet("k", b"v", 0), "s2/1/r1", forwarded=True))
         except AgentError as error:
             results.append(error)
         return 0
@@ -267,14 +288,17 @@ def retry_nothing(error: RpcError, *, is_write: bool) -> Retriable | AgentError:
     return IndefiniteError("rpc error: " + str(error))
 
 
+_serve_write = Requests.serve_write
+
+
 async def forward_again(requests: Requests, request: KvWrite) -> Result:
-    return await requests._write_held(request)
+    return await _serve_write(requests, KvWrite(request.command, request.request, forwarded=False))
 
 
-async def give_up_at_once(requests: Requests, request: KvWrite) -> object:
-    assert requests.driver is not None
+async def give_up_at_once(serving: Serving, request: KvWrite) -> object:
+    assert serving.driver is not None
     try:
-        return await requests.driver.propose(request.command, request.request)
+        return await serving.driver.propose(request.command, request.request)
     except Refused as error:
         raise DefiniteError(str(error)) from error
 
@@ -290,7 +314,7 @@ async def give_up_at_once(requests: Requests, request: KvWrite) -> object:
         ),
         (forwarding, "judge", retry_nothing, a_write_that_was_not_sent_is_tried_again),
         (forwarding, "judge", retry_nothing, a_read_whose_connection_was_lost_is_tried_again),
-        (Requests, "_write_here", give_up_at_once, a_write_that_meets_a_leader_which_hands_over_is_held),
+        (Serving, "write", give_up_at_once, a_write_that_meets_a_leader_which_hands_over_is_held),
         (Requests, "serve_write", forward_again, a_forwarded_request_is_not_forwarded_again),
     ],
 )

@@ -190,7 +190,7 @@ def lock_delay_ignored() -> None:
 
 def lock_given_behind_the_end_of_its_session() -> None:
     """A leader refuses a lock by what it has applied, and minds no end of a session that its log holds already."""
-    replace("impl.agent.requests:Requests._is_settled", lambda original: lambda requests, driver, command: True)
+    replace("impl.agent.serving:Serving._is_settled", lambda original: lambda serving, driver, command: True)
 
 
 def session_end_keeps_its_lock() -> None:

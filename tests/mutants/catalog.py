@@ -101,15 +101,15 @@ def stale_read_goes_back() -> None:
     count = [0]
 
     def make(original: Function) -> Function:
-        async def read_stale(requests: Any, query: Query, options: ReadOptions) -> ReadReply:
-            reply: ReadReply = await original(requests, query, options)
+        async def read_stale(serving: Any, query: Query, options: ReadOptions) -> ReadReply:
+            reply: ReadReply = await original(serving, query, options)
             count[0] += 1
             kept = first.setdefault(repr(query), reply)
             return kept if count[0] % 2 and not options.min_index else reply
 
         return read_stale
 
-    replace("impl.agent.requests:Requests._read_stale", make)
+    replace("impl.agent.serving:Serving._read_stale", make)
 
 
 def default_read_is_stale() -> None:
@@ -117,8 +117,9 @@ def default_read_is_stale() -> None:
 
     def make(original: Function) -> Function:
         async def read(requests: Any, query: Query, options: ReadOptions) -> ReadReply:
-            if options.consistency is Consistency.DEFAULT and not options.min_index and requests.driver is not None:
-                return ReadReply(requests.driver.read_local(query, Consistency.DEFAULT), True, 0)
+            driver = requests._here.driver
+            if options.consistency is Consistency.DEFAULT and not options.min_index and driver is not None:
+                return ReadReply(driver.read_local(query, Consistency.DEFAULT), True, 0)
             reply: ReadReply = await original(requests, query, options)
             return reply
 
