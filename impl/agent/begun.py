@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from impl.agent.api import AgentError, Answered, ReadReply
+from impl.agent.api import Answered, ReadReply
 from impl.catalog.queries import Answer
 from impl.catalog.transitions import Result
 from impl.raft.errors import Refused
@@ -43,18 +43,15 @@ class _Begun(Generic[V]):
 
     def set_exception(self, exception: Exception) -> None:
         """It failed."""
-        match exception:
-            case AgentError():
-                self._answered(exception)
-            case Refused():
-                self._runtime.tasks.spawn(self._once_more(), "request")
-            case _:
-                raise exception
+        if isinstance(exception, Refused):
+            self._runtime.tasks.spawn(self._once_more(), "request")
+        else:
+            self._answered(exception)
 
     async def _once_more(self) -> None:
         try:
             result = await self._again()
-        except AgentError as error:
+        except Exception as error:  # a defect, too, is for whoever asked: it must not end the agent with this task
             self._answered(error)
         else:
             self._answered(result)

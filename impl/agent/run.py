@@ -133,7 +133,9 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
             controls=controls,
             measures=measures,
         )
-        direct = DirectKv(agent, config.kv_max_value_size, measures) if isinstance(agent, Requests) else None
+        direct = None
+        if isinstance(agent, Requests):
+            direct = DirectKv(agent, config.kv_max_value_size, unexpected, measures)
         http = _listen_http(config, app, direct, connections)
         ports: dict[str, Value] = {
             "http": _shown(http.address),

@@ -45,6 +45,8 @@ class _DirectCycle:
 
     def respond(self, status: int, lines: bytes, body: bytes) -> None:
         """As `Respond`."""
+        if self.response_complete:
+            return
         self.response_complete = True
         protocol = self._protocol
         if self.disconnected:

@@ -37,7 +37,7 @@ class Clients:
         app = Application(agent, "dc1", LIMIT, lambda *what: None)
         self.connections = connections
         self.server = HttpServer.listen(
-            ("127.0.0.1", 0), app, DirectKv(agent, LIMIT) if short_way else None, connections
+            ("127.0.0.1", 0), app, DirectKv(agent, LIMIT, lambda *what: None) if short_way else None, connections
         )
         self._writers: list[asyncio.StreamWriter] = []
 
