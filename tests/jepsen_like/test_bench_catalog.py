@@ -15,7 +15,7 @@ from jepsen_like.bench.command import command
 from jepsen_like.bench.servers import ComitiaServers, running
 from model_checks.verdicts import Verdict
 
-AGENT = Path(__file__).resolve().parents[1] / "mutants" / "agent.py"
+AGENT = Path(__file__).resolve().parents[1] / "mutants"
 SMALL = Size(nodes=20, instances=550, services=250, wakes=5)
 """More watchers than an agent lets one address have by default."""
 
