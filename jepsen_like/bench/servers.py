@@ -1,7 +1,6 @@
 """Clusters of plain processes on loopback, to be measured: Comitia's servers, and etcd's members beside them.
 
-Both sync every write to the same file system, as by default. Started here, ended here, by their own
-process ids.
+Both sync every write to the same file system, as by default. Started here, ended here, by their own process ids.
 """
 
 from __future__ import annotations
