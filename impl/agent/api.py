@@ -90,8 +90,8 @@ V_contra = TypeVar("V_contra", contravariant=True)
 class Answered(Protocol[V_contra]):
     """Who is told, once, how a request ended that was begun. It must not raise."""
 
-    def __call__(self, result: V_contra | AgentError, /) -> None:
-        """The result, or why there is none."""
+    def __call__(self, result: V_contra | Exception, /) -> None:
+        """The result, or why there is none: what is no AgentError is a defect."""
 
 
 class ArchiveStream(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from impl.agent.api import AgentError, Answered, Consistency, ReadOptions, ReadReply
+from impl.agent.api import Answered, Consistency, ReadOptions, ReadReply
 from impl.agent.measures import RequestMeasures
 from impl.agent.protocol import KvWrite
 from impl.agent.serving import Serving
@@ -49,18 +49,15 @@ class _Begun(Generic[V]):
 
     def set_exception(self, exception: Exception) -> None:
         """It failed."""
-        match exception:
-            case AgentError():
-                self._answered(exception)
-            case Refused():
-                self._runtime.tasks.spawn(self._once_more(), "request")
-            case _:
-                raise exception
+        if isinstance(exception, Refused):
+            self._runtime.tasks.spawn(self._once_more(), "request")
+        else:
+            self._answered(exception)
 
     async def _once_more(self) -> None:
         try:
             result = await self._again()
-        except AgentError as error:
+        except Exception as error:  # a defect, too, is for whoever asked: it must not end the agent with this task
             self._answered(error)
         else:
             self._answered(result)

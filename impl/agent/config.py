@@ -29,6 +29,7 @@ from impl.telemetry.settings import Settings as TelemetrySettings
 SERVER_PORT = 8300
 HTTP_PORT = 8500
 DNS_PORT = 8600
+HTTP_CONNECTIONS_PER_CLIENT = 200
 SNAPSHOT_MAX_SIZE = 2 << 30
 _CORE = Settings(name="any")
 """The core's own defaults; its times are scaled by `raft_multiplier`."""
@@ -83,6 +84,7 @@ class Performance(msgspec.Struct, forbid_unknown_fields=True):
 class Limits(msgspec.Struct, forbid_unknown_fields=True):
     """`limits`."""
 
+    http_max_conns_per_client: Annotated[int, msgspec.Meta(ge=-1 << 31, lt=1 << 31)] | UnsetType = UNSET
     kv_max_value_size: Annotated[int, msgspec.Meta(ge=1, le=4 << 20)] | UnsetType = UNSET
     snapshot_max_size: Annotated[int, msgspec.Meta(ge=1, lt=8 << 30)] | UnsetType = UNSET
 
@@ -168,6 +170,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dns: DnsSettings
     raft_multiplier: int
     rpc_hold_timeout: float
+    http_max_conns_per_client: int
+    """Connections of one address; 0 or negative: no limit."""
     kv_max_value_size: int
     snapshot_max_size: int
     """Bytes of an archive of the state that is restored, as it arrives and unpacked."""
@@ -215,6 +219,7 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         _merge(merged, document)
     ports = _or(merged.ports, Ports())
     performance = _or(merged.performance, Performance())
+    limits = _or(merged.limits, Limits())
     dev = _or(merged.dev, False)
     bind = _or(merged.bind_addr, "127.0.0.1")
     multiplier = _or(performance.raft_multiplier, 1)
@@ -235,8 +240,9 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         dns=_dns_settings(merged),
         raft_multiplier=multiplier,
         rpc_hold_timeout=parse_duration(_or(performance.rpc_hold_timeout, "7s")),
-        kv_max_value_size=_or(_or(merged.limits, Limits()).kv_max_value_size, 512 * 1024),
-        snapshot_max_size=_or(_or(merged.limits, Limits()).snapshot_max_size, SNAPSHOT_MAX_SIZE),
+        http_max_conns_per_client=_or(limits.http_max_conns_per_client, HTTP_CONNECTIONS_PER_CLIENT),
+        kv_max_value_size=_or(limits.kv_max_value_size, 512 * 1024),
+        snapshot_max_size=_or(limits.snapshot_max_size, SNAPSHOT_MAX_SIZE),
         telemetry=_telemetry_settings(_or(merged.telemetry, TelemetryConfig())),
         node_meta=_or(merged.node_meta, {}),
         services=tuple(_or(merged.services, [])),

@@ -67,6 +67,7 @@ def _debug_config(config: Config, node_id: str) -> dict[str, Any]:
         "DevMode": config.dev,
         "EnableLocalScriptChecks": config.enable_local_script_checks,
         "EnableRemoteScriptChecks": config.enable_script_checks,
+        "HTTPMaxConnsPerClient": config.http_max_conns_per_client,
         "HTTPPort": config.http_port,
         "KVMaxValueSize": config.kv_max_value_size,
         "Logging": {"LogJSON": config.log_json, "LogLevel": config.log_level},

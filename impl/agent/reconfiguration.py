@@ -24,7 +24,7 @@ from impl.agent.pool import Pool
 from impl.agent.promotion import Candidate, Promotion, has_caught_up
 from impl.agent.protocol import MALFORMED, STATUS, ServerInfo
 from impl.raft.configuration import Configuration, Member, with_member, with_voter, without_member
-from impl.raft.errors import NotLeader, NotReady, Refused, WouldLoseQuorum
+from impl.raft.errors import LastVoter, NotLeader, NotReady, Refused, WouldLoseQuorum
 from impl.raft.quorum import majority
 from impl.raft.ready import Role
 from impl.rpc.errors import RpcError
@@ -117,6 +117,7 @@ class Reconfiguration:
         """The members after the operation, a quorum of whom answers now; None if it is so already.
 
         Raises:
+            LastVoter: nobody would vote.
             WouldLoseQuorum: with the names of those who do not answer.
         """
         while True:
@@ -126,6 +127,8 @@ class Reconfiguration:
             if members is None:
                 return None
             voters = [member.name for member in members if member.voter]
+            if not voters:
+                raise LastVoter(before.voters[0])
             silent = await self._silent(voters)
             if len(voters) - len(silent) < majority(len(voters)):
                 raise WouldLoseQuorum(len(voters), majority(len(voters)), silent)

@@ -21,6 +21,7 @@ from impl.agent.local.definitions import CheckDefinition, ServiceDefinition
 from impl.agent.local.registrations import Registrations
 from impl.agent.logs import Log
 from impl.dns.settings import Settings as DnsSettings
+from impl.runtime.http_connections import Connections
 from impl.runtime.interfaces import Runtime
 from impl.runtime.off_loop import off_loop
 from impl.telemetry.instruments import Telemetry
@@ -31,6 +32,7 @@ RELOADED: Final = (
     "services",
     "checks",
     "dns",
+    "http_max_conns_per_client",
     "telemetry",
     "raft_snapshot_threshold",
     "raft_snapshot_interval",
@@ -52,6 +54,7 @@ class Parts:
     node_meta: Callable[[dict[str, str]], dict[str, str]]
     """The metadata of the node with those that the agent adds."""
     dns: Callable[[DnsSettings], None]
+    http: Connections
     server: Callable[[Config], None]
 
 
@@ -98,6 +101,7 @@ class Reloading:
         if config.node_meta != before.node_meta:
             parts.local.state.set_node_meta(parts.node_meta(config.node_meta))
         parts.dns(config.dns)
+        parts.http.most_per_client = config.http_max_conns_per_client
         parts.server(config)
         parts.local.redefine(*definitions)
 

@@ -34,6 +34,7 @@ from impl.http.definitions import configured
 from impl.http.direct import DirectKv
 from impl.http.measures import HttpMeasures
 from impl.rpc.bind import InsecureBind, check_bind
+from impl.runtime.http_connections import Connections
 from impl.runtime.http_server import HttpServer
 from impl.runtime.interfaces import NANOSECONDS, Future, Runtime
 from impl.runtime.off_loop import ignore
@@ -116,7 +117,8 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
     try:
         names = await _listen_dns(runtime, config, agent, log, telemetry)
         answers = names.responder.reconfigure if names is not None else ignore
-        parts = Parts(log, telemetry, local, _with_own_meta, answers, started.reconfigure)
+        connections = Connections(config.http_max_conns_per_client)
+        parts = Parts(log, telemetry, local, _with_own_meta, answers, connections, started.reconfigure)
         reloading = Reloading(runtime, config, read, defined, parts)
         controls = Controls(telemetry, log, reloading.reload, config.data_dir)
         measures = HttpMeasures(telemetry, runtime.clock)
@@ -131,9 +133,10 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
             controls=controls,
             measures=measures,
         )
-        short_way = started.short_way
-        direct = DirectKv(short_way, config.kv_max_value_size, measures) if short_way is not None else None
-        http = _listen_http(config, app, direct)
+        direct = None
+        if started.short_way is not None:
+            direct = DirectKv(started.short_way, config.kv_max_value_size, unexpected, measures)
+        http = _listen_http(config, app, direct, connections)
         ports: dict[str, Value] = {
             "http": _shown(http.address),
             "dns": _shown(names.server.address) if names else "off",
@@ -269,9 +272,9 @@ def _open_data(runtime: Runtime, config: Config, log: Log) -> DataDirectory:
     return data
 
 
-def _listen_http(config: Config, app: Application, direct: DirectKv | None) -> HttpServer:
+def _listen_http(config: Config, app: Application, direct: DirectKv | None, connections: Connections) -> HttpServer:
     try:
-        return HttpServer.listen((config.client_addr, config.http_port), app, direct)
+        return HttpServer.listen((config.client_addr, config.http_port), app, direct, connections)
     except OSError as error:
         raise StartError(_explain(error, f"{config.client_addr}:{config.http_port}", "-http-port")) from error
 

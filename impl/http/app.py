@@ -16,7 +16,7 @@ from impl.http import kv, routes
 from impl.http.context import Context, Controls, Request
 from impl.http.measures import HttpMeasures
 from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
-from impl.http.response import Response, Stream, error_response, text_response
+from impl.http.response import Response, Stream, defect_response, error_response, text_response
 
 _OF_ANY_DATACENTER = ("/v1/agent/", "/v1/catalog/datacenters")
 """Endpoints that answer for this agent whatever `dc` says."""
@@ -64,7 +64,7 @@ class Application:
             return
         except Exception as error:
             self._unexpected(f"{scope['method']} {scope['path']}", error)
-            response = text_response(500, f"internal error: {error!r}")
+            response = defect_response(error)
         await response.send(send)
         if measures is not None:
             measures.answered(scope["method"], scope["raw_path"], started_ns)

@@ -2,12 +2,15 @@
 
 `runtime/http_protocol` offers it plain requests. Here they are read, and their answers written, by the same functions
 of `kv` as in the ASGI application; whatever is unusual (an error, a wait, another agent to be asked) is left to that.
-Between them stands no task: the agent calls back when the write is applied or the read confirmed.
+Between them stands no task: the agent calls back when the write is applied or the read confirmed. An error that nobody
+expected must end neither the connection nor the agent: it is logged, and a 500, as in `app`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+from urllib.parse import unquote
 
 from impl.agent.api import AgentError, Answered, Consistency, ReadOptions, ReadReply
 from impl.catalog.commands import Write
@@ -16,7 +19,7 @@ from impl.catalog.transitions import Result
 from impl.http import kv
 from impl.http.measures import HttpMeasures
 from impl.http.request import HttpError, decode_path, parse_parameters, read_options
-from impl.http.response import Response, error_response
+from impl.http.response import Response, defect_response, error_response
 from impl.runtime.interfaces import Respond
 
 _ELSEWHERE = frozenset({"acquire", "dc", "index", "keys", "ns", "partition", "recurse", "release"})
@@ -38,10 +41,17 @@ class Leader(Protocol):
 class DirectKv:
     """A `Direct` for the keys of a server agent."""
 
-    def __init__(self, agent: Leader, kv_max_value_size: int, measures: HttpMeasures | None = None) -> None:
-        """Without `measures` nobody hears how long answers take."""
+    def __init__(
+        self,
+        agent: Leader,
+        kv_max_value_size: int,
+        unexpected: Callable[[str, Exception], None],
+        measures: HttpMeasures | None = None,
+    ) -> None:
+        """`unexpected` and `measures` as in `Application`."""
         self.body_bytes_max = kv_max_value_size
         self._agent = agent
+        self._unexpected = unexpected
         self._measures = measures
 
     def answer(self, method: bytes, path: bytes, query: bytes, body: bytes, respond: Respond) -> bool:
@@ -54,50 +64,63 @@ class DirectKv:
             if self._measures is not None:
                 respond = _measured(self._measures, method.decode(), path, respond)
             if method == b"PUT":
-                return self._put(kv.write_of_put(key, parameters, body), respond)
-            return self._get(key, parameters, read_options(parameters), respond)
+                return self._put(path, kv.write_of_put(key, parameters, body), respond)
+            return self._get(path, key, parameters, read_options(parameters), respond)
         except HttpError:
             return False
+        except Exception as error:
+            _send(respond, self._failed(method, path, error))
+            return True
 
-    def _put(self, command: Write, respond: Respond) -> bool:
-        def answered(result: Result | AgentError) -> None:
+    def _put(self, path: bytes, command: Write, respond: Respond) -> bool:
+        def answered(result: Result | Exception) -> None:
             if result is True:
                 respond(200, _WRITTEN, b"true")
-            elif isinstance(result, AgentError):
-                _send(respond, error_response(result))
-            else:
-                _send(respond, _told(result))
+                return
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                response = kv.written(result)
+            except Exception as error:
+                response = self._failed(b"PUT", path, error)
+            _send(respond, response)
 
         return self._agent.begin_write(command, answered)
 
-    def _get(self, key: str, parameters: dict[str, str], options: ReadOptions, respond: Respond) -> bool:
+    def _get(self, path: bytes, key: str, parameters: dict[str, str], options: ReadOptions, respond: Respond) -> bool:
         if options.consistency is Consistency.STALE:
             return False
 
-        def answered(reply: ReadReply | AgentError) -> None:
-            if isinstance(reply, AgentError):
-                _send(respond, error_response(reply))
-            else:
-                _send(respond, kv.shown(reply, options, parameters))
+        def answered(reply: ReadReply | Exception) -> None:
+            try:
+                if isinstance(reply, Exception):
+                    raise reply
+                response = kv.shown(reply, options, parameters)
+            except Exception as error:
+                response = self._failed(b"GET", path, error)
+            _send(respond, response)
 
         return self._agent.begin_read(KvGet(key), options.consistency, answered)
+
+    def _failed(self, method: bytes, path: bytes, error: Exception) -> Response:
+        if isinstance(error, HttpError | AgentError):
+            return error_response(error)
+        self._unexpected(f"{method.decode()} {unquote(path.decode())}", error)
+        return defect_response(error)
 
 
 def _measured(measures: HttpMeasures, method: str, path: bytes, respond: Respond) -> Respond:
     started_ns = measures.now_ns()
+    once = True
 
     def measured(status: int, lines: bytes, body: bytes) -> None:
+        nonlocal once
         respond(status, lines, body)
-        measures.answered(method, path, started_ns)
+        if once:
+            once = False
+            measures.answered(method, path, started_ns)
 
     return measured
-
-
-def _told(result: Result) -> Response:
-    try:
-        return kv.written(result)
-    except HttpError as error:
-        return error_response(error)
 
 
 def _send(respond: Respond, response: Response) -> None:

@@ -151,6 +151,11 @@ def error_response(error: HttpError | AgentError) -> Response:
     return text_response(500, str(error))
 
 
+def defect_response(error: Exception) -> Response:
+    """An error that nobody expected: the caller logs it."""
+    return text_response(500, f"internal error: {error!r}")
+
+
 def read_headers(index: int, reply: ReadReply, consistency: Consistency) -> tuple[Header, ...]:
     """The headers of every answer to a query."""
     return answer_headers(index, reply.known_leader, reply.last_contact_ms, consistency)

@@ -66,10 +66,20 @@ class ConfigurationInProgress(ChangeRefused):
 
 
 class NotOneChange(ChangeRefused):
-    """A change must concern exactly one server, and leave a voter."""
+    """A change must concern exactly one server."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}: add, remove, promote or demote one server at a time, and leave at least one voter")
+        super().__init__(f"{reason}: add, remove, promote or demote one server at a time")
+
+
+class LastVoter(ChangeRefused):
+    """Without it nothing could be committed any more, not even the change."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} is the last voter, and nothing could be committed without it; promote another server first"
+        )
+        self.name = name
 
 
 class WouldLoseQuorum(ChangeRefused):

@@ -21,7 +21,14 @@ from impl.raft.configuration import (
     encode_configuration,
     first_configuration,
 )
-from impl.raft.errors import ConfigurationInProgress, NotOneChange, NotReady, TransferImpossible, WouldLoseQuorum
+from impl.raft.errors import (
+    ConfigurationInProgress,
+    LastVoter,
+    NotOneChange,
+    NotReady,
+    TransferImpossible,
+    WouldLoseQuorum,
+)
 from impl.raft.messages import Entry
 from impl.raft.progress import Progress
 from impl.raft.quorum import majority
@@ -97,9 +104,9 @@ def knows_own_term(server: Server) -> bool:
 
 
 def check_quorum_after(server: Server, voters: Sequence[str]) -> None:
-    """Whether those who answer now would be a quorum. Raises NotOneChange, WouldLoseQuorum."""
+    """Whether those who answer now would be a quorum. Raises LastVoter, WouldLoseQuorum."""
     if not voters:
-        raise NotOneChange("nobody would vote")
+        raise LastVoter(server.log.configuration.voters[0])
     silent = [voter for voter in voters if voter != server.name and not is_live(server, voter)]
     needed = majority(len(voters))
     if len(voters) - len(silent) < needed:

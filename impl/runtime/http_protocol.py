@@ -1,6 +1,6 @@
 """uvicorn's HTTP/1.1 protocol with a short cut: a plain request is handed over as one call, and answered by one.
 
-A thin subclass of `uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`: parsing, pipelining, keep-alive, back
+A thin subclass of uvicorn's `HttpToolsProtocol`, as `http_connections` counts it: parsing, pipelining, keep-alive, back
 pressure and shutdown are uvicorn's. ASGI costs a task, a scope, and an event for each part of a request and of its
 answer; that is more CPU than the rest of a write. *Plain* is what a short cut cannot get wrong: GET and PUT of a key,
 HTTP/1.1, kept alive, no `Expect`, no chunks, a body that is announced and small, and nothing else of this connection
@@ -14,8 +14,9 @@ import re
 from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from impl.runtime.http_connections import Connections, CountedProtocol
 from impl.runtime.interfaces import Direct
 
 _PLAIN_TARGET: Final = re.compile(rb"(/v1/kv/[!\"$->@-~]*)(?:\?([!\"$-~]*))?")
@@ -44,6 +45,8 @@ class _DirectCycle:
 
     def respond(self, status: int, lines: bytes, body: bytes) -> None:
         """As `Respond`."""
+        if self.response_complete:
+            return
         self.response_complete = True
         protocol = self._protocol
         if self.disconnected:
@@ -58,7 +61,7 @@ class _DirectCycle:
         protocol.on_response_complete()
 
 
-class DirectProtocol(HttpToolsProtocol):
+class DirectProtocol(CountedProtocol):
     """One connection. `protocol_for` makes the class that knows whom to offer plain requests."""
 
     direct: ClassVar[Direct]
@@ -184,10 +187,8 @@ class DirectProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
 
-def protocol_for(whom: Direct) -> type[DirectProtocol]:
-    """The class to give to uvicorn as `Config(http=...)`."""
-
-    class Bound(DirectProtocol):
-        direct = whom
-
-    return Bound
+def protocol_for(connections: Connections, whom: Direct | None) -> type[CountedProtocol]:
+    """The class to give to uvicorn as `Config(http=...)`: with the short cut if there is somebody to take it."""
+    if whom is None:
+        return type("Counted", (CountedProtocol,), {"counted": connections})
+    return type("Direct", (DirectProtocol,), {"counted": connections, "direct": whom})

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from impl.runtime.http_connections import Connections
 from impl.runtime.http_protocol import protocol_for
 from impl.runtime.interfaces import Address, Direct
 
@@ -32,12 +33,14 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """A listening HTTP server. Made by `listen`."""
 
-    def __init__(self, listener: socket.socket, app: Callable[..., Any], direct: Direct | None = None) -> None:
+    def __init__(
+        self, listener: socket.socket, app: Callable[..., Any], direct: Direct | None, connections: Connections
+    ) -> None:
         """Not for callers: use `listen`."""
         config = uvicorn.Config(
             app,
             loop="none",
-            http=protocol_for(direct) if direct is not None else "httptools",
+            http=protocol_for(connections, direct),
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -58,8 +61,16 @@ class HttpServer:
         self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[listener]), name="http")
 
     @classmethod
-    def listen(cls, address: Address, app: Callable[..., Any], direct: Direct | None = None) -> HttpServer:
-        """Bind and begin to serve. Must be called on the loop. `direct` is offered plain requests first.
+    def listen(
+        cls,
+        address: Address,
+        app: Callable[..., Any],
+        direct: Direct | None = None,
+        connections: Connections | None = None,
+    ) -> HttpServer:
+        """Bind and begin to serve. Must be called on the loop.
+
+        `direct` is offered plain requests first; `connections` says how many one client may have (default: any number).
 
         Raises:
             OSError: the address is not available.
@@ -74,7 +85,7 @@ class HttpServer:
         except OSError:
             listener.close()
             raise
-        return cls(listener, app, direct)
+        return cls(listener, app, direct, connections or Connections())
 
     async def close(self) -> None:
         """Stop accepting, give requests under way a moment, close."""

@@ -329,7 +329,7 @@ class Host(Protocol):
 
 Respond = Callable[[int, bytes, bytes], None]
 """Answer an HTTP request: status, header lines (in lower case, each ended by CRLF, Content-Length among them), body.
-Once, at any time."""
+At any time; once: later calls do nothing."""
 
 
 class Direct(Protocol):

@@ -1,7 +1,6 @@
 """Clusters of plain processes on loopback, to be measured: Comitia's servers, and etcd's members beside them.
 
-Both sync every write to the same file system with their default settings. Started here, ended here, by their own
-process ids.
+Both sync every write to the same file system, as by default. Started here, ended here, by their own process ids.
 """
 
 from __future__ import annotations
@@ -146,15 +145,22 @@ class Servers(ABC):
 
 
 class ComitiaServers(Servers):
-    """`comitia agent -server` with default settings."""
+    """`comitia agent -server` with default settings, but that one address may have any number of connections: the
+    generator stands for many machines.
+    """
 
     name = "comitia"
+
+    def __init__(self, count: int, directory: Path) -> None:
+        super().__init__(count, directory)
+        self.config = directory / "bench.hcl"
+        self.config.write_text("limits { http_max_conns_per_client = 0 }\n")
 
     def command(self, number: int) -> list[str]:
         arguments = [sys.executable, "-m", "comitia", "agent", "-server", "-node", f"s{number + 1}"]
         arguments += ["-bootstrap-expect", str(len(self.peer_ports)), "-bind", "127.0.0.1"]
         arguments += ["-server-port", str(self.peer_ports[number]), "-http-port", str(self.client_ports[number])]
-        arguments += ["-dns-port", "-1"]
+        arguments += ["-dns-port", "-1", "-config-file", str(self.config)]
         for other, port in enumerate(self.peer_ports):
             if other != number:
                 arguments += ["-retry-join", f"127.0.0.1:{port}"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from impl.agent import begun
-from impl.agent.api import Consistency, IndefiniteError, NoClusterLeader, ReadReply
+from impl.agent.api import AgentError, Consistency, IndefiniteError, NoClusterLeader, ReadReply
 from impl.agent.begun import BegunRead, BegunWrite, ShortWay
 from impl.agent.measures import RequestMeasures
 from impl.agent.protocol import KvWrite
@@ -83,9 +83,16 @@ def how_the_long_way_ends_is_told() -> None:
     assert (client.told, client.asked_again) == ([client.later], 1)
 
 
-def a_defect_is_no_answer() -> None:
-    with pytest.raises(ZeroDivisionError):
-        Client().write().set_exception(ZeroDivisionError())
+def a_defect_is_told_and_not_asked_for_again() -> None:
+    client, defect = Client(), ZeroDivisionError()
+    client.write().set_exception(defect)
+    assert (client.told, client.asked_again) == ([defect], 0)
+
+
+def a_defect_of_the_long_way_is_told_and_ends_nobody_else() -> None:
+    client = Client(later=ZeroDivisionError())
+    client.write().set_exception(NotLeader("s2"))
+    assert (client.told, client.asked_again) == ([client.later], 1)
 
 
 class Driver:
@@ -163,7 +170,8 @@ SENTENCES = [
     a_write_that_may_have_happened_is_not_tried_again,
     what_the_core_refused_late_is_asked_again_in_the_long_way,
     how_the_long_way_ends_is_told,
-    a_defect_is_no_answer,
+    a_defect_is_told_and_not_asked_for_again,
+    a_defect_of_the_long_way_is_told_and_ends_nobody_else,
     who_does_not_lead_begins_nothing,
     what_wants_a_lock_or_ends_a_session_is_not_begun,
     a_write_that_is_asked_again_is_the_same_request,
@@ -187,6 +195,13 @@ async def told_nothing(pending: Any) -> None:
     await pending._again()
 
 
+async def told_what_was_expected(pending: Any) -> None:
+    try:
+        pending._answered(await pending._again())
+    except AgentError as error:
+        pending._answered(error)
+
+
 class Everything:
     def __contains__(self, command: object) -> bool:
         return True
@@ -203,9 +218,10 @@ async def as_another_request(requests: Requests, request: KvWrite) -> Result:
     ("owner", "name", "mutant", "sentence"),
     [
         (begun._Begun, "set_exception", always_again, a_write_that_may_have_happened_is_not_tried_again),
-        (begun._Begun, "set_exception", always_again, a_defect_is_no_answer),
+        (begun._Begun, "set_exception", always_again, a_defect_is_told_and_not_asked_for_again),
         (begun._Begun, "set_exception", never_again, what_the_core_refused_late_is_asked_again_in_the_long_way),
         (begun._Begun, "_once_more", told_nothing, what_the_core_refused_late_is_asked_again_in_the_long_way),
+        (begun._Begun, "_once_more", told_what_was_expected, a_defect_of_the_long_way_is_told_and_ends_nobody_else),
         (Serving, "may_begin", lambda *_: True, who_does_not_lead_begins_nothing),
         (begun, "PLAIN", Everything(), what_wants_a_lock_or_ends_a_session_is_not_begun),
         (Requests, "serve_write", as_another_request, a_write_that_is_asked_again_is_the_same_request),
@@ -215,5 +231,5 @@ def test_a_broken_one_is_noticed(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, mutant: object, sentence: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(owner, name, mutant)
-    with pytest.raises((AssertionError, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, ZeroDivisionError, pytest.fail.Exception)):
         sentence()

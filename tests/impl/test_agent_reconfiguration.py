@@ -19,7 +19,7 @@ from impl.agent.operations import AddPeer, Demote, Join, Promote, RemovePeer, Tr
 from impl.agent.protocol import DISCOVER, STATUS, Discovered, ServerInfo
 from impl.agent.reconfiguration import Reconfiguration
 from impl.raft.configuration import Configuration, Member, with_voter
-from impl.raft.errors import ConfigurationInProgress
+from impl.raft.errors import ConfigurationInProgress, WouldLoseQuorum
 from impl.raft.ready import Role
 from impl.rpc.errors import ConnectFailed
 from impl.runtime.interfaces import MILLISECONDS, Future, Runtime
@@ -198,6 +198,14 @@ def a_change_that_leaves_no_live_quorum_is_refused_with_the_names() -> None:
     assert world.execute(RemovePeer(id="s3")) == 6, "who does not answer may be removed"
 
 
+def the_last_voter_is_neither_removed_nor_demoted() -> None:
+    for world in (World(member(1)), World(member(1), member(2, voter=False))):
+        for operation in (RemovePeer(id="id-1"), Demote("s1")):
+            refused(world, operation, "s1 is the last voter, and nothing could be committed without it; promote")
+    assert world.execute(Promote("s2")) == 6
+    assert world.execute(Demote("s1")) == 7
+
+
 def who_is_far_behind_or_unreachable_is_not_promoted() -> None:
     world = World(*(member(number) for number in (1, 2, 3)), member(4, voter=False))
     world.match["s4"] = 700
@@ -238,6 +246,7 @@ SENTENCES = [
     a_server_of_no_cluster_is_not_added,
     a_lost_data_directory_is_not_added_under_the_name_of_a_member,
     a_change_that_leaves_no_live_quorum_is_refused_with_the_names,
+    the_last_voter_is_neither_removed_nor_demoted,
     who_is_far_behind_or_unreachable_is_not_promoted,
     who_is_demoted_is_not_to_be_promoted_by_itself,
     an_unknown_server_is_named_with_those_there_are,
@@ -262,6 +271,12 @@ async def believe(self: Reconfiguration, operation: Join | AddPeer) -> ServerInf
     ("owner", "name", "mutant", "sentence"),
     [
         (Reconfiguration, "_silent", everybody_answers, a_change_that_leaves_no_live_quorum_is_refused_with_the_names),
+        (
+            module,
+            "LastVoter",
+            lambda name: WouldLoseQuorum(0, 1, []),
+            the_last_voter_is_neither_removed_nor_demoted,
+        ),
         (Reconfiguration, "_introduce", believe, nobody_is_added_who_cannot_be_reached_or_is_somebody_else),
         (Reconfiguration, "_introduce", believe, a_server_of_no_cluster_is_not_added),
         (

@@ -17,6 +17,7 @@ from impl.agent.reload import RELOADED, Parts, Reloading, merge
 from impl.catalog.rows import CRITICAL, PASSING, WARNING, Node
 from impl.dns.settings import Settings as DnsSettings
 from impl.http.definitions import check_definition, configured, service_definition
+from impl.runtime.http_connections import Connections
 from impl.runtime.interfaces import NANOSECONDS
 from impl.runtime.virtual import VirtualWorld
 from impl.runtime.virtual_disk import VirtualDisk
@@ -51,6 +52,7 @@ class Running:
         node = Node("n", "10.0.0.1", "id", "dc1", meta={"consul-version": "1"})
         self.own = Registrations(self.runtime, anything, node, (), anything, Scripts(), log, "data")
         self.dns: list[DnsSettings] = []
+        self.http = Connections()
         self.servers: list[Config] = []
         config = self.read()
         self.own.define(*self.defined(config))
@@ -60,6 +62,7 @@ class Running:
             self.own,
             lambda meta: {"consul-version": "1", **meta},
             self.dns.append,
+            self.http,
             self.servers.append,
         )
         self.reloading = Reloading(self.runtime, config, self.read, self.defined, parts)
@@ -195,10 +198,12 @@ def test_settings_that_can_change_do() -> None:
         'raft_snapshot_threshold = 5 raft_snapshot_interval = "9s"',
         'dns_config { node_ttl = "7s" }',
         'telemetry { prefix_filter = ["-consul.rpc"] }',
+        "limits { http_max_conns_per_client = -1 }",
     )
     assert running.reload("\n".join(lines)) == ""
     assert running.own.state.node.meta == {"consul-version": "1", "os": "linux"} and not running.own.state.node_in_sync
     assert running.dns[-1].node_ttl == 7
+    assert running.http.most_per_client == -1
     assert (running.servers[-1].raft_snapshot_threshold, running.servers[-1].raft_snapshot_interval) == (5, 9.0)
     assert not running.telemetry.settings.shows("consul.rpc.request")
     running.own._log.debug("shown")

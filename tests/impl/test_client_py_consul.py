@@ -73,7 +73,7 @@ def test_a_key_is_put_read_listed_and_deleted(api: consul.Consul) -> None:
 
 
 def test_an_agent_that_forgets_headers_is_noticed() -> None:
-    command = (sys.executable, str(ROOT / "tests/mutants/http_agent.py"), "headers-forgotten-where-nothing-is-found")
+    command = (sys.executable, str(ROOT / "tests/mutants"), "headers-forgotten-where-nothing-is-found")
     agent = AgentProcess("-dev", "-server-port", "0", command=command).started()
     try:
         with pytest.raises(consul.ConsulException, match="Missing index header"):

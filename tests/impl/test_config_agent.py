@@ -59,19 +59,20 @@ def test_defaults_are_consuls_and_bind_to_loopback() -> None:
     assert (config.server_port, config.http_port, config.datacenter) == (8300, 8500, "dc1")
     assert (config.bind_addr, config.client_addr, config.advertise_addr) == ("127.0.0.1",) * 3
     assert (config.node_name, config.rpc_hold_timeout, config.kv_max_value_size) == ("host", 7.0, 512 * 1024)
+    assert config.http_max_conns_per_client == 200
 
 
 def test_a_file_uses_consuls_keys_and_flags_win() -> None:
     text = b"""{"server": true, "bootstrap_expect": 3, "retry_join": ["a:1", "[::1]"], "node_name": "s1",
         "data_dir": "/d", "bind_addr": "127.0.0.2", "ports": {"http": 1, "server": 2},
         "performance": {"raft_multiplier": 5, "rpc_hold_timeout": "1s500ms"},
-        "limits": {"kv_max_value_size": 1024}, "log_level": "debug"}"""
+        "limits": {"kv_max_value_size": 1024, "http_max_conns_per_client": 0}, "log_level": "debug"}"""
     flags = Document(retry_join=["b"], ports=Ports(http=9), node_name="s2")
     config = built(read_document(text, "file"), flags)
     assert config.join == (Address("a", 1), Address("::1", 8300), Address("b", 8300))
     assert (config.http_port, config.server_port, config.node_name) == (9, 2, "s2")
     assert (config.advertise_addr, config.raft_multiplier, config.rpc_hold_timeout) == ("127.0.0.2", 5, 1.5)
-    assert (config.kv_max_value_size, config.log_level) == (1024, "DEBUG")
+    assert (config.kv_max_value_size, config.http_max_conns_per_client, config.log_level) == (1024, 0, "DEBUG")
 
 
 @pytest.mark.parametrize(

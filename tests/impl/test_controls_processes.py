@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -77,6 +78,30 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
     found = capsys.readouterr()
     assert isinstance(stop.value.code, int)
     return stop.value.code, found.out, found.err
+
+
+def test_a_limit_on_connections_holds_and_changes_with_a_reload(
+    console: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = ("127.0.0.1", console.agent.http_port)
+
+    def greeted(connection: socket.socket) -> bytes:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        return connection.recv(1000)
+
+    with contextlib.ExitStack() as closing:
+        for _ in range(200):
+            connection = closing.enter_context(socket.create_connection(address, PATIENCE_SECONDS))
+            assert greeted(connection).startswith(b"HTTP/1.1 200 OK")
+        with socket.create_connection(address, PATIENCE_SECONDS) as refused:
+            assert b"429 Too Many Requests" in greeted(refused)
+        code, _, told = run(capsys, "reload")
+        assert code != 0 and "Your IP is issuing too many concurrent connections" in told, "even of its operator"
+        console.write_text("limits { http_max_conns_per_client = 0 }")
+        console.agent.process.send_signal(signal.SIGHUP)
+        console.agent.wait_for_line("configuration reloaded")
+        with socket.create_connection(address, PATIENCE_SECONDS) as admitted:
+            assert greeted(admitted).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_configuration_is_reloaded_by_command_and_by_signal(

@@ -24,6 +24,7 @@ from impl.raft.core import Core
 from impl.raft.errors import (
     AlreadyMember,
     ConfigurationInProgress,
+    LastVoter,
     NotLeader,
     NotOneChange,
     NotReady,
@@ -100,7 +101,7 @@ def test_only_a_leader_that_has_committed_an_entry_of_its_term_changes_the_confi
 def test_one_change_at_a_time_of_one_server() -> None:
     server = leader()
     for members in ([Member("s1")], THREE.members, (), [*THREE.members, Member("s1")]):
-        with pytest.raises(NotOneChange, match="one server at a time, and leave at least one voter"):
+        with pytest.raises(NotOneChange, match="one server at a time"):
             server.change_configuration(members)
     assert server.last_index == 1, "nothing was done"
     assert server.change_configuration(without_member(server.configuration, "s3")) == (2, 1)
@@ -115,6 +116,25 @@ def test_a_change_after_which_those_who_answer_are_no_quorum_is_refused_with_who
         server.change_configuration(without_member(server.configuration, "s2"))
     assert refused.value.unreachable == ("s3",)
     server.change_configuration(without_member(server.configuration, "s3"))
+
+
+def test_the_last_voter_stays() -> None:
+    alone = Core(Settings(name="s1", pre_vote=False), ["s1"], Restored(), Random(1), trace=False, now_ns=1)
+    while alone.role is not Role.LEADER:
+        pass_time(alone, 1)
+        drain(alone)
+    assert alone.change_configuration(with_member(alone.configuration, Member("s2", voter=False))) == (2, 1)
+    drain(alone)
+    for members in (without_member(alone.configuration, "s1"), with_voter(alone.configuration, "s1", voter=False)):
+        with pytest.raises(LastVoter, match="s1 is the last voter, and nothing could be committed without it; promote"):
+            alone.change_configuration(members)
+    assert alone.last_index == 2, "nothing was done"
+
+
+def test_a_leader_that_lets_the_last_voter_go_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "check_quorum_after", lambda server, voters: None)
+    with pytest.raises((pytest.fail.Exception, IndexError)):  # the core has no majority of nobody
+        test_the_last_voter_stays()
 
 
 def test_a_check_that_forgets_who_is_silent_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -427,7 +427,7 @@ def test_the_transaction_api(sh: Shell) -> None:
 
 
 def test_an_agent_that_differs_is_noticed(tmp_path: Path) -> None:
-    command = (sys.executable, str(ROOT / "tests/mutants/http_agent.py"), "key-error-let-through")
+    command = (sys.executable, str(ROOT / "tests/mutants"), "key-error-let-through")
     agent = AgentProcess("-dev", "-server-port", "0", command=command).started()
     try:
         sh = Shell(agent, tmp_path)

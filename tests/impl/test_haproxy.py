@@ -59,7 +59,7 @@ WRONG_AGENT = """
 import sys
 sys.path.insert(0, {root!r})
 import comitia
-from tests.mutants.agent import replace
+from tests.mutants.replacement import replace
 replace({target!r}, lambda original: {mutant})
 comitia.main(["agent", *sys.argv[1:]])
 """

@@ -287,6 +287,6 @@ def test_an_agent_with_a_mistake_is_noticed(mutant: str, noticed_by: Any, name: 
     (line,) = (line for line in LINES if line.name == name)
     if mutant == "key-error-let-through":
         line = dataclasses.replace(line, body={})
-    command = (sys.executable, str(ROOT / "tests/mutants/http_agent.py"), mutant)
+    command = (sys.executable, str(ROOT / "tests/mutants"), mutant)
     with PreparedAgent.running(*command) as mutated, pytest.raises(AssertionError):
         noticed_by(mutated, line)

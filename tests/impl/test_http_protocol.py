@@ -23,6 +23,7 @@ from impl.catalog.queries import Query, answer_query
 from impl.catalog.store import Store
 from impl.catalog.transitions import Result
 from impl.http import direct as direct_module
+from impl.http import kv
 from impl.http.app import Application
 from impl.http.direct import DirectKv
 from impl.http.measures import HttpMeasures
@@ -179,15 +180,17 @@ class Both:
         self.unexpected: list[object] = []
         self.servers: list[HttpServer] = []
         self.measures: list[HttpMeasures] = []
+
+        def unexpected(what: str, error: Exception) -> None:
+            self.unexpected.append((what, repr(error)))
+
         for number, agent in enumerate(self.agents):
             served: Any = agent
             clock: Any = SimpleNamespace(monotonic_ns=time.monotonic_ns, wall_ns=time.time_ns)
             measures = HttpMeasures(Telemetry(clock), clock)
             self.measures.append(measures)
-            app = Application(
-                served, "dc1", LIMIT, lambda *what: self.unexpected.append(what), "", None, measures=measures
-            )
-            direct = DirectKv(agent, LIMIT, measures) if number == 0 else None
+            app = Application(served, "dc1", LIMIT, unexpected, "", None, measures=measures)
+            direct = DirectKv(agent, LIMIT, unexpected, measures) if number == 0 else None
             self.servers.append(HttpServer.listen(("127.0.0.1", 0), app, direct))
 
     def measured(self, number: int) -> list[int]:
@@ -286,7 +289,9 @@ def test_what_is_plain_goes_the_short_way_and_nothing_else_does() -> None:
     async def main() -> None:
         memory: Any = Memory(random.Random(1))
         server = HttpServer.listen(
-            ("127.0.0.1", 0), Application(memory, "dc1", LIMIT, lambda *what: None), Counting(memory, LIMIT)
+            ("127.0.0.1", 0),
+            Application(memory, "dc1", LIMIT, lambda *what: None),
+            Counting(memory, LIMIT, lambda *what: None),
         )
         for each in PLAIN:
             assert await offered(server, each), each[:80]
@@ -379,7 +384,7 @@ def test_a_server_that_stops_answers_what_is_under_way_and_closes() -> None:
     async def main() -> None:
         agent = Late(random.Random(1))
         app = Application(agent, "dc1", LIMIT, lambda *what: None)  # type: ignore[arg-type]
-        server = HttpServer.listen(("127.0.0.1", 0), app, DirectKv(agent, LIMIT))
+        server = HttpServer.listen(("127.0.0.1", 0), app, DirectKv(agent, LIMIT, lambda *what: None))
         reader, writer = await asyncio.open_connection(*server.address)
         writer.write(PLAIN[0])
         while not hasattr(agent, "answered"):
@@ -393,6 +398,88 @@ def test_a_server_that_stops_answers_what_is_under_way_and_closes() -> None:
         writer.close()
 
     run(main())
+
+
+def fails(*_: Any) -> Any:
+    raise ZeroDivisionError("a defect")
+
+
+def begins_and_fails(memory: Memory, what: Any, *rest: Any) -> bool:
+    """What was begun ends, too, a moment later."""
+    *_, answered = rest
+    asyncio.get_running_loop().call_soon(answered, True)
+    return bool(fails())
+
+
+def ends_in_a_defect(memory: Memory, what: Any, *rest: Any) -> bool:
+    *_, answered = rest
+    answered(ZeroDivisionError("a defect"))
+    return True
+
+
+DEFECTS: list[tuple[bytes, tuple[tuple[Any, str, Any], ...]]] = [
+    (request("GET", "/v1/kv/a%20b"), ((kv, "shown", fails),)),
+    (request("GET", "/v1/kv/a%20b"), ((kv, "read_options", fails), (direct_module, "read_options", fails))),
+    (request("GET", "/v1/kv/a%20b"), ((Memory, "begin_read", fails), (Memory, "read", fails))),
+    (request("GET", "/v1/kv/a%20b"), ((Memory, "begin_read", ends_in_a_defect), (Memory, "read", fails))),
+    (request("PUT", "/v1/kv/a%20b?cas=7", b"1"), ((kv, "written", fails),)),
+    (request("PUT", "/v1/kv/a%20b", b"1"), ((kv, "write_of_put", fails),)),
+    (request("PUT", "/v1/kv/a%20b", b"1"), ((Memory, "begin_write", begins_and_fails), (Memory, "write", fails))),
+    (request("PUT", "/v1/kv/a%20b", b"1"), ((Memory, "begin_write", ends_in_a_defect), (Memory, "write", fails))),
+]
+
+
+async def a_defect_is_a_500(asked: bytes, defects: tuple[tuple[Any, str, Any], ...]) -> None:
+    """The connection goes on, and there is one answer for each request."""
+    both = Both(1)
+    both.agents[0].random = AtOnce()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for owner, name, defect in defects:
+                patch.setattr(owner, name, defect)
+            direct, asgi = await both.exchange([asked, request("GET", "/v1/status/leader", b"", "Connection: close")])
+        assert direct == asgi
+        assert direct.startswith(b"HTTP/1.1 500 ") and direct.count(b"HTTP/1.1") == 2
+        assert b"internal error: ZeroDivisionError('a defect')" in direct and b"127.0.0.1:8300" in direct
+        what = f"{asked[:3].decode()} /v1/kv/a b"
+        assert both.unexpected == [(what, "ZeroDivisionError('a defect')")] * 2
+        assert both.measured(0) == both.measured(1)
+    finally:
+        await both.close()
+
+
+@pytest.mark.parametrize(("asked", "defects"), DEFECTS)
+def test_an_error_that_nobody_expected_is_logged_and_a_500(
+    asked: bytes, defects: tuple[tuple[Any, str, Any], ...]
+) -> None:
+    run(a_defect_is_a_500(asked, defects))
+
+
+def passed_on(direct: DirectKv, method: bytes, path: bytes, error: Exception) -> Any:
+    raise error
+
+
+def again_and_again(original: Callable[..., None]) -> Callable[..., None]:
+    def respond(cycle: Any, *answer: Any) -> None:
+        cycle.response_complete = False
+        original(cycle, *answer)
+
+    return respond
+
+
+@pytest.mark.parametrize("number", range(len(DEFECTS)))
+def test_an_error_that_is_passed_on_is_noticed(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(DirectKv, "_failed", passed_on)
+    monkeypatch.setattr(sys.modules[__name__], "DEADLINE_S", 1.0)
+    with pytest.raises((AssertionError, TimeoutError)):
+        run(a_defect_is_a_500(*DEFECTS[number]))
+
+
+def test_a_second_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cycle = http_protocol._DirectCycle
+    monkeypatch.setattr(cycle, "respond", again_and_again(cycle.respond))
+    with pytest.raises(AssertionError):
+        run(a_defect_is_a_500(*DEFECTS[6]))
 
 
 def expects_nothing(protocol: DirectProtocol, name: bytes, value: bytes) -> None:

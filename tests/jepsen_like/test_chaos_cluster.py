@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTANTS = ROOT / "tests" / "mutants" / "agent.py"
+MUTANTS = ROOT / "tests" / "mutants"
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

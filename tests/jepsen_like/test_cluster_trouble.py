@@ -29,7 +29,7 @@ ATTEMPTS = 12
 """To kill a leader in the moment: a slow machine may spoil some."""
 STEP_DOWN_S = 2.0
 """Within this, a leader whose disk hangs must have made way for another."""
-AGENT = Path(__file__).resolve().parents[1] / "mutants" / "agent.py"
+AGENT = Path(__file__).resolve().parents[1] / "mutants"
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
-AGENT = ROOT / "tests" / "mutants" / "agent.py"
+AGENT = ROOT / "tests" / "mutants"
 Answer = Callable[[dict[str, str], Any], Any]
 RACES = 10
 SLOW_MS = 20.0

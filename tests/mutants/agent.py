@@ -1,24 +1,12 @@
-"""Starts an agent with one mistake in it: `python tests/mutants/agent.py NAME -server -node s1 ...`.
-
-Each mutant replaces one named function of the product before the agent starts, and fails if that name is gone: a
-mutant that no longer changes anything would make a blind check look sharp. The product has no flag for any of this.
-Used as `comitia chaos test --agent-command "python tests/mutants/agent.py NAME"`, which must then say INVALID.
-"""
+"""Mistakes in the agent: in Raft, in forwarding, in what it tells clients. For `comitia chaos test`."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import os
-import sys
-import time
-from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import msgspec
-
-import comitia
-from impl.agent.api import AgentError, Consistency, ReadOptions
+from impl.agent.api import AgentError, Consistency, ReadOptions, ReadReply
 from impl.agent.forwarding import Retriable
 from impl.catalog.commands import Deregister
 from impl.http.response import json_response
@@ -26,21 +14,7 @@ from impl.raft import following, outbox, reads
 from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse
 from impl.raft.server import Received, Server
 from impl.raft.settings import Restored
-
-Function = Callable[..., Any]
-
-
-def replace(target: str, make: Callable[[Any], Any]) -> None:
-    """Replace `package.module:name`, or `package.module:Class.name`, by `make(original)`.
-
-    Raises AttributeError if the product has no such name.
-    """
-    module_name, _, path = target.partition(":")
-    *owners, name = path.split(".")
-    owner: Any = importlib.import_module(module_name)
-    for each in owners:
-        owner = getattr(owner, each)
-    setattr(owner, name, make(getattr(owner, name)))
+from tests.mutants.replacement import Function, by_name, replace
 
 
 def vote_forgotten_at_restart() -> None:
@@ -241,12 +215,14 @@ def deregistration_acknowledged_before_commit() -> None:
 
 
 def stale_default_read() -> None:
-    """A server answers reads that ask for no consistency from what it has applied, whoever leads."""
+    """A server answers reads that ask for no consistency from what it has applied, whoever leads, and says that it is
+    the newest.
+    """
 
     def make(original: Function) -> Function:
         async def read(requests: Any, query: Any, options: ReadOptions) -> Any:
-            if options.consistency is Consistency.DEFAULT:
-                options = msgspec.structs.replace(options, consistency=Consistency.STALE)
+            if options.consistency is Consistency.DEFAULT and not options.min_index and requests.driver is not None:
+                return ReadReply(requests.driver.read_local(query, Consistency.DEFAULT), True, 0)
             return await original(requests, query, options)
 
         return read
@@ -263,61 +239,24 @@ def services_share_one_index() -> None:
     replace("impl.catalog.registry_queries:_service_topics", make)
 
 
-MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
-    mutate.__name__.replace("_", "-"): mutate
-    for mutate in (
-        vote_forgotten_at_restart,
-        commit_without_quorum,
-        consistent_read_without_confirmation,
-        write_retried_after_eof,
-        acknowledged_entry_dropped,
-        acknowledge_before_append,
-        own_term_rule_dropped,
-        nonvoter_counted_in_a_quorum,
-        lease_counted_from_receipt,
-        restart_votes_at_once,
-        snapshot_drops_a_matching_suffix,
-        lock_delay_ignored,
-        lock_given_behind_the_end_of_its_session,
-        session_end_keeps_its_lock,
-        acquire_while_held,
-        blocking_query_misses_a_change,
-        deregistration_acknowledged_before_commit,
-        stale_default_read,
-        services_share_one_index,
-    )
-}
-
-DISK_THAT_HANGS = "disk-that-hangs"
-STALL = "stall"
-"""While a file of this name is in its data directory, the agent's disk does not sync."""
-
-
-def disk_that_hangs(data_dir: str) -> None:
-    """No mistake of the product but a fault of its disk: fdatasync does not return while the file STALL is there."""
-
-    def make(original: Function) -> Function:
-        def sync(file: Any) -> None:
-            while os.path.exists(os.path.join(data_dir, STALL)):
-                time.sleep(0.005)
-            original(file)
-
-        return sync
-
-    replace("impl.runtime.real_disk:RealFile.sync", make)
-
-
-def main(arguments: list[str]) -> None:
-    """Apply the named mutant, or fault of the disk, and run `comitia agent` with the remaining arguments."""
-    match arguments:
-        case [name, *flags] if name in MUTANTS:
-            MUTANTS[name]()
-        case [name, *flags] if name == DISK_THAT_HANGS:
-            disk_that_hangs(flags[flags.index("-data-dir") + 1])
-        case _:
-            sys.exit(f"usage: agent.py NAME AGENT-FLAGS...   names: {', '.join([*sorted(MUTANTS), DISK_THAT_HANGS])}")
-    comitia.main(["agent", *flags])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+MUTANTS: Final = by_name(
+    vote_forgotten_at_restart,
+    commit_without_quorum,
+    consistent_read_without_confirmation,
+    write_retried_after_eof,
+    acknowledged_entry_dropped,
+    acknowledge_before_append,
+    own_term_rule_dropped,
+    nonvoter_counted_in_a_quorum,
+    lease_counted_from_receipt,
+    restart_votes_at_once,
+    snapshot_drops_a_matching_suffix,
+    lock_delay_ignored,
+    lock_given_behind_the_end_of_its_session,
+    session_end_keeps_its_lock,
+    acquire_while_held,
+    blocking_query_misses_a_change,
+    deregistration_acknowledged_before_commit,
+    stale_default_read,
+    services_share_one_index,
+)

@@ -1,26 +1,24 @@
-"""Starts an agent with one mistake in its catalog, or in how it answers: `python -m tests.mutants.catalog NAME ...`.
+"""Mistakes in the catalog, or in how an agent answers. For `comitia check sockets`.
 
 Raft is sound in all of them, and the servers agree with each other: only the specification of the catalog, and the
-promises of the consistency modes, tell that they are wrong. `comitia check sockets --agent-command "python -m
-tests.mutants.catalog NAME"` must say INVALID.
+promises of the consistency modes, tell that they are wrong.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-import comitia
-from impl.agent.api import Consistency, ReadOptions, ReadReply
+from impl.agent.api import ReadOptions, ReadReply
 from impl.catalog import kv, registry
 from impl.catalog.queries import Query
 from impl.catalog.registry_queries import RegistryQuery, ServiceHealth, ServiceInstances
 from impl.catalog.rows import CRITICAL, Session, node_key
 from impl.catalog.store import KvAnswer, Store
 from impl.catalog.tables import NODE_EXTINCTION, NODES, Tables
-from tests.mutants.agent import Function, replace
+from tests.mutants.agent import lock_delay_ignored, session_end_keeps_its_lock, stale_default_read
+from tests.mutants.replacement import Function, by_name, replace
 
 
 def list_index_forgets_tombstones() -> None:
@@ -35,11 +33,6 @@ def list_index_forgets_tombstones() -> None:
         return list_prefix
 
     replace("impl.catalog.store:Store.list_prefix", make)
-
-
-def session_end_keeps_its_locks() -> None:
-    """A session ends, and its keys stay locked by nobody."""
-    replace("impl.catalog.kv:lose", lambda original: lambda tables, entry, index: None)
 
 
 def transaction_not_taken_back() -> None:
@@ -112,27 +105,6 @@ def stale_read_goes_back() -> None:
     replace("impl.agent.serving:Serving._read_stale", make)
 
 
-def default_read_is_stale() -> None:
-    """A server answers `default` reads from what it has applied, whoever leads."""
-
-    def make(original: Function) -> Function:
-        async def read(requests: Any, query: Query, options: ReadOptions) -> ReadReply:
-            driver = requests._here.driver
-            if options.consistency is Consistency.DEFAULT and not options.min_index and driver is not None:
-                return ReadReply(driver.read_local(query, Consistency.DEFAULT), True, 0)
-            reply: ReadReply = await original(requests, query, options)
-            return reply
-
-        return read
-
-    replace("impl.agent.requests:Requests.read", make)
-
-
-def lock_delay_forgotten() -> None:
-    """A lock is given again at once, whatever its session's lock-delay."""
-    replace("impl.agent.session_keeper:SessionKeeper.refusal", lambda original: lambda keeper, command: None)
-
-
 def critical_check_keeps_its_sessions() -> None:
     """A check turns critical, and the sessions that depend on it live on."""
 
@@ -146,34 +118,15 @@ def critical_check_keeps_its_sessions() -> None:
     replace("impl.catalog.sessions:of_check", make)
 
 
-MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
-    mutate.__name__.replace("_", "-"): mutate
-    for mutate in (
-        list_index_forgets_tombstones,
-        session_end_keeps_its_locks,
-        transaction_not_taken_back,
-        watch_misses_a_change_of_a_service,
-        cas_zero_overwrites,
-        deregistered_node_leaves_its_checks,
-        stale_read_goes_back,
-        default_read_is_stale,
-        lock_delay_forgotten,
-        critical_check_keeps_its_sessions,
-    )
-}
-
-
-def main(arguments: list[str]) -> None:
-    """Apply the named mutant, and run `comitia agent` with the remaining arguments."""
-    match arguments:
-        case [name, *flags] if name in MUTANTS:
-            MUTANTS[name]()
-        case _:
-            sys.exit(
-                f"usage: python -m tests.mutants.catalog NAME AGENT-FLAGS...   names: {', '.join(sorted(MUTANTS))}"
-            )
-    comitia.main(["agent", *flags])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+MUTANTS: Final = by_name(
+    list_index_forgets_tombstones,
+    session_end_keeps_its_lock,
+    transaction_not_taken_back,
+    watch_misses_a_change_of_a_service,
+    cas_zero_overwrites,
+    deregistered_node_leaves_its_checks,
+    stale_read_goes_back,
+    stale_default_read,
+    lock_delay_ignored,
+    critical_check_keeps_its_sessions,
+)

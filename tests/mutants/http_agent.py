@@ -1,23 +1,13 @@
-"""Starts an agent whose HTTP API has one mistake: `python tests/mutants/http_agent.py NAME -dev ...`.
-
-As `agent.py`, for what `comitia chaos fuzz`, and the tests of bad input, must find.
-"""
+"""Mistakes in the HTTP API. For `comitia chaos fuzz`, and the tests of bad input."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import os
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from agent import Function, replace
-
-import comitia
+from tests.mutants.replacement import Function, by_name, replace
 
 
 def key_error_let_through() -> None:
@@ -160,34 +150,17 @@ def process_ends() -> None:
     replace("impl.http.request:decode_path", make)
 
 
-MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
-    mutate.__name__.replace("_", "-"): mutate
-    for mutate in (
-        key_error_let_through,
-        answer_lacks_a_field,
-        headers_forgotten_where_nothing_is_found,
-        status_of_another_kind,
-        handler_hangs,
-        memory_is_kept,
-        files_are_left_open,
-        tasks_are_left_running,
-        datacenter_ignored,
-        body_limit_ignored,
-        escapes_taken_as_they_are,
-        process_ends,
-    )
-}
-
-
-def main(arguments: list[str]) -> None:
-    """Apply the named mutant and run `comitia agent` with the remaining arguments."""
-    match arguments:
-        case [name, *flags] if name in MUTANTS:
-            MUTANTS[name]()
-        case _:
-            sys.exit(f"usage: http_agent.py NAME AGENT-FLAGS...   names: {', '.join(sorted(MUTANTS))}")
-    comitia.main(["agent", *flags])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+MUTANTS: Final = by_name(
+    key_error_let_through,
+    answer_lacks_a_field,
+    headers_forgotten_where_nothing_is_found,
+    status_of_another_kind,
+    handler_hangs,
+    memory_is_kept,
+    files_are_left_open,
+    tasks_are_left_running,
+    datacenter_ignored,
+    body_limit_ignored,
+    escapes_taken_as_they_are,
+    process_ends,
+)
