@@ -12,7 +12,7 @@ from jepsen_like.bench.restore import RestoreFigures, lines, measure_restore, no
 from jepsen_like.bench.servers import ComitiaServers, running
 from model_checks.verdicts import Verdict
 
-AGENT = Path(__file__).resolve().parents[1] / "mutants" / "agent.py"
+AGENT = Path(__file__).resolve().parents[1] / "mutants"
 SMALL = Size(nodes=20, instances=400, services=12)
 
 

@@ -76,6 +76,11 @@ KILLED_ELSEWHERE = {
         "services-share-one-index",
         "an answer that was not needed is no mistake of the API, only a cost: campaigns do not look for it",
     ),
+    "restore-forgets-checks": (
+        "tests/jepsen_like/test_bench_restore.py",
+        "restore-forgets-checks",
+        "campaigns restore no archives",
+    ),
     "snapshot-drops-a-matching-suffix": (
         "tests/model_checks/test_stateful_mutants.py",  # the same function of the same core, on a simulated network
         "snapshot-drops-suffix",

@@ -9,6 +9,7 @@ from typing import Any, Final
 from impl.agent.api import AgentError, Consistency, ReadOptions, ReadReply
 from impl.agent.forwarding import Retriable
 from impl.catalog.commands import Deregister
+from impl.catalog.tagged import CheckRow
 from impl.http.response import json_response
 from impl.raft import following, outbox, reads
 from impl.raft.messages import AppendEntriesRequest, AppendEntriesResponse
@@ -239,6 +240,19 @@ def services_share_one_index() -> None:
     replace("impl.catalog.registry_queries:_service_topics", make)
 
 
+def restore_forgets_checks() -> None:
+    """A restored state has no checks, though they were counted when the archive was verified."""
+
+    def make(original: Function) -> Function:
+        def put_row(tables: Any, row: Any, key: str | None = None) -> None:
+            if not isinstance(row, CheckRow):
+                original(tables, row, key)
+
+        return put_row
+
+    replace("impl.catalog.restore:put_row", make)
+
+
 MUTANTS: Final = by_name(
     vote_forgotten_at_restart,
     commit_without_quorum,
@@ -259,4 +273,5 @@ MUTANTS: Final = by_name(
     deregistration_acknowledged_before_commit,
     stale_default_read,
     services_share_one_index,
+    restore_forgets_checks,
 )
