@@ -8,7 +8,7 @@ go-connlimit. It is written without reading a request, and the connection is clo
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar, Final, cast
+from typing import ClassVar, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -51,17 +51,13 @@ class CountedProtocol(HttpToolsProtocol):
 
     counted: ClassVar[Connections]
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._host: str | None = None
-        """As which address it counts; None: not admitted."""
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """uvicorn never hears of a connection that is refused."""
+        """uvicorn never hears of a connection that is refused, and nobody of what its client sends."""
         transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
         peer = transport.get_extra_info("peername")
         host = str(peer[0]) if peer else ""  # "": it is gone already
         if not self.counted.admit(host):
+            transport.set_protocol(asyncio.Protocol())
             transport.write(TOO_MANY)
             transport.close()
             return
@@ -70,11 +66,5 @@ class CountedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport calls it once, however the connection ended."""
-        if self._host is not None:
-            self.counted.release(self._host)
-            super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """What a refused client sends is not read."""
-        if self._host is not None:
-            super().data_received(data)
+        self.counted.release(self._host)
+        super().connection_lost(exc)
