@@ -108,9 +108,6 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
     local = _own_services(runtime, config, started, definitions, log.named("local"))
     show_local(telemetry, local)
 
-    def unexpected(what: str, error: Exception) -> None:
-        log.named("http").error("request failed", request=what, error=repr(error))
-
     http: HttpServer | None = None
     names: Dns | None = None
     reason, orderly = "a defect", False
@@ -121,22 +118,7 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
         parts = Parts(log, telemetry, local, _with_own_meta, answers, connections, started.reconfigure)
         reloading = Reloading(runtime, config, read, defined, parts)
         controls = Controls(telemetry, log, reloading.reload, config.data_dir)
-        measures = HttpMeasures(telemetry, runtime.clock)
-        app = Application(
-            agent,
-            config.datacenter,
-            config.kv_max_value_size,
-            unexpected,
-            config.node_name,
-            local,
-            config.snapshot_max_size,
-            controls=controls,
-            measures=measures,
-        )
-        direct = None
-        if started.short_way is not None:
-            direct = DirectKv(started.short_way, config.kv_max_value_size, unexpected, measures)
-        http = _listen_http(config, app, direct, connections)
+        http = _serve_http(runtime, config, log.named("http"), telemetry, started, local, controls, connections)
         ports: dict[str, Value] = {
             "http": _shown(http.address),
             "dns": _shown(names.server.address) if names else "off",
@@ -272,7 +254,36 @@ def _open_data(runtime: Runtime, config: Config, log: Log) -> DataDirectory:
     return data
 
 
-def _listen_http(config: Config, app: Application, direct: DirectKv | None, connections: Connections) -> HttpServer:
+def _serve_http(
+    runtime: Runtime,
+    config: Config,
+    log: Log,
+    telemetry: Telemetry,
+    started: _Started,
+    local: Registrations,
+    controls: Controls,
+    connections: Connections,
+) -> HttpServer:
+    """Begin to answer HTTP: plain requests for keys in the short way if this is a server, the rest in the long one."""
+
+    def unexpected(what: str, error: Exception) -> None:
+        log.error("request failed", request=what, error=repr(error))
+
+    measures = HttpMeasures(telemetry, runtime.clock)
+    app = Application(
+        started.agent,
+        config.datacenter,
+        config.kv_max_value_size,
+        unexpected,
+        config.node_name,
+        local,
+        config.snapshot_max_size,
+        controls=controls,
+        measures=measures,
+    )
+    direct = None
+    if started.short_way is not None:
+        direct = DirectKv(started.short_way, config.kv_max_value_size, unexpected, measures)
     try:
         return HttpServer.listen((config.client_addr, config.http_port), app, direct, connections)
     except OSError as error:
