@@ -222,8 +222,9 @@ def stale_default_read() -> None:
 
     def make(original: Function) -> Function:
         async def read(requests: Any, query: Any, options: ReadOptions) -> Any:
-            if options.consistency is Consistency.DEFAULT and not options.min_index and requests.driver is not None:
-                return ReadReply(requests.driver.read_local(query, Consistency.DEFAULT), True, 0)
+            driver = requests._here.driver
+            if options.consistency is Consistency.DEFAULT and not options.min_index and driver is not None:
+                return ReadReply(driver.read_local(query, Consistency.DEFAULT), True, 0)
             return await original(requests, query, options)
 
         return read
