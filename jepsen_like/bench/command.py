@@ -9,7 +9,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
@@ -17,15 +17,16 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from jepsen_like.bench.catalog import LARGE_INSTANCES, Size, lines, measure_catalog
+from jepsen_like.bench.catalog import LARGE_INSTANCES, CatalogFigures, Size, measure_catalog
+from jepsen_like.bench.catalog import lines as catalog_lines
 from jepsen_like.bench.catchup import measure_catch_up
 from jepsen_like.bench.failover import measure_failover
 from jepsen_like.bench.heal import measure_heal
 from jepsen_like.bench.kv import Measured, measure, measure_both, ratios, sync_ms
 from jepsen_like.bench.load import PUT
 from jepsen_like.bench.power_off import measure_power_off
+from jepsen_like.bench.restore import RestoreFigures, measure_restore
 from jepsen_like.bench.restore import lines as restore_lines
-from jepsen_like.bench.restore import measure_restore
 from jepsen_like.bench.servers import ComitiaServers, EtcdServers, Servers, running
 from model_checks.verdicts import EXIT_INTERNAL, SetupFailed, Verdict
 
@@ -135,6 +136,15 @@ def _size(nodes: int, instances: int, services: int, wakes: int = 0) -> Size:
     return Size(nodes=nodes, instances=instances, services=services, wakes=wakes)
 
 
+def _judged(found: CatalogFigures | RestoreFigures, lines: Iterable[str], as_json: bool) -> int:
+    """Print figures and their verdict; its exit code."""
+    if as_json:
+        click.echo(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}))
+    else:
+        click.echo("\n".join([*lines, f"verdict: {found.verdict.value}"]))
+    return found.verdict.exit_code
+
+
 def _sized(function: Callable[..., int]) -> Callable[..., int]:
     """The options that say how big a catalog is."""
     for option in (
@@ -182,11 +192,7 @@ def catalog_command(
     except SetupFailed as error:
         click.echo(f"set-up failed: {error}", err=True)
         return EXIT_INTERNAL
-    if as_json:
-        click.echo(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}))
-    else:
-        click.echo("\n".join([*lines(found), f"verdict: {found.verdict.value}"]))
-    return found.verdict.exit_code
+    return _judged(found, catalog_lines(found), as_json)
 
 
 @command.command("restore")
@@ -218,11 +224,7 @@ def restore_command(
     except SetupFailed as error:
         click.echo(f"set-up failed: {error}", err=True)
         return EXIT_INTERNAL
-    if as_json:
-        click.echo(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}))
-    else:
-        click.echo("\n".join([*restore_lines(found), f"verdict: {found.verdict.value}"]))
-    return found.verdict.exit_code
+    return _judged(found, restore_lines(found), as_json)
 
 
 FAULTS = {"kill": "kill -9", "power-off": "power-off"}

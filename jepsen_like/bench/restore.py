@@ -129,7 +129,7 @@ def not_a_prefix(names: list[str], written: int) -> str:
     return f"{len(names)} keys are there of {written} that were put" if len(names) > written else ""
 
 
-async def _differences(size: Size, port: int, expected: dict[str, bytes], written: int) -> Iterator[str]:
+async def _differences(size: Size, port: int, expected: dict[str, bytes], written: int) -> list[str]:
     """What a server of the new cluster answers differently, once it has applied the restore."""
     last = f"/v1/health/service/{size.names()[-1]}"
     deadline = time.monotonic() + FOLLOWING_S
@@ -144,7 +144,7 @@ async def _differences(size: Size, port: int, expected: dict[str, bytes], writte
     wrong = [path for path in expected if found[path] != expected[path]]
     if prefix := not_a_prefix(await _names_of_keys(port), written):
         wrong.append(prefix)
-    return iter(wrong)
+    return wrong
 
 
 async def measure_restore(

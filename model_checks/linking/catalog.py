@@ -39,7 +39,7 @@ from model_checks.linking.catalog_tables import (
     elements,
     projection,
 )
-from model_checks.linking.concrete import Do, PythonValues, Rejected
+from model_checks.linking.concrete import Do, Rejected, TwoValued
 from model_checks.proofs.algebra import Patterns, Sort, Symbols, Value
 from model_checks.proofs.catalog import ACTIONS
 from model_checks.proofs.catalog_lemmas import INVARIANTS
@@ -65,7 +65,7 @@ def node_in(key: str | None) -> str | None:
     return None if key is None else key.partition("\0")[0]
 
 
-class CatalogAlgebra(PythonValues):
+class CatalogAlgebra(TwoValued):
     """The algebra over Python values; quantifiers range over the names that the command and the tables know."""
 
     def __init__(self, elements: Elements) -> None:
@@ -81,18 +81,6 @@ class CatalogAlgebra(PythonValues):
                 "asks": lambda d, c: d is not None and c in {row_key(d.node, check_id) for check_id in d.checks},
             }
         )
-
-    def conj(self, *parts: Value) -> Value:
-        return all(parts)
-
-    def disj(self, *parts: Value) -> Value:
-        return any(parts)
-
-    def neg(self, part: Value) -> Value:
-        return not part
-
-    def implies(self, premise: Value, conclusion: Value) -> Value:
-        return not premise or conclusion
 
     def forall(self, sorts: Sequence[Sort], body: Callable[..., Value], patterns: Patterns | None = None) -> Value:
         return all(body(*found) for found in itertools.product(*(self.elements[sort] for sort in sorts)))

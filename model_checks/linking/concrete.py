@@ -102,6 +102,22 @@ class PythonValues(Unweakened):
         return True
 
 
+class TwoValued(PythonValues):
+    """The connectives where every truth is known."""
+
+    def conj(self, *parts: Value) -> Value:
+        return all(parts)
+
+    def disj(self, *parts: Value) -> Value:
+        return any(parts)
+
+    def neg(self, part: Value) -> Value:
+        return not part
+
+    def implies(self, premise: Value, conclusion: Value) -> Value:
+        return not premise or conclusion
+
+
 class ConcreteAlgebra(PythonValues):
     """The algebra over Python values and three-valued truths."""
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from model_checks.explore.forwarding import CONSISTENT, DEFAULT, STALE, WRITE
 from model_checks.explore.forwarding_world import Bounds, World, initial_world, steps
-from model_checks.linking.concrete import Do, PythonValues, Rejected
+from model_checks.linking.concrete import Do, Rejected, TwoValued
 from model_checks.proofs.algebra import Patterns, Sort, Symbols, Value
 from model_checks.proofs.forwarding_lemmas import FORWARDING
 from model_checks.proofs.forwarding_signature import ANSWERS, PHASES
@@ -89,23 +89,11 @@ class Unread:
 UNREAD: Final = Unread()
 
 
-class ForwardingAlgebra(PythonValues):
+class ForwardingAlgebra(TwoValued):
     """The algebra over Python values; every truth is known, and no guard of forwarding has a quantifier."""
 
     def __init__(self, rigid: Symbols) -> None:
         self.rigid = rigid
-
-    def conj(self, *parts: Value) -> Value:
-        return all(parts)
-
-    def disj(self, *parts: Value) -> Value:
-        return any(parts)
-
-    def neg(self, part: Value) -> Value:
-        return not part
-
-    def implies(self, premise: Value, conclusion: Value) -> Value:
-        return not premise or conclusion
 
     def forall(self, sorts: Sequence[Sort], body: Callable[..., Value], patterns: Patterns | None = None) -> Value:
         raise Rejected("a guard has a quantifier")

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,10 @@ def test_all_must_agree_on_the_limit_and_on_what_it_is(agent: AgentProcess, pref
 def test_programs_run_as_many_as_the_limit_says(agent: AgentProcess, tmp_path: Path, prefix: str) -> None:
     begin = f"touch {tmp_path}/begun-$PPID; until [ -e {tmp_path}/go ]; do sleep 0.02; done"
     words = ("lock", "-http-addr", address(agent), "-n=2", "-child-exit-code", prefix, f"{begin}; exit 3")
-    begun: Callable[[], list[Path]] = lambda: list(tmp_path.glob("begun-*"))  # noqa: E731
+
+    def begun() -> list[Path]:
+        return list(tmp_path.glob("begun-*"))
+
     three = [start(*words) for _ in range(3)]
     eventually(lambda: len(begun()) == 2 and len(keys(agent, prefix)) == 4, "two run, all three contend")
     (tmp_path / "go").touch()

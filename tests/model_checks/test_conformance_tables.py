@@ -19,6 +19,7 @@ from spec.catalog import kv, registry, sessions
 from spec.catalog.commands import Command, CreateSession, Deregister, DestroySession, Lock, Noop, Register, Set
 from spec.catalog.state import Check, Index, Node, Service, Session, State, Status, initial_state
 from spec.catalog.transitions import apply
+from tests.model_checks.catalog_mutants import keeps_lock_index, keeps_locks, nobody, robs, unchanged
 
 
 def looked_at(log: Iterable[Command], entries: int) -> Tables:
@@ -45,30 +46,6 @@ def same_index(state: State, row: kv.Row, index: Index) -> State:
     old = state.rows.get(row.key)
     kept = row if old is None else replace(row, modify_index=old.modify_index)
     return replace(state, rows=state.rows.put(row.key, kept), rows_index=index)
-
-
-def keeps_locks(state: State, session_id: str, index: Index) -> State:
-    return replace(state, sessions=state.sessions.without(session_id))
-
-
-def unchanged(state: State, *_: object) -> State:
-    return state
-
-
-def nobody(*_: object) -> tuple[Session, ...]:
-    return ()
-
-
-def robs(state: State, key: str, value: bytes, flags: int, session: str, index: Index) -> tuple[State, bool]:
-    row = state.rows.get(key) or kv.Row(key, value, flags, index, index)
-    return kv.stored(state, replace(row, session=session, lock_index=row.lock_index + 1), index), True
-
-
-def keeps_lock_index(
-    state: State, key: str, value: bytes, flags: int, session: str, index: Index
-) -> tuple[State, bool]:
-    row = state.rows.get(key) or kv.Row(key, value, flags, index, index, 1)
-    return kv.stored(state, replace(row, session=session), index), True
 
 
 ALIVE = Check("n1", "alive", status=Status.PASSING)

@@ -37,6 +37,7 @@ from spec.catalog.commands import (
 from spec.catalog.restore import rows_of
 from spec.catalog.state import Check, Index, Node, Service, Session, State, Status, TableIndex, initial_state
 from spec.catalog.transactions import Outcome
+from tests.model_checks.catalog_mutants import keeps_lock_index, keeps_locks, nobody, robs, unchanged
 
 ALIVE = Check("n1", "alive", status=Status.PASSING)
 WEB = Register(Node("n1", "1"), Service("n1", "x", "web"), (ALIVE, Check("n1", "c", service_id="x")))
@@ -98,31 +99,6 @@ def test_what_was_never_used_of_the_model_makes_the_link_unknown() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- mutants
-
-
-def keeps_locks(state: State, session_id: str, index: Index) -> State:
-    return replace(state, sessions=state.sessions.without(session_id))
-
-
-def unchanged(state: State, *_: object) -> State:
-    return state
-
-
-def nobody(*_: object) -> tuple[Session, ...]:
-    return ()
-
-
-def robs(state: State, key: str, value: bytes, flags: int, session: str, index: Index) -> tuple[State, bool]:
-    row = state.rows.get(key) or kv.Row(key, value, flags, index, index)
-    return kv.stored(state, replace(row, session=session, lock_index=row.lock_index + 1), index), True
-
-
-def keeps_lock_index(
-    state: State, key: str, value: bytes, flags: int, session: str, index: Index
-) -> tuple[State, bool]:
-    row = state.rows.get(key)
-    new = kv.Row(key, value, flags, index, index, 1, session) if row is None else replace(row, session=session)
-    return kv.stored(state, new, index), True
 
 
 def always_new(state: State, row: kv.Row, index: Index) -> State:
