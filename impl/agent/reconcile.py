@@ -4,6 +4,10 @@ Every agent has a node, and on it the check `serfHealth`: passing while the agen
 silent for a while. Servers also have the service `consul`. A server that was removed, or a client agent that left, is
 deregistered; so is a client agent that was gone for three days. The leader itself lives as long as it can say so.
 
+What a node is (address, meta, tagged addresses) is its agent's to say: that may arrive between a look at the tables
+and what is written because of it, so a node that exists is never written, and one that was another agent's is deleted
+only as it was looked at. And the tables say what the registry is only once this leader has applied its own term.
+
 A server lives while the link to it is up, a client agent while it announces itself. Silence is counted in looks, not
 in time: a leader that was paused does not take everybody for dead. Source: Consul, `agent/consul/leader.go`
 (reconcile). *Deviation:* connections and announcements stand for gossip; and a node without an id was never an agent:
@@ -25,9 +29,10 @@ from impl.agent.driver import Driver
 from impl.agent.logs import Log
 from impl.agent.members import Members
 from impl.agent.protocol import Announcement
-from impl.catalog.commands import Deregister, Register, Write
+from impl.catalog.commands import Deregister, Register, Transaction, Write
 from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, Check, Node, Service, node_key, row_key
 from impl.catalog.tables import Tables
+from impl.catalog.transactions import NodeOperation
 from impl.catalog.transitions import Failed
 from impl.raft.configuration import Member
 from impl.raft.ready import Role
@@ -62,53 +67,47 @@ class Sighting(msgspec.Struct, frozen=True):
     voter: bool = True
 
 
-def due(tables: Tables, sightings: Iterable[Sighting], datacenter: str) -> list[Write]:
+def due(tables: Tables, sightings: Iterable[Sighting], servers: Iterable[str], datacenter: str) -> list[Write]:
     """The commands that make the registry say what was seen; none if it does.
 
     Args:
-        sightings: the agents of the cluster, all servers of the configuration among them.
+        sightings: the agents of the cluster. A server that nobody has told where it is may be missing.
+        servers: the names of all servers of the configuration.
     """
-    seen = list(sightings)
-    servers = {node_key(each.name) for each in seen if each.port}
-    gone = [
-        service.node
+    remaining = {node_key(name) for name in servers}
+    found: list[Write] = [
+        Deregister(service.node)
         for service in tables.services.group("service", CONSUL)
-        if service.id == CONSUL and node_key(service.node) not in servers
+        if service.id == CONSUL and node_key(service.node) not in remaining
     ]
-    # Under the name of a member there may be the one that it replaces: the name is taken while that one passes.
-    replaced = [each.name for each in seen if each.port and _is_another(tables.nodes.get(node_key(each.name)), each)]
-    found: list[Write] = [Deregister(node) for node in (*gone, *replaced)]
-    for each in seen:
-        registration = _registration(tables, each, datacenter)
-        if registration is not None and each.name not in gone:
+    for each in sightings:
+        node = tables.nodes.get(node_key(each.name))
+        if node is not None and node.id not in ("", each.node_id):
+            # The name is taken while the one that had it passes.
+            found.append(Transaction((NodeOperation("delete-cas", node),)))
+            node = None
+        registration = _registration(tables, each, node, datacenter)
+        if registration is not None:
             found.append(registration)
     return found
 
 
-def _is_another(node: Node | None, seen: Sighting) -> bool:
-    return node is not None and node.id not in ("", seen.node_id)
-
-
-def _registration(tables: Tables, seen: Sighting, datacenter: str) -> Register | None:
+def _registration(tables: Tables, seen: Sighting, node: Node | None, datacenter: str) -> Register | None:
     """What registers the agent; None if that would change nothing, or if it died before it was ever registered."""
     key = node_key(seen.name)
-    node = tables.nodes.get(key)
     if node is None and not seen.alive:
         return None
     status, output = (PASSING, _ALIVE) if seen.alive else (CRITICAL, _LOST)
     check = Check(seen.name, SERF_HEALTH, _CHECK_NAME, status, output=output)
     service = _consul(seen) if seen.port else None
-    is_known = node is not None and node.address == seen.address and node.id == seen.node_id
     if (
-        is_known
+        node is not None
         and _is_stored(tables.checks.get(row_key(key, SERF_HEALTH)), check)
         and (service is None or _is_stored(tables.services.get(row_key(key, CONSUL)), service))
     ):
         return None
-    # What the agent itself says of its node stays, unless that was another agent.
-    mine = node if node is not None and node.id == seen.node_id else Node(seen.name, "")
-    row = replace(mine, address=seen.address, id=seen.node_id, datacenter=datacenter)
-    return Register(row, service, (check,), skip_node_update=is_known)
+    row = Node(seen.name, seen.address, id=seen.node_id, datacenter=datacenter)
+    return Register(row, service, (check,), skip_node_update=True)
 
 
 def _consul(seen: Sighting) -> Service:
@@ -121,6 +120,11 @@ def _is_stored(row: Service | Check | None, wanted: Service | Check) -> bool:
     if row is None:
         return False
     return replace(wanted, node=row.node, create_index=row.create_index, modify_index=row.modify_index) == row
+
+
+def _leads(driver: Driver) -> bool:
+    """Whether this server leads, and has applied what earlier leaders wrote."""
+    return driver.core.role is Role.LEADER and driver.core.has_applied_own_term
 
 
 class Reconciler:
@@ -185,10 +189,10 @@ class Reconciler:
         self._silent.pop(name, None)
 
     async def run(self, driver: Driver, write: Callable[[Write], Awaitable[object]]) -> None:
-        """Keep the registry true while this server leads."""
+        """Keep the registry true while this server leads. `write` writes as the leader or not at all."""
         while True:
             await self._next_look(driver)
-            if driver.core.role is not Role.LEADER:
+            if not _leads(driver):
                 self._led_term = 0
                 continue
             if driver.core.term != self._led_term:
@@ -200,7 +204,7 @@ class Reconciler:
         """Return after `LOOK_NS`, or soon after this server came to lead."""
         for _ in range(LOOK_NS // POLL_NS):
             await self._runtime.clock.sleep(POLL_NS)
-            if driver.core.role is Role.LEADER and driver.core.term != self._led_term:
+            if _leads(driver) and driver.core.term != self._led_term:
                 return
 
     def _lead(self, term: int, tables: Tables) -> None:
@@ -222,7 +226,7 @@ class Reconciler:
         if sightings == self._before and self._looks % PASS_LOOKS:
             return list(left)
         self._before = sightings
-        return [*left, *due(tables, sightings, self._datacenter)]
+        return [*left, *due(tables, sightings, driver.core.configuration.names, self._datacenter)]
 
     def _sightings(self, driver: Driver) -> list[Sighting]:
         members = driver.core.configuration.members

@@ -380,7 +380,7 @@ class Server:
         self._met()
         keeping = self._sessions.run(driver, self.requests.write_leading)
         self._tasks.append(self._runtime.tasks.spawn(keeping, "sessions"))
-        reconciling = self._reconciler.run(driver, self.requests.write)
+        reconciling = self._reconciler.run(driver, self.requests.write_leading)
         self._tasks.append(self._runtime.tasks.spawn(reconciling, "reconcile"))
         watching = self._restoring.watch(driver, self._serving.propose)
         self._tasks.append(self._runtime.tasks.spawn(watching, "restores"))
