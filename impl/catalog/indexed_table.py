@@ -34,16 +34,16 @@ class IndexedTable(Table[V]):
         self._groups: dict[str, Groups] = {name: {} for name in groupings or {}}
         self._groupings = tuple((grouping, self._groups[name]) for name, grouping in (groupings or {}).items())
 
-    def put(self, key: str, row: V) -> None:
-        """Insert or replace a row."""
-        old = self.get(key)
-        super().put(key, row)
+    def put(self, key: str, row: V) -> V | None:
+        """Insert or replace a row; returns the one that was there, None if there was none."""
+        old = super().put(key, row)
         if self.journal is not None:
             self.journal.append((self, key, old))
         for grouping, groups in self._groupings:
             before, now = grouping(old) if old is not None else (), grouping(row)
             if before != now:
                 _regroup(groups, key, before, now)
+        return old
 
     def pop(self, key: str) -> V | None:
         """Remove a row and return it; None if there was none."""

@@ -39,15 +39,17 @@ class Table(Generic[V]):
         row: V | None = self._rows.get(key)
         return row
 
-    def put(self, key: str, row: V) -> None:
-        """Insert or replace a row."""
+    def put(self, key: str, row: V) -> V | None:
+        """Insert or replace a row; returns the one that was there, None if there was none."""
         if self._views:
             self._save(key)
         rows = self._rows
-        if key in rows:
-            dict.__setitem__(rows, key, row)  # its place is the same: SortedDict's own way looks for it again
-        else:
+        old: V | None = rows.get(key)
+        if old is None:
             rows[key] = row
+        else:
+            dict.__setitem__(rows, key, row)  # its place is the same: SortedDict's own way looks for it again
+        return old
 
     def pop(self, key: str) -> V | None:
         """Remove a row and return it; None if there was none."""

@@ -2,10 +2,11 @@
 
 A thin subclass of uvicorn's `HttpToolsProtocol`, as `http_connections` counts it: parsing, pipelining, keep-alive, back
 pressure and shutdown are uvicorn's. ASGI costs a task, a scope, and an event for each part of a request and of its
-answer; that is more CPU than the rest of a write. *Plain* is what a short cut cannot get wrong: GET and PUT of a key,
-HTTP/1.1, kept alive, no `Expect`, no chunks, a body that is announced and small, and nothing else of this connection
-under way. Everything else, and what the short cut does not want, goes through ASGI, and the bytes of an answer do not
-tell by which way it came (tests/impl/test_http_protocol.py compares them).
+answer, and the parser a call for each header; that is more CPU than the rest of a write. *Plain* is what a short cut
+cannot get wrong, and one regular expression says it: GET and PUT of a key, HTTP/1.1, kept alive, headers that change
+nothing about how a request is read, a body that is announced and small, and nothing else of this connection under way
+or behind it. Everything else, and what the short cut does not want, goes to the parser and through ASGI, and the bytes
+of an answer do not tell by which way it came (tests/impl/test_http_protocol.py compares them).
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from impl.runtime.http_connections import Connections, CountedProtocol
 from impl.runtime.interfaces import Direct
 
-_PLAIN_TARGET: Final = re.compile(rb"(/v1/kv/[!\"$->@-~]*)(?:\?([!\"$-~]*))?")
+_HARMLESS: Final = (
+    rb"(?:(?i:host|user-agent|accept|accept-encoding|content-type|x-[a-z-]+): [ -~]*"
+    rb"|(?i:connection: keep-alive))\r\n"
+)
+"""A header line that does not say where the request ends, what follows it, or that somebody waits for an answer before
+it does. Others may be harmless, too."""
+_PLAIN_HEAD: Final = re.compile(
+    rb"(GET|PUT) (/v1/kv/[!\"$->@-~]*)(?:\?([!\"$-~]*))? HTTP/1\.1\r\n"
+    rb"(?:%b)*(?:(?i:content-length): (0|[1-9][0-9]{0,8})\r\n(?:%b)*)?\r\n" % (_HARMLESS, _HARMLESS)
+)
+"""The head of a plain request: method, path, query, length of the body."""
 _END, _END_AND_CLOSE = b"\r\n", b"connection: close\r\n\r\n"
 
 
@@ -70,9 +81,10 @@ class DirectProtocol(CountedProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._parts: list[bytes] | None = None
-        """The body so far, of a plain request."""
-        self._target = (b"", b"")
+        self._is_between = True
+        """Whether the parser is not within a request."""
+        self._begun = b""
+        """A plain request, as far as it has arrived."""
         self._used = 0.0
         """When something last arrived, or was answered in the short way; by the loop's clock."""
         self._default_headers: list[tuple[bytes, bytes]] = []
@@ -101,7 +113,7 @@ class DirectProtocol(CountedProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection if nobody has used it for long."""
         self.timeout_keep_alive_task = None
-        if self._parts is not None or (self.cycle is not None and not self.cycle.response_complete):
+        if self._begun or (self.cycle is not None and not self.cycle.response_complete):
             return  # in use: the answer sets a timer
         left = self._used + self.timeout_keep_alive - self.loop.time()
         if left > 0:
@@ -110,8 +122,12 @@ class DirectProtocol(CountedProtocol):
             super().timeout_keep_alive_handler()
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's, but that the timer goes on."""
+        """As uvicorn's, but for what is plain, and that the timer goes on."""
         self._used = self.loop.time()
+        if self._begun:
+            data, self._begun = self._begun + data, b""
+        if self._is_between and self._took(data):
+            return
         timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
         super().data_received(data)
         if self.timeout_keep_alive_task is None and not self.transport.is_closing():
@@ -120,71 +136,38 @@ class DirectProtocol(CountedProtocol):
             timer.cancel()
 
     def on_message_begin(self) -> None:
-        """The scope, which only ASGI needs, is made in `_hand_to_asgi`."""
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
-
-    def on_headers_complete(self) -> None:
-        """Whether the request is plain is decided here."""
-        if self._is_plain():
-            self._parts = []
-            self.cycle = _DirectCycle(self)
-        else:
-            self._hand_to_asgi()
-
-    def on_body(self, body: bytes) -> None:
-        """A part of the body."""
-        if self._parts is not None:
-            self._parts.append(body)
-        else:
-            super().on_body(body)
+        """The parser has seen the first byte of a request."""
+        self._is_between = False
+        super().on_message_begin()
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
-        parts, self._parts = self._parts, None
-        if parts is None:
-            super().on_message_complete()
-            return
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        if not self.direct.answer(self.parser.get_method(), *self._target, body, self.cycle.respond):
-            self.cycle = None
-            self._hand_to_asgi()
-            super().on_body(body)
-            super().on_message_complete()
+        """The parser has seen the last byte of a request."""
+        self._is_between = self.parser.should_keep_alive() and not self.parser.should_upgrade()
+        super().on_message_complete()
 
-    def _is_plain(self) -> bool:
-        cycle, parser = self.cycle, self.parser
-        if self.expect_100_continue or self.flow.write_paused or (cycle is not None and not cycle.response_complete):
+    def _took(self, data: bytes) -> bool:
+        """Take a plain request, or the first part of one; False: it is for the parser."""
+        cycle = self.cycle
+        if self.flow.write_paused or (cycle is not None and not cycle.response_complete):
             return False
-        target = _PLAIN_TARGET.fullmatch(self.url)
-        if target is None or parser.get_http_version() != "1.1":
+        head = _PLAIN_HEAD.match(data)
+        if head is None:
             return False
-        if not parser.should_keep_alive() or parser.should_upgrade():
+        method, path, query, length = head.groups()
+        announced = int(length) if length else 0
+        if announced > (min(self.direct.body_bytes_max, HIGH_WATER_LIMIT) if method == b"PUT" else 0):
             return False
-        length = 0
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                return False
-        method = parser.get_method()
-        if method == b"GET":
-            longest = 0
-        elif method == b"PUT":
-            longest = min(self.direct.body_bytes_max, HIGH_WATER_LIMIT)
-        else:
+        body = data[head.end() :]
+        if len(body) != announced:
+            if len(body) < announced:
+                self._begun = data
+                return True
             return False
-        self._target = (target[1], target[2] or b"")
-        return length <= longest
-
-    def _hand_to_asgi(self) -> None:
-        """Do now what uvicorn does when a request begins, and when its headers are complete."""
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
-        self.headers.extend(headers)
-        super().on_headers_complete()
+        begun = self.cycle = _DirectCycle(self)
+        if self.direct.answer(method, path, query or b"", body, begun.respond):
+            return True
+        self.cycle = None
+        return False
 
 
 def protocol_for(connections: Connections, whom: Direct | None) -> type[CountedProtocol]:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 from zlib import crc32
 
 import msgspec
@@ -51,6 +51,9 @@ ALIGNMENT = 8
 ENTRY, HARD_STATE, GENESIS, SNAPSHOT_MARKER = 1, 2, 3, 4
 _KINDS = frozenset((ENTRY, HARD_STATE, GENESIS, SNAPSHOT_MARKER))
 _PADDING = tuple(bytes(n) for n in range(ALIGNMENT))
+
+record_crc: Final = crc32
+"""Checksum of a record: of everything after the `crc` field, hence of the predecessor's checksum too."""
 
 
 class SegmentHeader(msgspec.Struct, frozen=True, array_like=True):
@@ -147,11 +150,6 @@ def _fields(record: Record, replaces: bool) -> tuple[int, int, int, int, bytes]:
             return SNAPSHOT_MARKER, int(replaces), index, term, msgspec.msgpack.encode(record)
         case _:
             assert_never(record)
-
-
-def record_crc(content: bytes | memoryview) -> int:
-    """Checksum of a record: of everything after the `crc` field, hence of the predecessor's checksum too."""
-    return crc32(content)
 
 
 class RawRecord(msgspec.Struct, frozen=True, gc=False):

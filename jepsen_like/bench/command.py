@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from jepsen_like.bench.catalog import lines as catalog_lines
 from jepsen_like.bench.catchup import measure_catch_up
 from jepsen_like.bench.failover import measure_failover
 from jepsen_like.bench.heal import measure_heal
-from jepsen_like.bench.kv import Measured, measure, measure_both, ratios, sync_ms
+from jepsen_like.bench.kv import Measured, interpreter, measure, measure_both, ratios, summaries, sync_ms
 from jepsen_like.bench.load import PUT
 from jepsen_like.bench.power_off import measure_power_off
 from jepsen_like.bench.restore import RestoreFigures, measure_restore
@@ -74,6 +75,7 @@ def _table(measured: list[Measured]) -> Table:
 @click.option("--value-bytes", type=click.IntRange(0, 500_000), default=256, show_default=True)
 @click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Of the load generator.")
 @click.option("--against", type=click.Choice(["etcd"]), help="Measure this, too, in the same run.")
+@click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True, help="Measure again; take medians.")
 @click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For the data.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
 def kv_command(
@@ -83,6 +85,7 @@ def kv_command(
     value_bytes: int,
     processes: int,
     against: str | None,
+    rounds: int,
     directory: Path | None,
     as_json: bool,
 ) -> int:
@@ -91,20 +94,26 @@ def kv_command(
     etcd is loaded over gRPC by the same generator (8 connections shared by the clients), Comitia over HTTP/1.1 (one a
     client). A generator process near 100% of a core is the bottleneck: give --processes more.
     """
-    measured: list[Measured] = []
+    each_round: list[Measured] = []
     try:
         with tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name:
             floor_ms = sync_ms(Path(name))
-            for kind in [ComitiaServers, *([EtcdServers] if against else [])]:
-                (Path(name) / kind.name).mkdir()
-                with running(kind(servers, Path(name) / kind.name)) as started:
-                    measured += measure_both(started, clients, seconds, processes, value_bytes)
+            for number in range(rounds):
+                for kind in [ComitiaServers, *([EtcdServers] if against else [])]:
+                    data = Path(name) / f"{kind.name}-{number}"
+                    data.mkdir()
+                    with running(kind(servers, data)) as started:
+                        each_round += measure_both(started, clients, seconds, processes, value_bytes)
+                    shutil.rmtree(data)
     except SetupFailed as error:
         click.echo(f"set-up failed: {error}", err=True)
         return EXIT_INTERNAL
+    measured = summaries(each_round)
     if as_json:
         report = {
             "fdatasync_ms": floor_ms,
+            "interpreter": interpreter(),
+            "rounds": rounds,
             "measured": msgspec.to_builtins(measured),
             "ratio_to_etcd": ratios(measured),
         }
@@ -112,10 +121,17 @@ def kv_command(
         return 0
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     console.print(
-        f"{servers} servers, values of {value_bytes} B, fdatasync of 4 KiB here: {floor_ms} ms", highlight=False
+        f"{servers} servers, values of {value_bytes} B, fdatasync of 4 KiB here: {floor_ms} ms\n{interpreter()}",
+        highlight=False,
     )
     console.print(_table(measured))
     console.print("generator, servers: CPU, of one core (each generator process; all servers)", highlight=False)
+    for each in measured:
+        if rounds > 1:
+            spread = f"{each.slowest_per_second:,.0f} to {each.fastest_per_second:,.0f}"
+            console.print(
+                f"{each.system} {each.operation}: median of {rounds} rounds, {spread} a second", highlight=False
+            )
     for operation, ratio in ratios(measured).items():
         console.print(f"{operation}: {ratio:.2f} times etcd", highlight=False)
     for each in measured:

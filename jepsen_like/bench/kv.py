@@ -1,15 +1,20 @@
 """Replicated puts and linearizable reads a second, with latencies, of Comitia and, in the same run, of etcd.
 
 All clients talk to the leader, values are the same, both sync every write. The generator runs in processes of its own
-and its share of a core is reported: a share near 1 means that the generator was measured, not the server.
+and its share of a core is reported: a share near 1 means that the generator was measured, not the server. A machine is
+not equally fast all the time: in rounds, each with new clusters, the systems take turns, and medians are compared.
 """
 
 from __future__ import annotations
 
 import os
+import platform
+import statistics
 import subprocess
 import sys
 import time
+import timeit
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,7 @@ from model_checks.verdicts import SetupFailed
 
 WARM_UP_S = 1.5
 KEYS = 1_000
+PROBED = 1_000
 ETCD_CONNECTIONS = 8
 """etcd's clients share connections, as its Go client does; HTTP/1.1 needs one a client."""
 
@@ -42,6 +48,9 @@ class Measured(msgspec.Struct, kw_only=True):
     server_cpu_share: float
     """Of one core, all servers together."""
     last_error: str = ""
+    slowest_per_second: float = 0.0
+    """Of several rounds; 0: there was one."""
+    fastest_per_second: float = 0.0
 
 
 def quantile(ordered: list[int], part: float) -> float:
@@ -125,6 +134,62 @@ def _report(process: subprocess.Popen[bytes], seconds: float) -> LoadReport:
 def measure_both(servers: Servers, clients: int, seconds: float, processes: int, value_bytes: int) -> list[Measured]:
     """Puts, then reads of what was put."""
     return [measure(servers, operation, clients, seconds, processes, value_bytes) for operation in (PUT, READ)]
+
+
+def summary(rounds: Sequence[Measured]) -> Measured:
+    """The same operation on the same system, several times: medians of what was measured, sums of what went wrong."""
+    if len(rounds) == 1:
+        return rounds[0]
+    shares = zip(*(each.generator_cpu_shares for each in rounds), strict=True)
+    return Measured(
+        system=rounds[0].system,
+        operation=rounds[0].operation,
+        clients=rounds[0].clients,
+        per_second=statistics.median(each.per_second for each in rounds),
+        slowest_per_second=min(each.per_second for each in rounds),
+        fastest_per_second=max(each.per_second for each in rounds),
+        p50_ms=statistics.median(each.p50_ms for each in rounds),
+        p99_ms=statistics.median(each.p99_ms for each in rounds),
+        errors=sum(each.errors for each in rounds),
+        elections=sum(each.elections for each in rounds),
+        generator_cpu_shares=[statistics.median(of_process) for of_process in shares],
+        server_cpu_share=statistics.median(each.server_cpu_share for each in rounds),
+        last_error=next((each.last_error for each in rounds if each.last_error), ""),
+    )
+
+
+def summaries(measured: Sequence[Measured]) -> list[Measured]:
+    """One for each system and operation, in the order in which they were first measured."""
+    rounds: dict[tuple[str, str], list[Measured]] = {}
+    for each in measured:
+        rounds.setdefault((each.system, each.operation), []).append(each)
+    return [summary(of_one) for of_one in rounds.values()]
+
+
+class _Probe:
+    __slots__ = ("number", "value")
+
+    def __init__(self, number: int, value: bytes) -> None:
+        self.number = number
+        self.value = value
+
+    def row(self, key: str) -> tuple[str, int, bytes]:
+        return key, self.number, self.value
+
+
+def interpreter() -> str:
+    """What runs the servers, and how fast it is at what they do: make an object and a name, call, store. Builds of the
+    same version differ by half (`--enable-optimizations`, link-time optimisation).
+    """
+
+    def work() -> None:
+        rows = {}
+        for number in range(PROBED):
+            name = f"{number}"
+            rows[name] = _Probe(number, b"").row(name)
+
+    best_s = min(timeit.repeat(work, number=20, repeat=7)) / 20 / PROBED
+    return f"{platform.python_implementation()} {platform.python_version()}, {best_s * 1e9:.0f} ns a step of a probe"
 
 
 def sync_ms(directory: Path, count: int = 50) -> float:

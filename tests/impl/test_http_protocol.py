@@ -9,7 +9,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +28,7 @@ from impl.http.app import Application
 from impl.http.direct import DirectKv
 from impl.http.measures import HttpMeasures
 from impl.runtime import http_protocol, http_server
+from impl.runtime.http_connections import CountedProtocol
 from impl.runtime.http_protocol import DirectProtocol
 from impl.runtime.http_server import HttpServer
 from impl.runtime.interfaces import Respond
@@ -201,16 +202,24 @@ class Both:
         for server in self.servers:
             await server.close()
 
-    async def exchange(self, pieces: list[bytes]) -> list[bytes]:
-        """What each of them answers until it closes, without the dates."""
+    async def exchange(self, pieces: list[bytes], in_turn: Sequence[list[bytes]] = ()) -> list[bytes]:
+        """What each of them answers until it closes, without the dates.
+
+        Before `pieces` come the requests `in_turn`, in pieces, too, each when the one before it is answered.
+        """
         answers = []
         for server in self.servers:
             reader, writer = await asyncio.open_connection(*server.address)
             try:
-                for piece in pieces:
-                    writer.write(piece)
-                    await asyncio.sleep(0)
-                answer = await asyncio.wait_for(reader.read(), DEADLINE_S)
+                answer = b""
+                for each in in_turn:
+                    await self._send(writer, each)
+                    answer += await asyncio.wait_for(one_answer(reader), DEADLINE_S)
+                    if b"connection: close\r\n" in answer.lower():
+                        break
+                else:
+                    await self._send(writer, pieces)
+                answer += await asyncio.wait_for(reader.read(), DEADLINE_S)
             except ConnectionResetError:
                 answer = b"reset"
             finally:
@@ -218,16 +227,39 @@ class Both:
             answers.append(re.sub(rb"date: [^\r]*\r\n", b"", answer))
         return answers
 
+    async def _send(self, writer: asyncio.StreamWriter, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0)
 
-def script(seed: int) -> list[bytes]:
-    """Some requests, each behind the other without waiting, in pieces; the last one ends the connection."""
+
+async def one_answer(reader: asyncio.StreamReader) -> bytes:
+    """The next answer, which has a body of announced length; with what comes before it (100 Continue)."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    if head.startswith(b"HTTP/1.1 100 "):
+        return head + await one_answer(reader)
+    length = re.search(rb"content-length: ([0-9]+)", head)
+    return head + (await reader.readexactly(int(length[1])) if length is not None else b"")
+
+
+def cut(draw: random.Random, stream: bytes) -> list[bytes]:
+    """The stream in pieces, as TCP may deliver it; many clients send the head by itself."""
+    cuts = sorted(draw.randrange(len(stream)) for _ in range(draw.choice((0, 0, 1, 2, 4))))
+    if draw.random() < 0.3:
+        cuts = [stream.index(b"\r\n\r\n") + 4]
+    return [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+
+
+def script(seed: int) -> tuple[list[list[bytes]], list[bytes]]:
+    """Requests that wait for each other, then some without waiting; the last one ends the connection. All in pieces."""
     draw = random.Random(seed)
     if draw.random() < 0.2:
-        return [draw.choice(MALFORMED)]
-    requests = [draw.choice(draw.choice((PLAIN, PLAIN, OTHER))) for _ in range(draw.randrange(8))]
-    stream = b"".join([*requests, draw.choice(CLOSING)])
-    cuts = sorted(draw.randrange(len(stream)) for _ in range(draw.randrange(5)))
-    return [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+        return [], [draw.choice(MALFORMED)]
+    in_turn, behind = (
+        [draw.choice(draw.choice((PLAIN, PLAIN, OTHER))) for _ in range(draw.randrange(8))] for _ in range(2)
+    )
+    waited_for = [cut(draw, each) for each in in_turn if not each.startswith(b"HEAD")]
+    return waited_for, cut(draw, b"".join([*behind, draw.choice(CLOSING)]))
 
 
 async def compare(seeds: range) -> int:
@@ -236,7 +268,8 @@ async def compare(seeds: range) -> int:
     short, long = both.agents
     try:
         for seed in seeds:
-            direct, asgi = await both.exchange(script(seed))
+            in_turn, behind = script(seed)
+            direct, asgi = await both.exchange(behind, in_turn)
             assert direct == asgi, f"script {seed}"
             assert short.store.list_prefix("") == long.store.list_prefix(""), f"script {seed}"
             assert not both.unexpected
@@ -281,10 +314,13 @@ def test_what_is_plain_goes_the_short_way_and_nothing_else_does() -> None:
     async def offered(server: HttpServer, first: bytes) -> bool:
         taken.clear()
         reader, writer = await asyncio.open_connection(*server.address)
-        writer.write(first + CLOSING[0])
+        writer.write(first)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)
+        offered = bool(taken)
+        writer.write(CLOSING[0])
         await asyncio.wait_for(reader.read(), DEADLINE_S)
         writer.close()
-        return bool(taken)
+        return offered
 
     async def main() -> None:
         memory: Any = Memory(random.Random(1))
@@ -302,6 +338,35 @@ def test_what_is_plain_goes_the_short_way_and_nothing_else_does() -> None:
         await server.close()
 
     run(main())
+
+
+async def a_body_is_no_request(both: Both) -> None:
+    smuggled = request("PUT", "/v1/kv/smuggled", b"1")
+    refused = request("POST", "/v1/kv/a", smuggled)  # and answered before its body has come
+    head = refused[: -len(smuggled)]
+    for answer in await both.exchange(
+        [smuggled, request("GET", "/v1/kv/smuggled", b"", "Connection: close")], [[head]]
+    ):
+        assert re.findall(rb"HTTP/1.1 ([0-9]+)", answer) == [b"405", b"404"]
+
+
+def test_what_stands_in_a_body_is_no_request() -> None:
+    async def main() -> None:
+        both = Both(1)
+        both.agents[0].random = AtOnce()
+        try:
+            await a_body_is_no_request(both)
+        finally:
+            await both.close()
+
+    run(main())
+
+
+def test_a_body_that_is_taken_for_a_request_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DirectProtocol, "on_message_begin", CountedProtocol.on_message_begin)
+    monkeypatch.setattr(sys.modules[__name__], "DEADLINE_S", 1.0)
+    with pytest.raises((AssertionError, TimeoutError)):
+        test_what_stands_in_a_body_is_no_request()
 
 
 def test_whoever_wants_another_protocol_is_answered_in_this_one() -> None:
@@ -356,18 +421,19 @@ def test_a_client_that_does_not_read_is_not_answered_without_end() -> None:
         agent.store.apply(KvSet("a", b"v" * VALUE_BYTES, 0), 1)
         reader, writer = await asyncio.open_connection(*server.address, limit=1 << 16)
         try:
-            writer.write(request("GET", "/v1/kv/a?raw") * REQUESTS + CLOSING[0])
-            while agent.reads == 0:
-                await asyncio.sleep(0.001)
-            seen = 0
-            while agent.reads != seen:  # until it answers no more
-                seen = agent.reads
-                await asyncio.sleep(0.1)
-            assert agent.reads < REQUESTS // 2, "everything was answered, and waits in memory"
+            sent = 0
+            while agent.reads == sent and sent < REQUESTS:  # until it answers no more
+                writer.write(request("GET", "/v1/kv/a?raw"))
+                sent += 1
+                patience = time.monotonic() + 0.3
+                while agent.reads < sent and time.monotonic() < patience:
+                    await asyncio.sleep(0.001)
+            assert sent < REQUESTS // 2, "everything was answered, and waits in memory"
+            writer.write(CLOSING[0])
             received = 0
             while part := await asyncio.wait_for(reader.read(1 << 20), DEADLINE_S):
                 received += len(part)
-            assert received > REQUESTS * VALUE_BYTES
+            assert received > sent * VALUE_BYTES
         finally:
             writer.transport.abort()
             await both.close()
@@ -482,47 +548,28 @@ def test_a_second_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         run(a_defect_is_a_500(*DEFECTS[6]))
 
 
-def expects_nothing(protocol: DirectProtocol, name: bytes, value: bytes) -> None:
-    protocol.headers.append((name.lower(), value))
+def one_at_a_time(protocol: DirectProtocol, data: bytes) -> bool:
+    protocol.cycle = None
+    return ORIGINAL(protocol, data)
 
 
-def one_at_a_time(original: Callable[[DirectProtocol], bool]) -> Callable[[DirectProtocol], bool]:
-    def is_plain(protocol: DirectProtocol) -> bool:
-        protocol.cycle = None
-        return original(protocol)
-
-    return is_plain
+def never_paused(protocol: DirectProtocol, data: bytes) -> bool:
+    protocol.flow.write_paused = False
+    return ORIGINAL(protocol, data)
 
 
-def never_paused(original: Callable[[DirectProtocol], bool]) -> Callable[[DirectProtocol], bool]:
-    def is_plain(protocol: DirectProtocol) -> bool:
-        protocol.flow.write_paused = False
-        return original(protocol)
+def in_one_piece(protocol: DirectProtocol, data: bytes) -> bool:
+    """What is missing of the body never comes."""
+    took = ORIGINAL(protocol, data)
+    protocol._begun = b""
+    return took
 
-    return is_plain
 
-
-def any_version(original: Callable[[DirectProtocol], bool]) -> Callable[[DirectProtocol], bool]:
-    class Parser:
-        def __init__(self, parser: Any) -> None:
-            self.get_method = parser.get_method
-            self.should_upgrade = parser.should_upgrade
-
-        def get_http_version(self) -> str:
-            return "1.1"
-
-        def should_keep_alive(self) -> bool:
-            return True
-
-    def is_plain(protocol: DirectProtocol) -> bool:
-        parser = protocol.parser
-        protocol.parser = Parser(parser)  # type: ignore[assignment]
-        try:
-            return original(protocol)
-        finally:
-            protocol.parser = parser
-
-    return is_plain
+def head(pattern: bytes, instead: bytes) -> re.Pattern[bytes]:
+    """The head of a plain request, without one of its conditions."""
+    found = http_protocol._PLAIN_HEAD.pattern
+    assert pattern in found
+    return re.compile(found.replace(pattern, instead))
 
 
 @contextmanager
@@ -532,17 +579,22 @@ def broken(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, mutant: Any) 
         yield
 
 
-ORIGINAL = DirectProtocol._is_plain
+ORIGINAL = DirectProtocol._took
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "mutant"),
     [
-        (DirectProtocol, "on_header", expects_nothing),
-        (DirectProtocol, "_is_plain", one_at_a_time(ORIGINAL)),
-        (DirectProtocol, "_is_plain", any_version(ORIGINAL)),
+        (DirectProtocol, "_took", one_at_a_time),
+        (DirectProtocol, "_took", in_one_piece),
         (DirectProtocol, "default_lines", lambda protocol: b"server: comitia\r\n"),
-        (http_protocol, "_PLAIN_TARGET", re.compile(rb"(/v1/kv/[^?]*)(?:\?(.*))?")),
+        (http_protocol, "_PLAIN_HEAD", head(rb"HTTP/1\.1", rb"HTTP/1\.[01]")),
+        (http_protocol, "_PLAIN_HEAD", head(rb"connection: keep-alive", rb"connection: [ -~]*")),
+        (http_protocol, "_PLAIN_HEAD", head(rb"user-agent", rb"user-agent|expect")),
+        (http_protocol, "_PLAIN_HEAD", head(rb"user-agent", rb"user-agent|content-length")),
+        (http_protocol, "_PLAIN_HEAD", head(rb"user-agent", rb"user-agent|transfer-encoding")),
+        (http_protocol, "_PLAIN_HEAD", head(rb"(GET|PUT) (/v1/kv/", rb"([A-Z]+) (/v1/kv/")),
+        (http_protocol, "_PLAIN_HEAD", head(rb"$->@-~]*)(?:", rb"#$->@-~]*)(?:")),
         (direct_module, "_measured", lambda measures, method, path, respond: respond),
         (http_protocol, "_END", b"Connection: Keep-Alive\r\n\r\n"),
     ],
@@ -556,7 +608,7 @@ def test_a_short_way_that_differs_is_noticed(
 
 
 def test_a_short_way_that_writes_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with broken(monkeypatch, DirectProtocol, "_is_plain", never_paused(ORIGINAL)), pytest.raises(AssertionError):
+    with broken(monkeypatch, DirectProtocol, "_took", never_paused), pytest.raises(AssertionError):
         test_a_client_that_does_not_read_is_not_answered_without_end()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from jepsen_like.bench import load as load_module
 from jepsen_like.bench.catchup import CaughtUp
 from jepsen_like.bench.command import steadiness
 from jepsen_like.bench.failover import first_acknowledgement
-from jepsen_like.bench.kv import Measured, quantile, ratios, sync_ms
+from jepsen_like.bench.kv import Measured, interpreter, quantile, ratios, summaries, sync_ms
 from jepsen_like.bench.load import PUT, READ, LoadSpec, generate, requests_of
 from jepsen_like.bench.servers import ComitiaServers
 from jepsen_like.bench.wire import (
@@ -201,6 +202,21 @@ def test_the_ratio_is_of_the_same_operation_in_the_same_run() -> None:
     assert ratios(both) == {"put": 1.5}
     assert [quantile(list(range(101)), part) for part in (0.5, 0.99)] == [50, 99]
     assert quantile([], 0.5) == 0
+
+
+def test_rounds_are_summed_up_by_medians_and_what_went_wrong_by_sums() -> None:
+    rounds = [measured("etcd", "put", rate) for rate in (300, 100, 110)]
+    rounds[1].errors, rounds[1].last_error, rounds[2].elections = 2, "gone", 1
+    found, other = summaries([rounds[0], measured("comitia", "put", 7), *rounds[1:]])
+    assert (found.per_second, found.slowest_per_second, found.fastest_per_second) == (110, 100, 300)
+    assert (found.errors, found.elections, found.last_error) == (2, 1, "gone")
+    assert (found.system, found.operation, found.p99_ms, found.generator_cpu_shares) == ("etcd", "put", 2, [0.1])
+    assert other == measured("comitia", "put", 7)
+    assert ratios([found, other]) == {"put": round(7 / 110, 3)}
+
+
+def test_the_interpreter_is_a_condition_of_a_figure() -> None:
+    assert re.fullmatch(r"CPython 3\.[0-9.]+, [1-9][0-9]* ns a step of a probe", interpreter())
 
 
 def test_the_sync_probe_leaves_nothing(tmp_path: Path) -> None:
