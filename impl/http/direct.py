@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import unquote
 
-from impl.agent.api import AgentError, Answered, Consistency, ReadOptions, ReadReply
+from impl.agent.api import AgentError, Answered, Consistency, ReadReply
 from impl.catalog.commands import Write
 from impl.catalog.queries import KvGet, Query
 from impl.catalog.transitions import Result
@@ -46,36 +46,37 @@ class DirectKv:
         agent: Leader,
         kv_max_value_size: int,
         unexpected: Callable[[str, Exception], None],
-        measures: HttpMeasures | None = None,
+        measures: HttpMeasures,
     ) -> None:
         """`unexpected` and `measures` as in `Application`."""
         self.body_bytes_max = kv_max_value_size
         self._agent = agent
         self._unexpected = unexpected
-        self._measures = measures
+        self._now_ns = measures.now_ns
+        self._took = measures.took
 
     def answer(self, method: bytes, path: bytes, query: bytes, body: bytes, respond: Respond) -> bool:
         """As `Direct.answer`."""
+        started_ns = self._now_ns()
         try:
             parameters = parse_parameters(query) if query else {}
             key = decode_path(path)[len(kv.PATH) :]
             if not key or not _ELSEWHERE.isdisjoint(parameters):
                 return False
-            if self._measures is not None:
-                respond = _measured(self._measures, method.decode(), path, respond)
             if method == b"PUT":
-                return self._put(path, kv.write_of_put(key, parameters, body), respond)
-            return self._get(path, key, parameters, read_options(parameters), respond)
+                return self._put(path, kv.write_of_put(key, parameters, body), respond, started_ns)
+            return self._get(path, key, parameters, respond, started_ns)
         except HttpError:
             return False
         except Exception as error:
-            _send(respond, self._failed(method, path, error))
+            self._send(respond, self._failed(method, path, error), method, started_ns)
             return True
 
-    def _put(self, path: bytes, command: Write, respond: Respond) -> bool:
+    def _put(self, path: bytes, command: Write, respond: Respond, started_ns: int) -> bool:
         def answered(result: Result | Exception) -> None:
             if result is True:
-                respond(200, _WRITTEN, b"true")
+                if respond(200, _WRITTEN, b"true"):
+                    self._took(b"PUT", started_ns)
                 return
             try:
                 if isinstance(result, Exception):
@@ -83,11 +84,12 @@ class DirectKv:
                 response = kv.written(result)
             except Exception as error:
                 response = self._failed(b"PUT", path, error)
-            _send(respond, response)
+            self._send(respond, response, b"PUT", started_ns)
 
         return self._agent.begin_write(command, answered)
 
-    def _get(self, path: bytes, key: str, parameters: dict[str, str], options: ReadOptions, respond: Respond) -> bool:
+    def _get(self, path: bytes, key: str, parameters: dict[str, str], respond: Respond, started_ns: int) -> bool:
+        options = read_options(parameters)
         if options.consistency is Consistency.STALE:
             return False
 
@@ -98,33 +100,19 @@ class DirectKv:
                 response = kv.shown(reply, options, parameters)
             except Exception as error:
                 response = self._failed(b"GET", path, error)
-            _send(respond, response)
+            self._send(respond, response, b"GET", started_ns)
 
         return self._agent.begin_read(KvGet(key), options.consistency, answered)
+
+    def _send(self, respond: Respond, response: Response, method: bytes, started_ns: int) -> None:
+        if respond(response.status, _lines(response), response.body):
+            self._took(method, started_ns)
 
     def _failed(self, method: bytes, path: bytes, error: Exception) -> Response:
         if isinstance(error, HttpError | AgentError):
             return error_response(error)
         self._unexpected(f"{method.decode()} {unquote(path.decode())}", error)
         return defect_response(error)
-
-
-def _measured(measures: HttpMeasures, method: str, path: bytes, respond: Respond) -> Respond:
-    started_ns = measures.now_ns()
-    once = True
-
-    def measured(status: int, lines: bytes, body: bytes) -> None:
-        nonlocal once
-        respond(status, lines, body)
-        if once:
-            once = False
-            measures.answered(method, path, started_ns)
-
-    return measured
-
-
-def _send(respond: Respond, response: Response) -> None:
-    respond(response.status, _lines(response), response.body)
 
 
 def _lines(response: Response) -> bytes:

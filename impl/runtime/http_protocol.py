@@ -54,22 +54,23 @@ class _DirectCycle:
     def set(self) -> None:
         """As `asyncio.Event.set`."""
 
-    def respond(self, status: int, lines: bytes, body: bytes) -> None:
+    def respond(self, status: int, lines: bytes, body: bytes) -> bool:
         """As `Respond`."""
         if self.response_complete:
-            return
+            return False
         self.response_complete = True
         protocol = self._protocol
         if self.disconnected:
-            return
+            return True
         end = _END if self.keep_alive else _END_AND_CLOSE
         protocol.transport.write(b"".join((STATUS_LINE[status], protocol.default_lines(), lines, end, body)))
         if self.keep_alive and not protocol.pipeline:
             protocol.rest()
-            return
+            return True
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
+        return True
 
 
 class DirectProtocol(CountedProtocol):

@@ -327,9 +327,9 @@ class Host(Protocol):
         """End the process at once: nothing is flushed, sent or acknowledged any more (a failed fsync)."""
 
 
-Respond = Callable[[int, bytes, bytes], None]
+Respond = Callable[[int, bytes, bytes], bool]
 """Answer an HTTP request: status, header lines (in lower case, each ended by CRLF, Content-Length among them), body.
-At any time; once: later calls do nothing."""
+At any time; once: later calls do nothing, and say so by False."""
 
 
 class Direct(Protocol):

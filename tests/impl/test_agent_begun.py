@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import pytest
 
 from impl.agent import begun
-from impl.agent.api import AgentError, Consistency, IndefiniteError, NoClusterLeader, ReadReply
+from impl.agent.api import AgentError, Consistency, IndefiniteError, NoClusterLeader, ReadOptions, ReadReply
 from impl.agent.begun import BegunRead, BegunWrite, ShortWay
 from impl.agent.measures import RequestMeasures
 from impl.agent.protocol import KvWrite
 from impl.agent.requests import Requests
 from impl.agent.serving import Serving
 from impl.catalog.commands import KvAcquire, KvSet, SessionDestroy, Write
-from impl.catalog.queries import KvGet
+from impl.catalog.queries import KvGet, Query
 from impl.catalog.store import KvAnswer
 from impl.catalog.transitions import Result
 from impl.raft.errors import NotLeader
@@ -28,6 +29,7 @@ from impl.telemetry.instruments import Telemetry
 from tests.impl.test_forwarding_rules import Leaderless, Remote, follower
 
 ANSWER = KvAnswer(7, ())
+COMMAND = KvSet("k", b"v", 0)
 
 
 class Client:
@@ -35,30 +37,44 @@ class Client:
 
     def __init__(self, later: object = True) -> None:
         self.told: list[object] = []
-        self.asked_again = self.measured = 0
+        self.asked_again = 0
         self.later = later
-        self.runtime: Any = SimpleNamespace(tasks=SimpleNamespace(spawn=lambda work, name: asyncio.run(work)))
+        clock: Any = SimpleNamespace(monotonic_ns=time.monotonic_ns, wall_ns=time.time_ns)
+        runtime: Any = SimpleNamespace(clock=clock, tasks=SimpleNamespace(spawn=lambda work, name: asyncio.run(work)))
+        nowhere: Any = None
+        self.telemetry = Telemetry(clock)
+        self.way = ShortWay(runtime, nowhere, self, RequestMeasures(self.telemetry))
 
-    async def again(self) -> Any:
+    async def serve_write(self, request: KvWrite) -> Any:
+        assert (request.command, request.request, request.forwarded) == (COMMAND, "s1/1/r7", False)
+        return self._again()
+
+    async def read(self, query: Query, options: ReadOptions) -> Any:
+        assert (query, options) == (KvGet("k"), ReadOptions(Consistency.CONSISTENT))
+        return self._again()
+
+    def _again(self) -> object:
         self.asked_again += 1
         if isinstance(self.later, Exception):
             raise self.later
         return self.later
 
-    def measure(self) -> None:
-        self.measured += 1
+    @property
+    def measured(self) -> int:
+        samples = [sample.fold().count for _, sample in self.telemetry.samples()]
+        return self.way.measures.queries.total + sum(samples)
 
     def write(self) -> BegunWrite:
-        return BegunWrite(self.runtime, self.told.append, self.again, self.measure)
+        return BegunWrite(self.way, self.told.append, COMMAND, "s1/1/r7")
 
-    def read(self) -> BegunRead:
-        return BegunRead(self.runtime, self.told.append, self.again, self.measure)
+    def read_begun(self) -> BegunRead:
+        return BegunRead(self.way, self.told.append, KvGet("k"), Consistency.CONSISTENT)
 
 
 def a_result_is_told_and_nothing_is_asked_again() -> None:
     client = Client()
     client.write().set_result(False)
-    client.read().set_result(ANSWER)
+    client.read_begun().set_result(ANSWER)
     assert client.told == [False, ReadReply(ANSWER, True, 0)]
     assert (client.asked_again, client.measured) == (0, 2)
 
@@ -79,7 +95,7 @@ def what_the_core_refused_late_is_asked_again_in_the_long_way() -> None:
 
 def how_the_long_way_ends_is_told() -> None:
     client = Client(later=NoClusterLeader())
-    client.read().set_exception(NotLeader(None))
+    client.read_begun().set_exception(NotLeader(None))
     assert (client.told, client.asked_again) == ([client.later], 1)
 
 
@@ -184,7 +200,7 @@ def test_what_was_begun(sentence: Callable[[], None]) -> None:
 
 
 def always_again(pending: Any, exception: Exception) -> None:
-    pending._runtime.tasks.spawn(pending._once_more(), "request")
+    pending._way.runtime.tasks.spawn(pending._once_more(), "request")
 
 
 def never_again(pending: Any, exception: Exception) -> None:

@@ -22,7 +22,7 @@ from impl.http.direct import DirectKv
 from impl.runtime import http_server
 from impl.runtime.http_connections import Connections, CountedProtocol
 from impl.runtime.http_server import HttpServer
-from tests.impl.test_http_protocol import DEADLINE_S, LIMIT, Memory, request
+from tests.impl.test_http_protocol import DEADLINE_S, LIMIT, Memory, new_measures, request
 
 ASKED = request("GET", "/v1/kv/a")
 CONSULS_WORDS = (
@@ -88,7 +88,7 @@ class Clients:
         self._agent = agent = Waiting()
         served: Any = agent
         app = Application(served, "dc1", LIMIT, lambda *what: None)
-        direct = DirectKv(agent, LIMIT, lambda *what: None) if short_way else None
+        direct = DirectKv(agent, LIMIT, lambda *what: None, new_measures()) if short_way else None
         self.connections = connections
         self.server = HttpServer.listen(("127.0.0.1", 0), app, direct, connections)
         self._all: list[Client] = []

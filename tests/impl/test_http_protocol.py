@@ -173,6 +173,11 @@ MALFORMED = [
 """After these, too, but at once: what is still under way before them is lost, by either way."""
 
 
+def new_measures() -> HttpMeasures:
+    clock: Any = SimpleNamespace(monotonic_ns=time.monotonic_ns, wall_ns=time.time_ns)
+    return HttpMeasures(Telemetry(clock), clock)
+
+
 class Both:
     """A server with the short way, and one without."""
 
@@ -187,8 +192,7 @@ class Both:
 
         for number, agent in enumerate(self.agents):
             served: Any = agent
-            clock: Any = SimpleNamespace(monotonic_ns=time.monotonic_ns, wall_ns=time.time_ns)
-            measures = HttpMeasures(Telemetry(clock), clock)
+            measures = new_measures()
             self.measures.append(measures)
             app = Application(served, "dc1", LIMIT, unexpected, "", None, measures=measures)
             direct = DirectKv(agent, LIMIT, unexpected, measures) if number == 0 else None
@@ -308,8 +312,7 @@ def test_what_is_plain_goes_the_short_way_and_nothing_else_does() -> None:
     class Counting(DirectKv):
         def answer(self, method: bytes, path: bytes, query: bytes, body: bytes, respond: Respond) -> bool:
             taken.append(path)
-            respond(200, b"content-length: 0\r\n", b"")
-            return True
+            return respond(200, b"content-length: 0\r\n", b"")
 
     async def offered(server: HttpServer, first: bytes) -> bool:
         taken.clear()
@@ -327,7 +330,7 @@ def test_what_is_plain_goes_the_short_way_and_nothing_else_does() -> None:
         server = HttpServer.listen(
             ("127.0.0.1", 0),
             Application(memory, "dc1", LIMIT, lambda *what: None),
-            Counting(memory, LIMIT, lambda *what: None),
+            Counting(memory, LIMIT, lambda *what: None, new_measures()),
         )
         for each in PLAIN:
             assert await offered(server, each), each[:80]
@@ -450,7 +453,7 @@ def test_a_server_that_stops_answers_what_is_under_way_and_closes() -> None:
     async def main() -> None:
         agent = Late(random.Random(1))
         app = Application(agent, "dc1", LIMIT, lambda *what: None)  # type: ignore[arg-type]
-        server = HttpServer.listen(("127.0.0.1", 0), app, DirectKv(agent, LIMIT, lambda *what: None))
+        server = HttpServer.listen(("127.0.0.1", 0), app, DirectKv(agent, LIMIT, lambda *what: None, new_measures()))
         reader, writer = await asyncio.open_connection(*server.address)
         writer.write(PLAIN[0])
         while not hasattr(agent, "answered"):
@@ -525,10 +528,10 @@ def passed_on(direct: DirectKv, method: bytes, path: bytes, error: Exception) ->
     raise error
 
 
-def again_and_again(original: Callable[..., None]) -> Callable[..., None]:
-    def respond(cycle: Any, *answer: Any) -> None:
+def again_and_again(original: Callable[..., bool]) -> Callable[..., bool]:
+    def respond(cycle: Any, *answer: Any) -> bool:
         cycle.response_complete = False
-        original(cycle, *answer)
+        return original(cycle, *answer)
 
     return respond
 
@@ -595,7 +598,7 @@ ORIGINAL = DirectProtocol._took
         (http_protocol, "_PLAIN_HEAD", head(rb"user-agent", rb"user-agent|transfer-encoding")),
         (http_protocol, "_PLAIN_HEAD", head(rb"(GET|PUT) (/v1/kv/", rb"([A-Z]+) (/v1/kv/")),
         (http_protocol, "_PLAIN_HEAD", head(rb"$->@-~]*)(?:", rb"#$->@-~]*)(?:")),
-        (direct_module, "_measured", lambda measures, method, path, respond: respond),
+        (HttpMeasures, "took", lambda measures, method, started_ns: None),
         (http_protocol, "_END", b"Connection: Keep-Alive\r\n\r\n"),
     ],
 )
