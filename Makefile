@@ -1,5 +1,7 @@
 # `make verify` runs the main job, `make test` the tests. Each makes its own virtual environment and installs what it needs.
-PYTHON ?= python3
+# The system's interpreter if it is new enough: distributions build theirs with profile-guided optimisation.
+PYTHON ?= $(firstword $(shell for each in /usr/bin/python3 python3; do \
+	$$each -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each; done) python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=

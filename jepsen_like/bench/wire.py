@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,6 +18,10 @@ from typing import cast
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+OK, WRITTEN = b"HTTP/1.1 200 ", b"\r\ncontent-length: 4\r\n\r\ntrue"
+"""How the answer to a put begins and ends."""
+HEAD = struct.Struct(">BHBBI")
+"""Of a frame: its length, in two parts, type, flags and stream."""
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 WINDOW_BYTES = (1 << 31) - 1 - 65_535
 
@@ -80,6 +85,9 @@ class HttpLoad(Load):
         self.transport.write(next(self.requests))
 
     def data_received(self, data: bytes) -> None:
+        if data.startswith(OK) and data.endswith(WRITTEN) and not self.buffer:
+            self.on_answer("")
+            return
         buffer = self.buffer = self.buffer + data if self.buffer else data
         end = buffer.find(b"\r\n\r\n")
         if end < 0:
@@ -90,8 +98,12 @@ class HttpLoad(Load):
         if len(buffer) < end + 4 + length:
             return
         self.buffer = b""
-        good = buffer[9:12] == b"200" and buffer[end + 4 :] != b"false"
-        if self.tally.answered(self.sent_ns, "" if good else buffer[:200].decode(errors="replace")):
+        good = buffer.startswith(OK) and buffer[end + 4 :] != b"false"
+        self.on_answer("" if good else buffer[:200].decode(errors="replace"))
+
+    def on_answer(self, error: str) -> None:
+        """The answer is complete."""
+        if self.tally.answered(self.sent_ns, error):
             self.begin()
         else:
             self.finish()
@@ -162,14 +174,13 @@ class GrpcLoad(Load):
         buffer = self.buffer + data
         place = 0
         out: list[bytes] = []
-        while len(buffer) - place >= 9:
-            length = int.from_bytes(buffer[place : place + 3], "big")
-            if len(buffer) - place < 9 + length:
+        while len(buffer) - place >= HEAD.size:
+            high, low, kind, flags, stream = HEAD.unpack_from(buffer, place)
+            end = place + HEAD.size + (high << 16 | low)
+            if len(buffer) < end:
                 break
-            kind, flags = buffer[place + 3], buffer[place + 4]
-            stream = int.from_bytes(buffer[place + 5 : place + 9], "big")
-            self.on_frame(kind, flags, stream, buffer[place + 9 : place + 9 + length], out)
-            place += 9 + length
+            self.on_frame(kind, flags, stream, buffer[place + HEAD.size : end], out)
+            place = end
         self.buffer = buffer[place:]
         if out:
             self.transport.write(b"".join(out))
