@@ -88,12 +88,12 @@ class DurableLog:
         LogClosed.
         """
         self._usable()
-        after, replacing, new_highest = self._check_order(records)
+        after, run, replacing, new_highest = self._check_order(records)
         self._scrub()
-        data, crc = encode_records(records, self._crc, self._end - self._synced_end, replacing)
+        data, crc = encode_records(records, self._crc, self._end - self._synced_end, replacing, run)
         if self._end + len(data) > self._size:
             self._roll(len(data))
-            data, crc = encode_records(records, self._crc, 0, replacing)
+            data, crc = encode_records(records, self._crc, 0, replacing, run)
         self._write(self._end, data)
         self._end += len(data)
         self._crc = crc
@@ -165,9 +165,9 @@ class DurableLog:
         self._sync_directory()
         self._synced_end, self._dirty = self._end, False
 
-    def _check_order(self, records: Sequence[Record]) -> tuple[LogState, list[int], int]:
-        """What the log will be after `records`, which of them are snapshot markers that replace it, and the highest
-        index of an entry among them.
+    def _check_order(self, records: Sequence[Record]) -> tuple[LogState, int, list[int], int]:
+        """What the log will be after `records`, how many of them are a run, which are snapshot markers that replace it,
+        and the highest index of an entry among them.
 
         Raises OutOfOrder if they do not continue it.
         """
@@ -184,7 +184,7 @@ class DurableLog:
                 raise OutOfOrder(cause)
             if isinstance(record, Entry):
                 highest = max(highest, record.index)
-        return after, replacing, highest
+        return after, run, replacing, highest
 
     def _roll(self, needed: int) -> None:
         """Begin a new segment with room for `needed` bytes. On DiskFull the current one stays in use."""

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import assert_never
 
+from impl.raft.configuration import COMMAND
 from impl.storage.records import NO_HARD_STATE, Entry, Genesis, HardState, Record, SnapshotMarker
 
 
@@ -50,13 +51,14 @@ class LogState:
         return run >= 0 and self._terms[run] == term
 
     def take_run(self, records: Sequence[Record]) -> int:
-        """Go on by the first records as far as they are plain entries of the newest term; returns how many.
+        """Go on by the first records as far as they are commands of the newest term that follow each other; returns how
+        many.
 
         The same as `take` for each of them, and twice as fast: nearly every append is such a run.
         """
         taken, last, term = 0, self.last_index, self._terms[-1] if self._terms else -1
         for record in records:
-            if type(record) is not Entry or record.index != last + 1 or record.term != term:
+            if type(record) is not Entry or record.index != last + 1 or record.term != term or record.kind != COMMAND:
                 break
             taken, last = taken + 1, last + 1
         self.last_index = last

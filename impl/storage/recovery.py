@@ -63,16 +63,17 @@ class _Fold:
         self.highest = 0
         for number, raw in enumerate(scan.records, 1):
             try:
-                record = decode_record(raw)
+                records = decode_record(raw)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise CorruptLog(segment, raw.offset, number, f"its content cannot be read: {error}") from error
-            if number > header.carried:
-                cause = self._take(record, raw.variant)
-            else:
-                cause = self._adopt(record) if first else self._compare(record)
-            if cause:
-                raise CorruptLog(segment, raw.offset, number, cause)
-        self.records += len(scan.records) - header.carried
+            for record in records:
+                if number > header.carried:
+                    cause = self._take(record, raw.variant)
+                    self.records += 1
+                else:
+                    cause = self._adopt(record) if first else self._compare(record)
+                if cause:
+                    raise CorruptLog(segment, raw.offset, number, cause)
 
     def begin(self, header: SegmentHeader) -> None:
         """The first segment that is there begins with this."""

@@ -10,7 +10,9 @@ or left over from an older write does not fit. It is stored and not only mixed i
 as intact when its predecessor is damaged. `unsynced` is the number of bytes between the end of what was known to be
 durable when the record was written and its own start: an intact record testifies that everything before
 `offset - unsynced` had reached the disk. `variant` is the kind of an entry (impl/raft/messages.py), and of a snapshot
-marker, whether it replaces the log.
+marker, whether it replaces the log. A *run* is a record of many: commands of one term that follow each other, `index`
+is that of the first; the payload is their payloads, as a msgpack array. Nearly everything is written in runs, since a
+record for each entry costs every server more than to apply it.
 
 A segment begins with the records that it *carries*: the genesis and the newest snapshot marker, repeated, so that the
 segments before it can be removed once their entries are forgotten.
@@ -23,8 +25,8 @@ This module must not do I/O. Source: etcd `wal` (chained CRC, preallocated segme
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
-from typing import Final, assert_never
+from collections.abc import Collection, Iterator, Sequence
+from typing import Annotated, Final, assert_never, cast
 from zlib import crc32
 
 import msgspec
@@ -32,7 +34,7 @@ import msgspec
 from impl.storage.errors import CorruptLog, UnsupportedFormat
 from impl.storage.records import Entry, Genesis, HardState, Record, SnapshotMarker
 
-FORMAT = 2
+FORMAT = 3
 MAGIC = b"COMITIA\n"
 HEADER_BYTES = 512
 SEGMENT_BYTES = 8 * 1024 * 1024
@@ -40,6 +42,8 @@ SEGMENT_BYTES = 8 * 1024 * 1024
 needed."""
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 """No record is longer: a length beyond it is damage."""
+RUN_BYTES_MAX = 1024 * 1024
+"""Commands of more bytes have records of their own."""
 
 _PREFIX = struct.Struct("<8sIII")
 _RECORD = struct.Struct("<IIIIQQBB6x")
@@ -48,8 +52,8 @@ _CRC = struct.Struct("<I")
 RECORD_HEADER_BYTES = _RECORD.size
 ALIGNMENT = 8
 
-ENTRY, HARD_STATE, GENESIS, SNAPSHOT_MARKER = 1, 2, 3, 4
-_KINDS = frozenset((ENTRY, HARD_STATE, GENESIS, SNAPSHOT_MARKER))
+ENTRY, HARD_STATE, GENESIS, SNAPSHOT_MARKER, RUN = 1, 2, 3, 4, 5
+_KINDS = frozenset((ENTRY, HARD_STATE, GENESIS, SNAPSHOT_MARKER, RUN))
 _PADDING = tuple(bytes(n) for n in range(ALIGNMENT))
 
 record_crc: Final = crc32
@@ -80,6 +84,7 @@ _decode_header_body = msgspec.msgpack.Decoder(SegmentHeader).decode
 _decode_voted_for = msgspec.msgpack.Decoder(str | None).decode
 _decode_genesis = msgspec.msgpack.Decoder(Genesis).decode
 _decode_marker = msgspec.msgpack.Decoder(SnapshotMarker).decode
+_decode_run = msgspec.msgpack.Decoder(Annotated[list[bytes], msgspec.Meta(min_length=1)]).decode
 
 
 def encode_header(header: SegmentHeader) -> tuple[bytes, int]:
@@ -111,34 +116,44 @@ def decode_header(segment: str, data: bytes) -> tuple[SegmentHeader, int]:
 
 
 def encode_records(
-    records: Sequence[Record], crc: int, unsynced: int, replacing: Collection[int] = ()
+    records: Sequence[Record], crc: int, unsynced: int, replacing: Collection[int] = (), run: int = 0
 ) -> tuple[bytes, int]:
     """The bytes of `records` and the CRC of the last one.
 
     `crc` is that of the predecessor; `unsynced` the bytes of the log written since the last sync; `replacing` the
-    positions of the snapshot markers that replace the log.
+    positions of the snapshot markers that replace the log; `run` how many records at the beginning are commands of one
+    term that follow each other.
     """
     parts: list[bytes] = []
-    add = parts.append
-    for position, record in enumerate(records):
-        if type(record) is Entry:  # nearly every record is one: not by the match
-            kind, variant, index, term, payload = ENTRY, record.kind, record.index, record.term, record.payload
-        else:
-            kind, variant, index, term, payload = _fields(record, position in replacing)
+    for kind, variant, index, term, payload in _contents(records, replacing, run):
         length = len(payload)
         if length > MAX_PAYLOAD_BYTES:
             raise ValueError(f"a record of {length} bytes: at most {MAX_PAYLOAD_BYTES}")
         head = _AFTER_CRC.pack(crc, length, unsynced, index, term, kind, variant)
         content = head + payload + _PADDING[-length % ALIGNMENT]
         crc = record_crc(content)
-        add(_CRC.pack(crc))
-        add(content)
+        parts += (_CRC.pack(crc), content)
         unsynced += 4 + len(content)
     return b"".join(parts), crc
 
 
-def _fields(record: Record, replaces: bool) -> tuple[int, int, int, int, bytes]:
-    """Kind, variant, index, term and payload of a record."""
+_Content = tuple[int, int, int, int, bytes]
+"""Kind, variant, index, term and payload of a record."""
+
+
+def _contents(records: Sequence[Record], replacing: Collection[int], run: int) -> Iterator[_Content]:
+    first = 0
+    if run > 1:
+        commands = cast(Sequence[Entry], records[:run])
+        payloads = [command.payload for command in commands]
+        if sum(map(len, payloads)) <= RUN_BYTES_MAX:
+            first = run
+            yield RUN, 0, commands[0].index, commands[0].term, msgspec.msgpack.encode(payloads)
+    for position in range(first, len(records)):
+        yield _content(records[position], position in replacing)
+
+
+def _content(record: Record, replaces: bool) -> _Content:
     match record:
         case Entry(index, term, payload, variant):
             return ENTRY, variant, index, term, payload
@@ -193,14 +208,18 @@ def extent(data: memoryview, offset: int) -> int:
     return end + length if end + length <= len(data) else end
 
 
-def decode_record(raw: RawRecord) -> Record:
-    """The record's meaning. Raises MsgspecError or UnicodeDecodeError if the payload is not what the kind says."""
+def decode_record(raw: RawRecord) -> Sequence[Record]:
+    """What a record holds. Raises MsgspecError or UnicodeDecodeError if the payload is not what the kind says."""
     match raw.kind:
+        case 5:
+            return [
+                Entry(index, raw.term, payload) for index, payload in enumerate(_decode_run(raw.payload), raw.index)
+            ]
         case 1:
-            return Entry(raw.index, raw.term, raw.payload, raw.variant)
+            return (Entry(raw.index, raw.term, raw.payload, raw.variant),)
         case 2:
-            return HardState(raw.term, _decode_voted_for(raw.payload))
+            return (HardState(raw.term, _decode_voted_for(raw.payload)),)
         case 4:
-            return _decode_marker(raw.payload)
+            return (_decode_marker(raw.payload),)
         case _:
-            return _decode_genesis(raw.payload)
+            return (_decode_genesis(raw.payload),)

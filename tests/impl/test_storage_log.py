@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from impl.raft.configuration import CONFIGURATION
 from impl.runtime.real_disk import RealDisk
 from impl.runtime.virtual_disk import VirtualDisk
+from impl.storage import log_state, segment
 from impl.storage.durable_log import DurableLog
 from impl.storage.errors import (
     CorruptLog,
@@ -22,6 +24,7 @@ from impl.storage.errors import (
     WriteFailed,
 )
 from impl.storage.records import Entry, Genesis, HardState, Record, Recovered
+from impl.storage.recovery import segment_name
 
 DIRECTORY = "/data/raft"
 NODE = "00000000-0000-4000-8000-000000000001"
@@ -31,7 +34,7 @@ def open_log(disk: VirtualDisk, segment_bytes: int = 2048) -> tuple[DurableLog, 
     return DurableLog.open(disk, DIRECTORY, NODE, segment_bytes=segment_bytes)
 
 
-def entries(first: int, count: int, term: int = 1, size: int = 100) -> list[Record]:
+def entries(first: int, count: int, term: int = 1, size: int = 130) -> list[Record]:
     return [Entry(index, term, b"%d " % index * (size // 4)) for index in range(first, first + count)]
 
 
@@ -46,6 +49,42 @@ def test_segments_roll_and_a_write_larger_than_a_segment_gets_one_of_its_size() 
     _, recovered = open_log(disk)
     assert list(recovered.entries) == issued
     assert recovered.segments == len(disk.names(DIRECTORY)) >= 4
+
+
+def bytes_of_a_log(batch: list[Record]) -> int:
+    disk = VirtualDisk()
+    log, _ = open_log(disk, 1 << 16)
+    log.append(entries(1, 1))
+    log.append(batch)
+    log.sync()
+    log.close()
+    recovered = open_log(disk, 1 << 16)[1]
+    assert (list(recovered.entries), recovered.records) == ([*entries(1, 1), *batch], 1 + len(batch))
+    return len(disk.content(f"{DIRECTORY}/{segment_name(1)}").rstrip(b"\0"))
+
+
+def test_commands_of_one_term_are_one_record_and_configurations_and_large_ones_have_their_own() -> None:
+    small, header = [Entry(index, 1, b"x") for index in range(2, 102)], segment.RECORD_HEADER_BYTES
+    as_one = bytes_of_a_log(small)
+    assert as_one < segment.HEADER_BYTES + 100 * header
+    configuration = Entry(50, 1, b"x", CONFIGURATION)
+    assert bytes_of_a_log([*small[:48], configuration, *small[49:]]) > as_one + 50 * header
+    assert (
+        bytes_of_a_log([Entry(2, 1, b"x"), *[Entry(index, 2, b"x") for index in range(3, 102)]]) > as_one + 90 * header
+    )
+
+
+def test_many_bytes_are_not_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [Entry(index, 1, b"x") for index in range(2, 102)]
+    as_one = bytes_of_a_log(small)
+    monkeypatch.setattr(segment, "RUN_BYTES_MAX", 99)
+    assert bytes_of_a_log(small) > as_one + 99 * segment.RECORD_HEADER_BYTES
+
+
+def test_a_run_that_loses_the_kind_of_its_entries_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_state, "COMMAND", CONFIGURATION)
+    with pytest.raises(AssertionError):
+        bytes_of_a_log([Entry(2, 1, b"x", CONFIGURATION), Entry(3, 1, b"x", CONFIGURATION)])
 
 
 def test_a_real_disk_keeps_what_was_synced(tmp_path: Path) -> None:
@@ -116,7 +155,7 @@ def grows_after_a_failed_write() -> Recovered | StorageError:
     log.sync()
     disk.copy_on_write, disk.free_bytes = True, 500
     with pytest.raises(DiskFull):
-        log.append(entries(3, 8))
+        log.append([entry for number in range(3, 11) for entry in entries(number, 1, term=number)])  # 8 records
     disk.free_bytes = None
     log.append([HardState(7, None)])
     log.sync()

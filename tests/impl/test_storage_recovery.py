@@ -244,7 +244,7 @@ def test_an_unknown_format_version_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(segment, "FORMAT", 7)
         disk = written()
-    with pytest.raises(UnsupportedFormat, match="has log format 7, this version reads format 2"):
+    with pytest.raises(UnsupportedFormat, match="has log format 7, this version reads format 3"):
         open_log(disk)
 
 
