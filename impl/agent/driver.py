@@ -436,12 +436,12 @@ class Driver:
 
     def _apply(self, committed: Sequence[Entry]) -> list[tuple[Pending[Any], Any]]:
         answers: list[tuple[Pending[Any], Any]] = []
-        apply, leader_id = self.store.apply, self.core.leader_id
+        apply, leader_id, expected = self.store.apply, self.core.leader_id, self._waiting.expects_entries
         try:
             for entry in committed:
                 result = apply(decode_command(entry.payload), entry.index) if entry.kind == COMMAND else True
                 self.applied = entry.index
-                waiting = self._waiting.applied(entry, leader_id)
+                waiting = self._waiting.applied(entry, leader_id) if expected else None
                 if waiting is None:
                     continue
                 if isinstance(waiting, Reconfiguration):

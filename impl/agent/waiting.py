@@ -91,6 +91,11 @@ class Waiting:
         """Leadership is to be handed over."""
         self._hand_over = done
 
+    @property
+    def expects_entries(self) -> bool:
+        """Whether anybody waits for an entry."""
+        return bool(self._entries)
+
     def applied(self, entry: Entry, leader_id: str | None) -> Proposal | Reconfiguration | None:
         """Who waited for this entry, which was applied."""
         waiting = self._entries.pop(entry.index, None)

@@ -1,8 +1,8 @@
 """A table whose rows are also found by what they have in common, and whose changes can be undone.
 
-A *grouping* is a function of a row that names the groups it is in; `group` finds the rows of one. While a journal is
-set, every change is noted in it; `undo` takes them back in reverse order, groups included, so that a command of several
-steps is carried out whole or not at all.
+A *grouping* names the groups that a row is in; `group` finds the rows of one. While a journal is set, every change is
+noted in it; `undo` takes them back in reverse order, groups included, so that a command of several steps is carried out
+whole or not at all.
 
 It must not know what rows mean.
 """
@@ -10,12 +10,20 @@ It must not know what rows mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from impl.catalog.table import Table
 
 V = TypeVar("V")
-Grouping = Callable[[V], tuple[str, ...]]
+
+
+class Grouping(Generic[V], NamedTuple):
+    """What of a row decides which groups it is in (cheap: it is compared whenever a row changes), and their names."""
+
+    of: Callable[[V], Any]
+    names: Callable[[Any], tuple[str, ...]]
+
+
 Groups = dict[str, set[str]]
 """The keys of the rows in each group."""
 Journal = list[tuple["IndexedTable[Any]", str, Any]]
@@ -32,17 +40,19 @@ class IndexedTable(Table[V]):
         super().__init__()
         self.journal: Journal | None = None
         self._groups: dict[str, Groups] = {name: {} for name in groupings or {}}
-        self._groupings = tuple((grouping, self._groups[name]) for name, grouping in (groupings or {}).items())
+        self._groupings = tuple((*grouping, self._groups[name]) for name, grouping in (groupings or {}).items())
 
     def put(self, key: str, row: V) -> V | None:
         """Insert or replace a row; returns the one that was there, None if there was none."""
         old = super().put(key, row)
         if self.journal is not None:
             self.journal.append((self, key, old))
-        for grouping, groups in self._groupings:
-            before, now = grouping(old) if old is not None else (), grouping(row)
-            if before != now:
-                _regroup(groups, key, before, now)
+        for of, names, groups in self._groupings:
+            now = of(row)
+            if old is None:
+                _regroup(groups, key, (), names(now))
+            elif (before := of(old)) != now:
+                _regroup(groups, key, names(before), names(now))
         return old
 
     def pop(self, key: str) -> V | None:
@@ -52,8 +62,8 @@ class IndexedTable(Table[V]):
             return None
         if self.journal is not None:
             self.journal.append((self, key, old))
-        for grouping, groups in self._groupings:
-            _regroup(groups, key, grouping(old), ())
+        for of, names, groups in self._groupings:
+            _regroup(groups, key, names(of(old)), ())
         return old
 
     def drop_last(self, count: int) -> None:

@@ -10,13 +10,14 @@ It must not decide what a command means.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from impl.catalog.indexed_table import IndexedTable, Journal, undo
+from impl.catalog.indexed_table import Grouping, IndexedTable, Journal, undo
 from impl.catalog.rows import Check, Node, Service, Session, node_key, row_key, service_key
 
 if TYPE_CHECKING:
@@ -48,30 +49,40 @@ class Invalid(Exception):
     """The command cannot be carried out at all; the text is what its client reads. Nothing was changed."""
 
 
+def _if_any(name: str) -> tuple[str, ...]:
+    return (name,) if name else ()
+
+
+def _keys_of_checks(node_and_checks: tuple[str, Iterable[str]]) -> tuple[str, ...]:
+    node, checks = node_and_checks
+    return tuple({row_key(node, check_id): None for check_id in checks})
+
+
 class Tables:
     """The tables. Whoever changes them says with `touch` or `touch_key` what may look different now."""
 
     def __init__(self) -> None:
-        self.entries: IndexedTable[KvEntry] = IndexedTable(
-            {"session": lambda row: (row.session,) if row.session else ()}
-        )
+        self.entries: IndexedTable[KvEntry] = IndexedTable({"session": Grouping(attrgetter("session"), _if_any)})
         self.tombstones: IndexedTable[int] = IndexedTable()
-        self.nodes: IndexedTable[Node] = IndexedTable({"id": lambda row: (row.id,) if row.id else ()})
+        self.nodes: IndexedTable[Node] = IndexedTable({"id": Grouping(attrgetter("id"), _if_any)})
         self.services: IndexedTable[Service] = IndexedTable(
-            {"service": lambda row: (service_key(row.service),), "node": lambda row: (node_key(row.node),)}
+            {
+                "service": Grouping(attrgetter("service"), lambda service: (service_key(service),)),
+                "node": Grouping(attrgetter("node"), lambda node: (node_key(node),)),
+            }
         )
         self.checks: IndexedTable[Check] = IndexedTable(
             {
-                "node": lambda row: (node_key(row.node),),
-                "instance": lambda row: (row_key(row.node, row.service_id),),
-                "service": lambda row: (service_key(row.service_name),) if row.service_name else (),
-                "status": lambda row: (row.status,),
+                "node": Grouping(attrgetter("node"), lambda node: (node_key(node),)),
+                "instance": Grouping(attrgetter("node", "service_id"), lambda ids: (row_key(*ids),)),
+                "service": Grouping(attrgetter("service_name"), lambda name: _if_any(service_key(name))),
+                "status": Grouping(attrgetter("status"), lambda status: (status,)),
             }
         )
         self.sessions: IndexedTable[Session] = IndexedTable(
             {
-                "node": lambda row: (node_key(row.node),),
-                "check": lambda row: tuple({row_key(row.node, check_id): None for check_id in row.checks}),
+                "node": Grouping(attrgetter("node"), lambda node: (node_key(node),)),
+                "check": Grouping(attrgetter("node", "checks"), _keys_of_checks),
             }
         )
         self.indexes: IndexedTable[int] = IndexedTable()

@@ -5,6 +5,7 @@ stdout.
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sys
 import time
@@ -46,10 +47,10 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     cpu_share: float
 
 
-def requests_of(spec: LoadSpec) -> list[bytes]:
-    """One request for each key."""
+def requests_of(spec: LoadSpec, writer: str) -> list[bytes]:
+    """One request for each key. `writer` makes its values differ from others': to set what is there is less work."""
     names = [f"bench/{number:06d}" for number in range(spec.keys)]
-    value = b"v" * spec.value_bytes
+    value = writer.encode().ljust(spec.value_bytes, b"v")[: spec.value_bytes]
     if spec.system == "etcd":
         if spec.operation == PUT:
             return [grpc_message((1, name.encode()), (2, value)) for name in names]
@@ -61,11 +62,15 @@ def requests_of(spec: LoadSpec) -> list[bytes]:
 
 def connection_factory(spec: LoadSpec, tally: Tally) -> Callable[[int], Load]:
     """Makes the n-th connection."""
-    requests = requests_of(spec)
-    if spec.system == "etcd":
-        headers = grpc_headers(ETCD_PUT if spec.operation == PUT else ETCD_RANGE)
-        return lambda number: GrpcLoad(requests, number * 37 % len(requests), tally, headers, spec.depth)
-    return lambda number: HttpLoad(requests, number * 37 % len(requests), tally)
+    headers = grpc_headers(ETCD_PUT if spec.operation == PUT else ETCD_RANGE)
+
+    def make(number: int) -> Load:
+        requests, first = requests_of(spec, f"{os.getpid()}/{number} "), number * 37 % spec.keys
+        if spec.system == "etcd":
+            return GrpcLoad(requests, first, tally, headers, spec.depth)
+        return HttpLoad(requests, first, tally)
+
+    return make
 
 
 async def generate(spec: LoadSpec) -> Tally:

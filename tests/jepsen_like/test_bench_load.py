@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Callable
@@ -82,7 +83,8 @@ def test_http_load_counts_good_answers_only() -> None:
     good, seen = load("comitia", PUT, lambda data: b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntrue")
     assert good.errors == 0
     assert len(good.latencies_us) > 10
-    assert seen[0] == b"PUT /v1/kv/bench/000000 HTTP/1.1\r\nHost: bench\r\nContent-Length: 4\r\n\r\nvvvv"
+    head = b"PUT /v1/kv/bench/000000 HTTP/1.1\r\nHost: bench\r\nContent-Length: 4\r\n\r\n"
+    assert seen[0] == head + f"{os.getpid()}/0 ".encode()[:4]
     for answer in (
         b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfalse",
@@ -176,9 +178,10 @@ def test_both_systems_are_asked_for_the_same_keys_and_values() -> None:
             until_ns=0,
         )
 
-    for http, grpc in zip(requests_of(spec("comitia")), requests_of(spec("etcd")), strict=True):
-        assert http.endswith(b"v" * 256)
-        assert grpc.endswith(b"v" * 256)
+    value = b"7/1 " + b"v" * 252
+    for http, grpc in zip(requests_of(spec("comitia"), "7/1 "), requests_of(spec("etcd"), "7/1 "), strict=True):
+        assert http.endswith(b"\r\n\r\n" + value)
+        assert grpc.endswith(value)
         name = http.split(b" ")[1].removeprefix(b"/v1/kv/")
         assert name in grpc
 
