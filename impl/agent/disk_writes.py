@@ -14,6 +14,7 @@ from impl.agent.logs import Log
 from impl.raft.ready import Record
 from impl.raft.ready import Write as DiskWrite
 from impl.runtime.interfaces import MILLISECONDS, Runtime
+from impl.runtime.off_loop import ignore
 from impl.storage.errors import DiskFull
 
 DISK_FULL_RETRY_NS = 200 * MILLISECONDS
@@ -28,6 +29,14 @@ class AppendedLog(Protocol):
 
     def sync(self) -> None:
         """Make everything appended durable."""
+        ...
+
+    def wants_spare(self) -> bool:
+        """Whether `make_spare` should be called now."""
+        ...
+
+    def make_spare(self) -> None:
+        """Make ready what later writes need, beside those that go on now."""
         ...
 
     def remove_forgotten(self) -> int:
@@ -104,8 +113,13 @@ class DiskWrites:
             self._log.info("there is space again: everything that waited is on disk")
         if self._stopped:
             return
+        if self._disk_log.wants_spare():
+            self._runtime.background.submit(self._disk_log.make_spare, ignore, self._no_spare)
         self._confirm(writes)
         self.start()
+
+    def _no_spare(self, error: BaseException) -> None:
+        self._log.warn("the log's next segment could not be made ahead", error=str(error))
 
     def _write_failed(self, writes: list[DiskWrite], error: BaseException) -> None:
         self._busy = False

@@ -427,5 +427,7 @@ class Runtime:
     disk: Disk
     network: Network
     executor: Executor
+    background: Executor
+    """Another thread, for what nobody waits for: it may take long."""
     tasks: Tasks
     host: Host

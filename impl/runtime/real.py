@@ -344,7 +344,7 @@ async def _supervise(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int
         fail(context.get("exception") or RuntimeError(str(context.get("message"))))
 
     loop.set_exception_handler(uncaught)
-    executor = DiskThread(loop.call_soon_threadsafe)
+    executor, background = (DiskThread(name, loop.call_soon_threadsafe) for name in ("disk", "background"))
     clock, network = RealClock(loop), RealNetwork(loop)
     runtime = Runtime(
         clock=clock,
@@ -352,6 +352,7 @@ async def _supervise(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int
         disk=RealDisk(),
         network=network,
         executor=executor,
+        background=background,
         tasks=RealTasks(loop, fail),
         host=RealHost(loop),
     )
@@ -372,6 +373,7 @@ async def _supervise(main: Callable[[Runtime], Coroutine[Any, Any, int]]) -> int
         failure.cancel()
         await network.end()
         executor.stop()
+        background.stop()
 
 
 def _address(name: Any) -> Address:

@@ -98,6 +98,7 @@ class VirtualProcess:
             disk=disk,
             network=VirtualNetwork(world.internet, host, self.soon),
             executor=_Executor(self, world),
+            background=_Executor(self, world),
             tasks=self._tasks,
             host=_Host(host, self),
         )

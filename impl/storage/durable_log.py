@@ -5,8 +5,8 @@ never spans segments: if it does not fit, the current segment is synced and a ne
 only errors of space come before any byte of the append is visible (segments are preallocated), or from a file system
 that allocates again on each write; what such a write left is overwritten with zeros before the next one.
 
-Single-threaded by contract: all calls come from one thread at a time (the executor's). After a fatal error the log
-refuses every call: a second fsync would confirm what the first one lost.
+Single-threaded by contract: all calls come from one thread at a time (the executor's), but for `make_spare`. After a
+fatal error the log refuses every call: a second fsync would confirm what the first one lost.
 
 A snapshot marker forgets the entries up to its base. Once it is durable, `remove_forgotten` removes the oldest segments
 as far as they hold nothing else: each segment carries the genesis and the newest marker, so the first one that is left
@@ -34,6 +34,7 @@ from impl.storage.log_state import LogState
 from impl.storage.records import Entry, HardState, Record, Recovered, SnapshotMarker
 from impl.storage.recovery import SUFFIX, UNFINISHED, Found, Tail, recover, segment_name
 from impl.storage.segment import HEADER_BYTES, SEGMENT_BYTES, SegmentHeader, encode_header, encode_records
+from impl.storage.spare import Spare
 
 
 class DurableLog:
@@ -50,6 +51,7 @@ class DurableLog:
         """(sequence, highest index of an entry in it) of each segment."""
         self._durable_base = found.state.base
         self._file: File | None = None
+        self._spare = Spare(disk, directory, segment_bytes)
         self._sequence = 0
         self._size = 0
         self._end = 0
@@ -110,6 +112,14 @@ class DurableLog:
         self._synced_end, self._dirty = self._end, False
         self._durable_base = self._state.base
 
+    def wants_spare(self) -> bool:
+        """Whether `make_spare` should be called now; true once for each segment."""
+        return self._refusal is None and self._spare.is_due(self._sequence, self._end / self._size)
+
+    def make_spare(self) -> None:
+        """Allocate the next segment ahead. The one call that may come from another thread, beside others."""
+        self._spare.make()
+
     def remove_forgotten(self) -> int:
         """Remove the oldest segments whose entries a durable snapshot marker forgets; returns how many.
 
@@ -134,6 +144,7 @@ class DurableLog:
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._spare.close()
         self._refusal = self._refusal or "the log was closed"
 
     @property
@@ -222,23 +233,25 @@ class DurableLog:
 
     def _make_file(self, path: str, size: int, block: bytes) -> File:
         """A preallocated segment with its header, durable under its name: a segment that exists is complete."""
-        unfinished = path + UNFINISHED
-        if self._disk.exists(unfinished):
-            self._disk.remove(unfinished)
+        name, file = self._spare.path, self._spare.take()
         try:
-            file = self._disk.open(unfinished, create=True)
+            if file is None:
+                name = path + UNFINISHED
+                if self._disk.exists(name):
+                    self._disk.remove(name)
+                file = self._disk.open(name, create=True)
             try:
-                file.allocate(size)
+                file.allocate(size)  # a spare file is so long already, or nearly
                 file.write(0, block)
             except OSError:
                 file.close()
-                self._disk.remove(unfinished)
+                self._disk.remove(name)
                 raise
         except OSError as error:
             raise self._write_error(path, error) from error
         self._sync_file(file)
         try:
-            self._disk.rename(unfinished, path)
+            self._disk.rename(name, path)
         except OSError as error:
             raise self._fatal(WriteFailed(path, error)) from error
         self._sync_directory()

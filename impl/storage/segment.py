@@ -38,8 +38,8 @@ FORMAT = 3
 MAGIC = b"COMITIA\n"
 HEADER_BYTES = 512
 SEGMENT_BYTES = 8 * 1024 * 1024
-"""Preallocated size of a segment: to begin one takes some 15 ms. One that must hold a larger write is as large as
-needed."""
+"""Preallocated size of a segment: to allocate one takes some 30 ms (`spare`). One that must hold a larger write is as
+large as needed."""
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 """No record is longer: a length beyond it is damage."""
 RUN_BYTES_MAX = 1024 * 1024

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from impl.raft.configuration import CONFIGURATION
 from impl.runtime.real_disk import RealDisk
 from impl.runtime.virtual_disk import VirtualDisk
-from impl.storage import log_state, segment
+from impl.storage import log_state, segment, spare
 from impl.storage.durable_log import DurableLog
 from impl.storage.errors import (
     CorruptLog,
@@ -25,6 +25,7 @@ from impl.storage.errors import (
 )
 from impl.storage.records import Entry, Genesis, HardState, Record, Recovered
 from impl.storage.recovery import segment_name
+from impl.storage.spare import Spare
 
 DIRECTORY = "/data/raft"
 NODE = "00000000-0000-4000-8000-000000000001"
@@ -270,6 +271,77 @@ def meaning(records: Sequence[Record]) -> tuple[Genesis | None, HardState, tuple
     return genesis, hard_state, tuple(log)
 
 
+# A segment that is made ahead
+
+
+def filled_by_half(segment_bytes: int = 2048) -> tuple[VirtualDisk, DurableLog]:
+    disk = VirtualDisk()
+    log, _ = open_log(disk, segment_bytes)
+    assert not log.wants_spare()
+    log.append(entries(1, 5))
+    log.sync()
+    assert log.wants_spare()
+    assert not log.wants_spare(), "it is asked for once"
+    return disk, log
+
+
+def a_segment_that_was_made_ahead_has_its_space() -> None:
+    disk, log = filled_by_half()
+    log.make_spare()
+    disk.free_bytes = 0
+    log.append(entries(6, 16))
+    log.sync()
+    disk.power_loss()
+    disk.free_bytes = None
+    _, recovered = open_log(disk)
+    assert (list(recovered.entries), recovered.segments) == (entries(1, 21), 2)
+    assert disk.names(DIRECTORY) == [segment_name(1), segment_name(2)]
+
+
+def test_a_segment_that_was_made_ahead_has_its_space() -> None:
+    a_segment_that_was_made_ahead_has_its_space()
+
+
+def test_a_write_larger_than_a_segment_gets_a_larger_spare_file() -> None:
+    disk, log = filled_by_half()
+    log.make_spare()
+    log.append(entries(6, 1, size=5000))
+    log.append(entries(7, 16))
+    log.sync()
+    log.close()
+    assert list(open_log(disk)[1].entries) == [*entries(1, 5), *entries(6, 1, size=5000), *entries(7, 16)]
+
+
+def test_without_space_nothing_is_made_ahead_and_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spare, "PIECE_BYTES", 512)
+    disk, log = filled_by_half()
+    disk.free_bytes = 1200
+    log.make_spare()
+    assert disk.names(DIRECTORY) == [segment_name(1)], "what was begun is gone"
+    assert not log.wants_spare()
+    with pytest.raises(DiskFull):
+        log.append(entries(6, 16))
+    disk.free_bytes = None
+    log.append(entries(6, 16))
+    assert log.last_index == 21
+    assert log.wants_spare(), "and the next segment has another chance"
+
+
+def test_what_was_made_ahead_before_a_crash_is_removed_when_the_log_is_opened() -> None:
+    disk, log = filled_by_half()
+    log.make_spare()
+    disk.process_crash()
+    assert "spare.log.new" in disk.names(DIRECTORY)
+    _, recovered = open_log(disk)
+    assert (disk.names(DIRECTORY), list(recovered.entries)) == ([segment_name(1)], entries(1, 5))
+
+
+def test_a_spare_file_that_is_not_taken_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spare, "take", lambda self: None)
+    with pytest.raises(DiskFull):
+        a_segment_that_was_made_ahead_has_its_space()
+
+
 class Twin:
     """The log, and beside it the list of records that were issued and how many of them are known to be durable."""
 
@@ -311,6 +383,7 @@ OPERATIONS = st.lists(
             st.just("append"), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 900)), min_size=1, max_size=5)
         ),
         st.tuples(st.just("sync"), st.none()),
+        st.tuples(st.just("spare"), st.none()),
         st.tuples(st.just("kill"), st.none()),
         st.tuples(st.just("power"), st.tuples(st.integers(0, 6), st.integers(0, 2000))),
         st.tuples(st.just("sectors"), st.randoms(use_true_random=False)),
@@ -327,6 +400,9 @@ def run_twin(operations: list[tuple[str, object]]) -> None:
                 twin.append(argument)
             case "sync", _:
                 twin.sync()
+            case "spare", _:
+                if twin.log.wants_spare():
+                    twin.log.make_spare()
             case "kill", _:
                 twin.disk.process_crash()
                 twin.recover()
