@@ -75,7 +75,7 @@ def _table(measured: list[Measured]) -> Table:
 @click.option("--value-bytes", type=click.IntRange(0, 500_000), default=256, show_default=True)
 @click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Of the load generator.")
 @click.option("--against", type=click.Choice(["etcd"]), help="Measure this, too, in the same run.")
-@click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True, help="Measure again; take medians.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Of which medians are taken.")
 @click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For the data.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
 def kv_command(
@@ -100,6 +100,7 @@ def kv_command(
             floor_ms = sync_ms(Path(name))
             for number in range(rounds):
                 for kind in [ComitiaServers, *([EtcdServers] if against else [])]:
+                    click.echo(f"round {number + 1} of {rounds}: {kind.name}", err=True)
                     data = Path(name) / f"{kind.name}-{number}"
                     data.mkdir()
                     with running(kind(servers, data)) as started:
