@@ -99,8 +99,6 @@ class Node:
             number = self._appended[-1].number
             self._appended.clear()
             self._open_log.remove_forgotten()
-            if self._open_log.wants_spare():
-                self._open_log.make_spare()
             self.running.persisted(number)
 
     def has_writes(self) -> bool:

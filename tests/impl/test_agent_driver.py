@@ -104,7 +104,7 @@ class World:
 
     @property
     def runtime(self) -> Runtime:
-        return Runtime(self, self.random, self.disk, None, self, self, self)  # type: ignore[arg-type]
+        return Runtime(self, self.random, self.disk, None, self, self, self, self)  # type: ignore[arg-type]
 
     def monotonic_ns(self) -> int:
         return self.now

@@ -72,7 +72,10 @@ class MemoryAgents:
         """Blocking queries never return."""
         seen = [Sighting(name, new_uuid(self.random), "10.0.0.1", True, 8300) for name in SERVERS]
         for command in due(
-            self.at["s1"].store.tables, [*seen, Sighting(CLIENT, new_uuid(self.random), "10.0.0.2", True)], "dc1"
+            self.at["s1"].store.tables,
+            [*seen, Sighting(CLIENT, new_uuid(self.random), "10.0.0.2", True)],
+            SERVERS,
+            "dc1",
         ):
             self.append(command)
 
