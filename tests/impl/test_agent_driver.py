@@ -100,7 +100,7 @@ class World:
         self.submitted: list[tuple[Callable[[], Any], Callable[[Any], None], Callable[[BaseException], None]]] = []
         self.disk = VirtualDisk()
         self.random = Random(1)
-        self.pid, self.hostname, self.environment = 1, "host", {}
+        self.pid, self.hostname, self.environment = 1, "host", dict[str, str]()
 
     @property
     def runtime(self) -> Runtime:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,15 @@ def test_a_stale_read_is_answered_by_a_follower_and_says_how_old_it_may_be(clust
     assert 0 <= int(follower.headers["x-consul-lastcontact"]) < 5_000
 
 
+def is_named(leader: str, agent: AgentProcess) -> bool:
+    return bool(json.loads(agent.request("GET", "/v1/status/leader")[1]) == leader)
+
+
 def test_every_agent_names_the_same_leader_and_peers(cluster: Cluster) -> None:
     leader = cluster.agents[cluster.leader()].rpc
     peers = sorted(agent.rpc for name, agent in cluster.agents.items() if name.startswith("s"))
     for agent in cluster.agents.values():
-        eventually(lambda agent=agent: json.loads(agent.request("GET", "/v1/status/leader")[1]) == leader, "the leader")
+        eventually(partial(is_named, leader, agent), "the leader")
         assert json.loads(agent.request("GET", "/v1/status/peers")[1]) == peers
 
 

@@ -205,13 +205,14 @@ def a_busy_leader_is_asked_again() -> None:
 def one_restore_is_under_way_at_a_time() -> None:
     server = Server()
 
-    async def both() -> list[Any]:
+    async def both() -> list[str | None]:
         data = await server.archive(OTHER)
-        outcomes: list[Any] = []
+        outcomes: list[str | None] = []
 
         async def one() -> None:
             try:
-                outcomes.append(await server.restore(data))
+                await server.restore(data)
+                outcomes.append(None)
             except DefiniteError as error:
                 outcomes.append(str(error))
 

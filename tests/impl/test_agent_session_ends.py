@@ -7,6 +7,7 @@ lived, since the new leader had not applied its creation yet.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,18 +58,18 @@ class Pipeline:
         keeper = server.sessions
         self.store = Store(session=keeper.changed, lost=keeper.lost)
         self.index = 0
-        self.waiting: list[tuple[Write | Query, Future[Any], bool]] = []
+        self.waiting: list[tuple[Write | Query, Future[Any], Callable[[], Any]]] = []
 
     def propose(self, command: Write, request: str) -> Future[Any]:
         if self.core.role is not Role.LEADER:
             raise NotLeader(self.core.leader_id)
         answered: Future[Any] = self.runtime.tasks.future()
-        self.waiting.append((command, answered, True))
+        self.waiting.append((command, answered, partial(self.apply, command)))
         return answered
 
     def read(self, query: Query, consistency: Consistency) -> Future[Any]:
         answered: Future[Any] = self.runtime.tasks.future()
-        self.waiting.append((query, answered, False))
+        self.waiting.append((query, answered, partial(answer_query, self.store, query)))
         return answered
 
     def apply(self, command: Any) -> Any:
@@ -78,8 +79,8 @@ class Pipeline:
     def catch_up(self) -> None:
         """Apply and answer what waits."""
         waiting, self.waiting = self.waiting, []
-        for asked, answered, is_write in waiting:
-            answered.set_result(self.apply(asked) if is_write else answer_query(self.store, asked))
+        for _, answered, answer in waiting:
+            answered.set_result(answer())
         self.changes.notify()
 
 

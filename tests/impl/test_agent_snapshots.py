@@ -9,7 +9,7 @@ import pytest
 
 from impl.agent import snapshots as snapshots_module
 from impl.agent.snapshots import Snapshots, load_store
-from impl.catalog.snapshot import BLOCK_BYTES, StoreView, state_digest
+from impl.catalog.snapshot import BLOCK_BYTES, StoreView, encode_blocks, state_digest
 from impl.catalog.store import Store
 from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS
 from impl.runtime.virtual import VirtualWorld
@@ -101,7 +101,6 @@ def test_a_disk_that_fails_to_sync_costs_the_snapshot_and_nothing_else() -> None
 def bytes_at_once(monkeypatch: pytest.MonkeyPatch) -> int:
     """The most that one piece of work writes when the rows are large."""
     sizes: list[int] = []
-    encode_blocks = snapshots_module.encode_blocks
 
     def spy(rows: Any) -> list[bytes]:
         blocks = encode_blocks(rows)

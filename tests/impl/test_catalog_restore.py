@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 
 from impl.catalog import snapshot
-from impl.catalog.commands import KvSet, Register, RestoreBegin, RestoreChunk, RestoreCommit, decode_command
+from impl.catalog.commands import Command, KvSet, Register, RestoreBegin, RestoreChunk, RestoreCommit, decode_command
 from impl.catalog.restore import Staging
 from impl.catalog.rows import Check, Node, Service
 from impl.catalog.snapshot import StoreView, decode_rows, encode_blocks, restore_rows, state_digest
 from impl.catalog.store import Store
 from impl.catalog.tables import Tables
+from impl.catalog.tagged import IndexRow
 from model_checks.catalog import payloads
 from model_checks.catalog.generated import LOGS, restore_of, state_after
 from spec.catalog import commands as asked
@@ -73,7 +74,7 @@ def forgets_chunks(id: str, chunks: int = 0) -> Staging:
 
 @pytest.mark.parametrize(
     ("name", "mutant"),
-    [("Staging", forgets_chunks), ("ShiftRow", lambda value: snapshot.IndexRow("shifted", value))],
+    [("Staging", forgets_chunks), ("ShiftRow", lambda value: IndexRow("shifted", value))],
     ids=["chunks", "shift"],
 )
 def test_a_snapshot_that_forgets_some_of_it_is_noticed(
@@ -118,7 +119,8 @@ def large(count: int) -> Store:
 
 def restore_into(store: Store, archived: Store, index: int) -> None:
     rows = tuple(rows_in(archived, archive=True))
-    for position, command in enumerate((RestoreBegin("r"), RestoreChunk("r", 1, rows), RestoreCommit("r", 1))):
+    commands: list[Command] = [RestoreBegin("r"), RestoreChunk("r", 1, rows), RestoreCommit("r", 1)]
+    for position, command in enumerate(commands):
         assert store.apply(command, index + position) is True
 
 

@@ -15,7 +15,6 @@ from impl.catalog.commands import Command, KvDelete, KvDeleteTree, KvSet, Noop, 
 from impl.catalog.queries import KvKeys, KvList, answer_query
 from impl.catalog.snapshot import (
     BLOCK_BYTES,
-    KvRow,
     Row,
     StateDigest,
     StoreView,
@@ -28,6 +27,7 @@ from impl.catalog.snapshot import (
 from impl.catalog.store import Store
 from impl.catalog.table import Table, View
 from impl.catalog.tables import KvEntry
+from impl.catalog.tagged import KvRow, TombstoneRow
 from model_checks.catalog import generated, payloads
 
 KEYS = ["", "a", "a/", "a/b", "a/c", "ab", "b", "b/x", "c", "é", "\U0001f600"]
@@ -185,7 +185,7 @@ def test_the_digest_is_of_the_rows_alone_and_says_nothing_of_blocks_or_steps() -
 
 @pytest.mark.parametrize("rows", [1, 15, 16, 65535, 65536])
 def test_the_digest_skips_the_header_of_arrays_of_every_size(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = [snapshot.TombstoneRow("k", number) for number in range(rows)]
+    table = [TombstoneRow("k", number) for number in range(rows)]
     expected = blake2b(b"".join(map(msgspec.msgpack.encode, table)), digest_size=16).hexdigest()
 
     def digest() -> str:

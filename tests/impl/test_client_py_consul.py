@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import consul
@@ -21,13 +22,17 @@ from tests.impl.agent_processes import ROOT, AgentProcess, eventually
 pytestmark = pytest.mark.xdist_group("py-consul")
 
 
+def checks_of(agent: AgentProcess, node: str) -> Any:
+    return json.loads(agent.request("GET", f"/v1/health/node/{node}")[1])
+
+
 @pytest.fixture(scope="module")
 def agents() -> Iterator[dict[str, AgentProcess]]:
     server = AgentProcess("-dev", "-node", "s1", "-server-port", "0").started()
     client = AgentProcess("-node", "c1", "-retry-join", server.rpc).started()
     try:
         for node in ("s1", "c1"):
-            eventually(lambda node=node: json.loads(server.request("GET", f"/v1/health/node/{node}")[1]), node)
+            eventually(partial(checks_of, server, node), node)
         yield {"s1": server, "c1": client}
     finally:
         client.terminate()
@@ -166,6 +171,10 @@ def statuses(api: consul.Consul, node: str) -> dict[str, str]:
     return {each["CheckID"]: each["Status"] for each in api.health.node(node)[1]}
 
 
+def passing(api: consul.Consul, service: str) -> Any:
+    return api.health.service(service, passing=True)[1]
+
+
 def test_an_http_check_and_a_tcp_check_are_run(api: consul.Consul) -> None:
     class Healthy(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -184,7 +193,7 @@ def test_an_http_check_and_a_tcp_check_are_run(api: consul.Consul) -> None:
             api.agent.service.register("web", check=by_http)
             api.agent.service.register("tcp", check=consul.Check.tcp("127.0.0.1", port, "1s"))
             for name in ("web", "tcp"):
-                eventually(lambda name=name: api.health.service(name, passing=True)[1], name)
+                eventually(partial(passing, api, name), name)
                 api.agent.service.deregister(name)
         finally:
             served.shutdown()

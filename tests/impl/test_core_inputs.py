@@ -5,6 +5,7 @@ and the paper.
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
@@ -32,7 +33,7 @@ from impl.raft.ready import HardState, Ready, Role
 from impl.raft.settings import Restored, Settings
 
 
-def core(name: str = "s1", voters: int = 3, restored: Restored | None = None, **limits: int) -> Core:
+def core(name: str = "s1", voters: int = 3, restored: Restored | None = None, **limits: Any) -> Core:
     settings = Settings(name=name, pre_vote=False, **limits)
     names = [f"s{number}" for number in range(1, voters + 1)]
     return Core(settings, names, restored or Restored(), Random(1), trace=False, now_ns=1)
@@ -65,7 +66,7 @@ def drain(server: Core, *, sync: bool = True) -> list[Ready]:
     return done
 
 
-def leader(voters: int = 3, **limits: int) -> Core:
+def leader(voters: int = 3, **limits: Any) -> Core:
     """A leader of term 1 that has committed its first entry."""
     server = core("s1", voters, **limits)
     stand_for_election(server)

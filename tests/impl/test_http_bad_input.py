@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from impl.http import routes
+from impl.http.agent import version
 from tests.impl.agent_processes import ROOT
 from tests.impl.http_agents import PreparedAgent
 from tests.impl.http_routes import LINES, UNKNOWN_SESSION, Line, served
@@ -36,7 +37,7 @@ def agent() -> Iterator[PreparedAgent]:
         yield agent
 
 
-def lines(chosen: Any = lambda line: True) -> Any:
+def lines(chosen: Callable[[Line], object] = lambda line: True) -> pytest.MarkDecorator:
     """One test for each route that is chosen."""
     found = [line for line in LINES if chosen(line) and not line.destroys]
     assert found
@@ -73,7 +74,7 @@ def test_every_route_has_its_line() -> None:
 
 
 def test_a_route_without_a_line_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(routes.ENDPOINTS, "/v1/agent/new", {"GET": routes.agent.version})
+    monkeypatch.setitem(routes.ENDPOINTS, "/v1/agent/new", {"GET": version})
     with pytest.raises(AssertionError):
         complete()
 

@@ -136,6 +136,7 @@ async def the_limit_holds(short_way: bool) -> None:
         assert await clients.answered("127.0.0.2") is not None, "another address counts by itself"
         for client in opened:
             assert client is not None and await client.ask()
+        assert client is not None
         client.transport.close()
         await clients.admitted_at_last()
         assert await clients.answered() is None, "only one was closed"

@@ -80,7 +80,7 @@ class Local:
         check = self.own.state.checks["alias"]
         return check.status, check.output
 
-    def follow(self, **fields: str) -> None:
+    def follow(self, **fields: Any) -> None:
         self.own.register_check(CheckDefinition(check_id="alias", name="alias", **fields))
 
     def ttl(self, check_id: str, service_id: str = "") -> None:

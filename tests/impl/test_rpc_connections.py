@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from functools import partial
 
 import pytest
 
@@ -13,8 +14,9 @@ from impl.rpc.dialler import Dialler
 from impl.rpc.framing import FrameKind, encode_frame
 from impl.rpc.handshake import Purpose, decode_refusal
 from impl.rpc.handshake import encode as encode_handshake
+from impl.rpc.peer_link import PeerLink
 from impl.rpc.timings import Timings
-from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime
+from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Address, Runtime
 from tests.impl.rpc_ends import (
     CALM,
     HELLO_RAFT,
@@ -116,6 +118,10 @@ def test_a_link_that_does_not_listen_for_silence_is_caught(monkeypatch: pytest.M
         in_the_real_world(redials_a_silent_peer)
 
 
+def is_heard_after(link: PeerLink, time_ns: int) -> bool:
+    return link.last_pong_ns > time_ns
+
+
 def test_a_process_that_was_paused_itself_does_not_take_its_peers_for_silent() -> None:
     async def test(runtime: Runtime) -> None:
         server = await Server().listen(runtime)
@@ -123,8 +129,7 @@ def test_a_process_that_was_paused_itself_does_not_take_its_peers_for_silent() -
         await until(runtime, lambda: a.link.connected)
         for _ in range(3):
             time.sleep(0.2)  # as SIGSTOP does: four times as long as the link may be unanswered
-            heard = a.link.last_pong_ns
-            await until(runtime, lambda heard=heard: a.link.last_pong_ns > heard)
+            await until(runtime, partial(is_heard_after, a.link, a.link.last_pong_ns))
         assert (a.link.epoch, a.lost_because) == (1, [])
 
     in_the_real_world(test)
@@ -215,6 +220,12 @@ def greeting_of(**changes: object) -> bytes:
     return encode_frame(FrameKind.HELLO, encode_handshake(hello("a", **changes)()))
 
 
+async def dialled_until_lost(runtime: Runtime, address: Address, stream: bytes) -> Raw:
+    raw = await dial(runtime, address, stream)
+    await until(runtime, lambda: raw.lost)
+    return raw
+
+
 @pytest.mark.parametrize(
     ("stream", "cause"),
     [
@@ -242,8 +253,7 @@ def test_a_peer_that_makes_no_sense_loses_its_connection_and_the_server_goes_on(
         client = RpcClient(runtime, hello("c"), server.address, CALM)
         assert await client.call("echo", b"before", NANOSECONDS) == b"before"
         for _ in range(3):
-            raw = await dial(runtime, server.address, stream)
-            await until(runtime, lambda raw=raw: raw.lost)
+            raw = await dialled_until_lost(runtime, server.address, stream)
         assert await client.call("echo", b"after", NANOSECONDS) == b"after"
         assert server.counters.refused == {cause: 3}
         assert len(service.reports) == 1, "once per cause and peer, not per connection"

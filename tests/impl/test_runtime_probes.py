@@ -225,7 +225,7 @@ def test_an_http2_server_answers_a_ping(grpc_server: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("ask", [ping, health, get])
-def test_a_peer_that_is_silent_fails_the_probe_in_time(ask: Ask[Any]) -> None:
+def test_a_peer_that_is_silent_fails_the_probe_in_time(ask: Callable[..., Awaitable[Any]]) -> None:
     with pytest.raises(ProbeFailed, match=r"no answer within 0\.2s"):
         asked(silent, partial(ask, timeout_ns=SOON))
 

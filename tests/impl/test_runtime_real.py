@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_blocking_work_runs_in_order_off_the_loop_and_is_answered_on_it() -> Non
             order.append(result)
 
         for number in range(6):
-            runtime.executor.submit(lambda number=number: work(number), answered, lambda error: answered(str(error)))
+            runtime.executor.submit(partial(work, number), answered, lambda error: answered(str(error)))
         await until(runtime, lambda: len(order) == 6)
         assert order == [0, 1, 2, "[Errno 28] No space left on device", 4, 5]
         assert len(threads) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import pytest
@@ -131,18 +132,24 @@ def test_after_a_cut_of_any_length_messages_pass_again_within_an_election_timeou
     assert reconnection_ns(1, 4 * NANOSECONDS, one_way=one_way) > 600 * MILLISECONDS, "TCP's own back-off is longer"
 
 
-def test_a_killed_peer_is_heard_of_at_once_and_one_without_power_when_it_stays_silent() -> None:
-    for power, at_least, at_most in ((False, 0, 10 * MILLISECONDS), (True, 500 * MILLISECONDS, 900 * MILLISECONDS)):
-        pair = Pair(3)
-        start = pair.world.now_ns
-        if power:
-            pair.b.power_loss()
-        else:
-            pair.b.kill()
-        assert pair.world.run_until(lambda pair=pair: pair.heard.lost_because, 2 * NANOSECONDS)
-        assert at_least <= pair.world.now_ns - start <= at_most
-        pair.service.start(pair.world.process("b", pair.disk))
-        assert pair.world.run_until(lambda pair=pair: pair.link.epoch == 2, NANOSECONDS)
+@pytest.mark.parametrize(
+    ("power", "at_least", "at_most"),
+    [(False, 0, 10 * MILLISECONDS), (True, 500 * MILLISECONDS, 900 * MILLISECONDS)],
+    ids=["killed", "without-power"],
+)
+def test_a_killed_peer_is_heard_of_at_once_and_one_without_power_when_it_stays_silent(
+    power: bool, at_least: int, at_most: int
+) -> None:
+    pair = Pair(3)
+    start = pair.world.now_ns
+    if power:
+        pair.b.power_loss()
+    else:
+        pair.b.kill()
+    assert pair.world.run_until(lambda: pair.heard.lost_because, 2 * NANOSECONDS)
+    assert at_least <= pair.world.now_ns - start <= at_most
+    pair.service.start(pair.world.process("b", pair.disk))
+    assert pair.world.run_until(lambda: pair.link.epoch == 2, NANOSECONDS)
 
 
 def calls_under_cuts(seed: int) -> list[str]:
@@ -238,18 +245,19 @@ def test_a_killed_process_never_runs_again_not_even_its_finally() -> None:
     assert ran == []
 
 
+def seen_of_blocking_work(seed: int) -> tuple[str, ...]:
+    """What came of work whose process was killed meanwhile."""
+    world, process, runtime = alone(seed)
+    state: list[str] = []
+    runtime.executor.submit(lambda: state.append("effect"), lambda _: state.append("answer"), print)
+    world.run_for(1_500_000)
+    process.kill()
+    world.run_for(NANOSECONDS)
+    return tuple(state)
+
+
 def test_a_kill_falls_before_or_after_the_effect_of_blocking_work_and_before_its_answer() -> None:
-    seen = set()
-    for seed in range(40):
-        world, process, runtime = alone(seed)
-        state: list[str] = []
-        runtime.executor.submit(
-            lambda state=state: state.append("effect"), lambda _, state=state: state.append("answer"), print
-        )
-        world.run_for(1_500_000)
-        process.kill()
-        world.run_for(NANOSECONDS)
-        seen.add(tuple(state))
+    seen = {seen_of_blocking_work(seed) for seed in range(40)}
     assert seen == {(), ("effect",), ("effect", "answer")}
 
 
@@ -277,7 +285,7 @@ def test_time_passes_only_by_waiting() -> None:
     world, _, runtime = alone()
     order: list[int] = []
     for delay in (30, 10, 20):
-        runtime.clock.call_later(delay, lambda delay=delay: order.append(delay))
+        runtime.clock.call_later(delay, partial(order.append, delay))
     assert not world.run_until(lambda: len(order) == 3, 29)
     assert (order, world.now_ns) == ([10, 20], 29)
     assert world.run_until(lambda: len(order) == 3, 29)

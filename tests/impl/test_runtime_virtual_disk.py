@@ -60,8 +60,7 @@ def test_a_sector_holds_its_state_after_some_of_the_changes_to_it_in_their_order
         file = disk.open("/d/f")
         file.write(0, b"a")
         file.write(1, b"b")
-        keep = iter(answers)
-        disk.power_loss_of_sectors(lambda keep=keep: next(keep))
+        disk.power_loss_of_sectors(iter(answers).__next__)
         assert disk.content("/d/f") == expected
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def archive(source: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     leader.request("DELETE", "/v1/kv/gone")
     for number in range(150):
         assert leader.request("PUT", f"/v1/kv/big/{number:03d}", VALUE)[0] == 200
-    done, written = threading.Event(), []
+    done, written = threading.Event(), list[None]()
 
     def write() -> None:
         while not done.is_set():
@@ -211,12 +212,16 @@ def test_a_snapshot_is_restored_in_another_cluster_on_every_server(
     for name in ("s1", "c1"):
         status, _ = client.request("GET", f"/v1/health/node/{name}")
         assert status == 200
-        eventually(lambda name=name: serf_health(client, name) == ["passing"], f"{name} is registered again")
+        eventually(partial(is_alive, client, name), f"{name} is registered again")
 
 
 def serf_health(agent: AgentProcess, node: str) -> list[str]:
     checks = json.loads(agent.request("GET", f"/v1/health/node/{node}")[1])
     return [check["Status"] for check in checks if check["CheckID"] == "serfHealth"]
+
+
+def is_alive(agent: AgentProcess, node: str) -> bool:
+    return serf_health(agent, node) == ["passing"]
 
 
 def test_what_is_written_later_has_greater_indexes_and_wakes_who_knows_the_restored_ones(target: Smaller) -> None:
@@ -231,6 +236,10 @@ def test_what_is_written_later_has_greater_indexes_and_wakes_who_knows_the_resto
     target.agents["s2"].put("counter", "later")
     watching.join(30)
     assert answers == [(200, b"later")]
+
+
+def took_a_snapshot(agent: AgentProcess) -> bool:
+    return bool(agent.raft()["last_snapshot_index"] != "0")
 
 
 def test_a_cluster_may_restore_its_own_snapshot_and_need_not_restore_it_again_when_it_starts(
@@ -249,8 +258,7 @@ def test_a_cluster_may_restore_its_own_snapshot_and_need_not_restore_it_again_wh
     expected = Archive(archive.read_bytes(), tmp_path).of_users()
     assert agreed(source, tmp_path).of_users() == expected
     for name in ("s1", "s2", "s3"):
-        raft = source.agents[name].raft
-        eventually(lambda raft=raft: raft()["last_snapshot_index"] != "0", f"{name} took a snapshot at once")
+        eventually(partial(took_a_snapshot, source.agents[name]), f"{name} took a snapshot at once")
 
 
 @pytest.mark.parametrize("name", ["source", "target"])

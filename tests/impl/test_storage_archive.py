@@ -18,7 +18,7 @@ from impl.agent.archives import Verifying, cut, verify_archive
 from impl.catalog.commands import KvSet, Register, SessionCreate
 from impl.catalog.restore import Soundness
 from impl.catalog.rows import Check, Node, Service, Session
-from impl.catalog.snapshot import StoreView, encode_blocks, encode_rows, state_digest
+from impl.catalog.snapshot import StateDigest, StoreView, encode_blocks, encode_rows, state_digest
 from impl.catalog.store import Store
 from impl.catalog.tables import KvEntry
 from impl.catalog.tagged import ArchivedRow, CheckRow, IndexRow, KvRow, NodeRow, ServiceRow, SessionRow
@@ -56,7 +56,7 @@ def packed(rows: list[ArchivedRow] | None = None, digest: str | None = None, ind
     disk = VirtualDisk()
     disk.make_directories(DIRECTORY)
     writer = SnapshotWriter(disk, DIRECTORY, SnapshotHeader("cluster", 700, 2, b"", 0, ""), "x")
-    whole = archives.StateDigest()
+    whole = StateDigest()
     for block in encode_blocks(rows):
         writer.add(block)
         whole.add(block)
@@ -195,7 +195,7 @@ def with_row(row: ArchivedRow, after: type) -> list[ArchivedRow]:
 
 
 def rows_that_make_no_state_are_refused() -> None:
-    numbers = {"create_index": 1, "modify_index": 1}
+    numbers: dict[str, Any] = {"create_index": 1, "modify_index": 1}
     lone = with_row(ServiceRow(Service("n2", "x", "web", **numbers)), ServiceRow)
     assert "rows that others need are missing" in refused(packed(lone))
     assert "is not in order" in refused(packed(with_row(NodeRow(Node("a", "1", **numbers)), NodeRow)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -52,7 +54,7 @@ def test_segments_roll_and_a_write_larger_than_a_segment_gets_one_of_its_size() 
     assert recovered.segments == len(disk.names(DIRECTORY)) >= 4
 
 
-def bytes_of_a_log(batch: list[Record]) -> int:
+def bytes_of_a_log(batch: Sequence[Record]) -> int:
     disk = VirtualDisk()
     log, _ = open_log(disk, 1 << 16)
     log.append(entries(1, 1))
@@ -267,6 +269,7 @@ def meaning(records: Sequence[Record]) -> tuple[Genesis | None, HardState, tuple
         elif isinstance(record, HardState):
             hard_state = record
         else:
+            assert isinstance(record, Entry)
             log = [*log[: record.index - 1], record]
     return genesis, hard_state, tuple(log)
 
@@ -392,6 +395,10 @@ OPERATIONS = st.lists(
 )
 
 
+def is_kept(chance: Random) -> bool:
+    return chance.random() < 0.5
+
+
 def run_twin(operations: list[tuple[str, object]]) -> None:
     twin = Twin()
     for name, argument in operations:
@@ -409,8 +416,8 @@ def run_twin(operations: list[tuple[str, object]]) -> None:
             case "power", (int(keep), int(torn)):
                 twin.disk.power_loss(keep, torn)
                 twin.recover()
-            case "sectors", chance:
-                twin.disk.power_loss_of_sectors(lambda chance=chance: chance.random() < 0.5)
+            case "sectors", Random() as chance:
+                twin.disk.power_loss_of_sectors(partial(is_kept, chance))
                 twin.recover()
 
 

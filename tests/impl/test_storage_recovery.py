@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -68,6 +69,7 @@ def meaning(records: Sequence[Record]) -> tuple[Genesis | None, HardState, tuple
         elif isinstance(record, HardState):
             hard_state = record
         else:
+            assert isinstance(record, Entry)
             entries = [*entries[: record.index - 1], record]
     return genesis, hard_state, tuple(entries)
 
@@ -282,13 +284,16 @@ def refused_or_lost(disk: VirtualDisk) -> str | None:
     return None
 
 
+def is_kept(chance: random.Random) -> bool:
+    return chance.random() < 0.6
+
+
 def sectors_lost(trials: int) -> list[str]:
     """Power losses that keep some sectors of the writes in flight, whichever."""
     problems = []
     for seed in range(trials):
-        chance = random.Random(seed)
         disk = interrupted()
-        disk.power_loss_of_sectors(lambda chance=chance: chance.random() < 0.6)
+        disk.power_loss_of_sectors(partial(is_kept, random.Random(seed)))
         if problem := refused_or_lost(disk):
             problems.append(f"seed {seed}: {problem}")
     return problems

@@ -10,7 +10,6 @@ import pytest
 
 from impl.raft.ready import SnapshotMarker
 from impl.runtime.virtual_disk import VirtualDisk
-from impl.storage import durable_log
 from impl.storage.data_directory import open_data_directory
 from impl.storage.durable_log import DurableLog
 from impl.storage.errors import (
@@ -19,6 +18,7 @@ from impl.storage.errors import (
     OutOfOrder,
     StorageError,
 )
+from impl.storage.log_state import LogState
 from impl.storage.records import Entry, HardState, Record
 from impl.storage.snapshots import (
     SnapshotFile,
@@ -104,7 +104,7 @@ def is_whole(disk: VirtualDisk) -> str:
 
 def losses(work: Callable[[VirtualDisk], None], start: VirtualDisk) -> list[str]:
     """What is lost by a crash at each step of `work`: by SIGKILL, by power losses that keep this or that."""
-    found, chance = [], random.Random(1)
+    found, chance = list[str](), random.Random(1)
     for crash in range(500):
         disk = CrashingDisk(start, crash)
         try:
@@ -232,7 +232,7 @@ def test_a_marker_replaces_a_log_that_does_not_hold_its_last_entry(monkeypatch: 
     indexes, count = after_a_replacement()
     assert indexes == list(range(41, 61))
     assert count < 6
-    monkeypatch.setattr(durable_log.LogState, "holds", lambda self, index, term: True)
+    monkeypatch.setattr(LogState, "holds", lambda self, index, term: True)
     with pytest.raises((OutOfOrder, AssertionError)):
         after_a_replacement()
 
@@ -334,7 +334,7 @@ def test_random_histories_are_recovered_as_they_are_meant_with_every_removal(mon
     with monkeypatch.context() as patch:
         patch.setattr(DurableLog, "_carried", lambda self: [GENESIS])
         assert wrongly_recovered(30)
-    monkeypatch.setattr(durable_log.LogState, "holds", lambda self, index, term: index <= self.last_index)
+    monkeypatch.setattr(LogState, "holds", lambda self, index, term: index <= self.last_index)
     assert wrongly_recovered(150)
 
 

@@ -89,7 +89,7 @@ def test_a_seed_decides_what_is_asked() -> None:
             curls: list[str] = []
             monkey = pytest.MonkeyPatch()
             with monkey.context() as patch:
-                original = campaign.ask
+                original = judging.ask
 
                 def ask(case: Any, base_url: str, session: Any) -> Any:
                     curls.append(case.as_curl_command().replace(base_url, ""))

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from jepsen_like import verify
 from jepsen_like.nemesis.package import PACKAGES
@@ -80,7 +81,7 @@ def test_trying_too_little_does_not_excuse_a_violation() -> None:
 
 def test_a_stage_that_did_not_run_makes_the_whole_unknown() -> None:
     plan = stages(seed=1, jobs=2, time_limit_s=60)
-    progress = verify.Progress(plan, verify.Console(stderr=True))
+    progress = verify.Progress(plan, Console(stderr=True))
     for stage in plan[:-1]:
         progress.results[stage.name] = StageResult(name=stage.name, verdict=Verdict.VALID)
     results = finish(plan, progress)

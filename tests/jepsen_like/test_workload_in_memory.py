@@ -67,12 +67,12 @@ class Memory:
 
     async def write(self, command: Write) -> Result:
         await self.wait()
-        refused = self.keeper.refusal(command)
-        if refused is None:
+        answer: Result | None = self.keeper.refusal(command)
+        if answer is None:
             self.index += 1
-            refused = self.store.apply(command, self.index)
+            answer = self.store.apply(command, self.index)
         await self.wait()
-        return refused
+        return answer
 
     async def read(self, query: Query, options: ReadOptions) -> ReadReply:
         await self.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from spec.catalog import kv
-from spec.catalog.state import Index, Session, State
+from spec.catalog.state import Index, Row, Session, State
 
 
 def keeps_locks(state: State, session_id: str, index: Index) -> State:
@@ -21,7 +21,7 @@ def nobody(*_: object) -> tuple[Session, ...]:
 
 
 def robs(state: State, key: str, value: bytes, flags: int, session: str, index: Index) -> tuple[State, bool]:
-    row = state.rows.get(key) or kv.Row(key, value, flags, index, index)
+    row = state.rows.get(key) or Row(key, value, flags, index, index)
     return kv.stored(state, replace(row, session=session, lock_index=row.lock_index + 1), index), True
 
 
@@ -29,5 +29,5 @@ def keeps_lock_index(
     state: State, key: str, value: bytes, flags: int, session: str, index: Index
 ) -> tuple[State, bool]:
     row = state.rows.get(key)
-    new = kv.Row(key, value, flags, index, index, 1, session) if row is None else replace(row, session=session)
+    new = Row(key, value, flags, index, index, 1, session) if row is None else replace(row, session=session)
     return kv.stored(state, new, index), True

@@ -3,6 +3,7 @@ answers; what it takes back, it takes back whole; and each command means the sam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -286,7 +287,7 @@ def cased_key(node: str, identity: str) -> str:
     return f"{node.lower()}\0{identity}"
 
 
-MUTANTS: tuple[tuple[Any, str, Any, tuple[Command, ...]], ...] = (
+MUTANTS: tuple[tuple[Any, str, Any, Sequence[Command]], ...] = (
     (registry, "row_key", cased_key, (WEB, Deregister("n1", service_id="X"))),
     (tables, "row_key", cased_key, (WEB, Register(Node("n1", "1"), None, (Check("n1", "C", service_id="X"),)))),
     (sessions, "row_key", cased_key, (*HELD, Deregister("n1", check_id="ALIVE"))),
@@ -326,7 +327,7 @@ MUTANTS: tuple[tuple[Any, str, Any, tuple[Command, ...]], ...] = (
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant[1]}")
-def test_a_mutant_differs(monkeypatch: pytest.MonkeyPatch, mutant: tuple[Any, str, Any, tuple[Command, ...]]) -> None:
+def test_a_mutant_differs(monkeypatch: pytest.MonkeyPatch, mutant: tuple[Any, str, Any, Sequence[Command]]) -> None:
     module, name, broken, log = mutant
     compare(list(log))
     monkeypatch.setattr(module, name, broken)

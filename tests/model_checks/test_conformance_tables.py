@@ -17,7 +17,7 @@ from model_checks.conformance.tables import LOOKS_MAX, Tables
 from model_checks.verdicts import Verdict
 from spec.catalog import kv, registry, sessions
 from spec.catalog.commands import Command, CreateSession, Deregister, DestroySession, Lock, Noop, Register, Set
-from spec.catalog.state import Check, Index, Node, Service, Session, State, Status, initial_state
+from spec.catalog.state import Check, Index, Node, Row, Service, Session, State, Status, initial_state
 from spec.catalog.transitions import apply
 from tests.model_checks.catalog_mutants import keeps_lock_index, keeps_locks, nobody, robs, unchanged
 
@@ -42,7 +42,7 @@ def test_a_longer_log_is_looked_at_as_often() -> None:
     assert few.looks == many.looks == LOOKS_MAX
 
 
-def same_index(state: State, row: kv.Row, index: Index) -> State:
+def same_index(state: State, row: Row, index: Index) -> State:
     old = state.rows.get(row.key)
     kept = row if old is None else replace(row, modify_index=old.modify_index)
     return replace(state, rows=state.rows.put(row.key, kept), rows_index=index)

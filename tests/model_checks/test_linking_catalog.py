@@ -35,7 +35,7 @@ from spec.catalog.commands import (
     Unlock,
 )
 from spec.catalog.restore import rows_of
-from spec.catalog.state import Check, Index, Node, Service, Session, State, Status, TableIndex, initial_state
+from spec.catalog.state import Check, Index, Node, Row, Service, Session, State, Status, TableIndex, initial_state
 from spec.catalog.transactions import Outcome
 from tests.model_checks.catalog_mutants import keeps_lock_index, keeps_locks, nobody, robs, unchanged
 
@@ -101,11 +101,11 @@ def test_what_was_never_used_of_the_model_makes_the_link_unknown() -> None:
 # ------------------------------------------------------------------------------------------------------------- mutants
 
 
-def always_new(state: State, row: kv.Row, index: Index) -> State:
+def always_new(state: State, row: Row, index: Index) -> State:
     return replace(state, rows=state.rows.put(row.key, replace(row, modify_index=index)), rows_index=index)
 
 
-def same_index(state: State, row: kv.Row, index: Index) -> State:
+def same_index(state: State, row: Row, index: Index) -> State:
     return replace(state, rows=state.rows.put(row.key, row), rows_index=index)
 
 

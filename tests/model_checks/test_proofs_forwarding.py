@@ -6,6 +6,7 @@ import pytest
 
 from model_checks.proofs import bounded, cti, forwarding_runs, sanity
 from model_checks.proofs import selection as selections
+from model_checks.proofs.algebra import Symbols, Value
 from model_checks.proofs.finite import FiniteAlgebra
 from model_checks.proofs.forwarding_lemmas import FORWARDING
 from model_checks.proofs.forwarding_signature import HARMLESS, MUTANTS
@@ -110,7 +111,7 @@ def test_the_lemmas_allow_every_action_after_an_acknowledged_write() -> None:
     sizes, event = forwarding_runs.SIZES, forwarding_runs.eventful
     assert sanity.unreachable(FORWARDING, sizes, event=event) == ()
 
-    def everything_is_asked(a: FiniteAlgebra, s: sanity.Symbols) -> sanity.Value:
+    def everything_is_asked(a: FiniteAlgebra, s: Symbols) -> Value:
         return a.conj(*(s.asked(q) for q in range(sizes.requests)))
 
     assert sanity.unreachable(FORWARDING, sizes, everything_is_asked, event) == ("accept",)

@@ -261,6 +261,16 @@ def header(event: Event, name: str, value: str) -> Event:
     return replace(event, answer=replace(event.answer, headers={**event.answer.headers, name: value}))
 
 
+def applied_less(event: Event) -> Event:
+    assert isinstance(event, Exchange | WatchEnded)
+    return replace(event, applied=event.applied - 1)
+
+
+def not_found(event: Event) -> Event:
+    assert isinstance(event, Exchange | WatchEnded) and event.answer is not None
+    return replace(event, answer=replace(event.answer, status=404, body=""))
+
+
 def asked(event: Event, method: str, mode: str = "") -> bool:
     return isinstance(event, Exchange) and event.request.startswith(method) and mode in event.request
 
@@ -296,7 +306,7 @@ TAMPERS: dict[str, tuple[Callable[[Event], bool], Tamper, Property]] = {
     "a refusal has another text": (
         is_lock, lambda event: [body(event, "invalid session", "no session")], Property.RESULT),
     "a write is acknowledged that is not in the log": (
-        is_set, lambda event: [replace(event, applied=event.applied - 1)], Property.LOGGED),  # type: ignore[union-attr]
+        is_set, lambda event: [applied_less(event)], Property.LOGGED),
     "a value is another": (
         is_list, lambda event: [body(event, "MQ==", "Mg==")], Property.CURRENT),
     "an index is older": (
@@ -314,12 +324,9 @@ TAMPERS: dict[str, tuple[Callable[[Event], bool], Tamper, Property]] = {
     "a leader has not heard from itself": (
         is_list, lambda event: [header(event, "x-consul-lastcontact", "17")], Property.FRESHNESS),
     "nothing is found": (
-        is_stale,
-        lambda event: [replace(event, answer=replace(event.answer, status=404, body=""))],  # type: ignore[union-attr]
-        Property.STALE,
-    ),
+        is_stale, lambda event: [not_found(event)], Property.STALE),
     "the leader's log goes back": (
-        is_stale, lambda event: [replace(event, applied=event.applied - 1)], Property.FORWARD),  # type: ignore[union-attr]
+        is_stale, lambda event: [applied_less(event)], Property.FORWARD),
     "a blocking query returns something else": (
         is_watched, lambda event: [header(event, "x-consul-index", "12345")], Property.WAITED),
     "a blocking query does not return": (

@@ -26,8 +26,8 @@ from spec.catalog.commands import (
     Set,
 )
 from spec.catalog.restore import rows_of
-from spec.catalog.state import Check, Node, Service, Session, State, Status, TableIndex, initial_state
-from spec.catalog.transitions import Failed
+from spec.catalog.state import Check, Node, Service, Session, Staging, State, Status, TableIndex, initial_state
+from spec.catalog.transitions import Failed, Result
 
 CATALOG: list[Command] = [
     Set("gone", b"1"),
@@ -110,7 +110,8 @@ def a_begin_forgets_what_was_staged_before() -> None:
 
 
 def refused(rows: tuple[Any, ...]) -> bool:
-    return replay(*restore_of(rows))[1][-1] == Failed('the rows of restore "r" are not those of a state')
+    result: Result = replay(*restore_of(rows))[1][-1]
+    return result == Failed('the rows of restore "r" are not those of a state')
 
 
 def rows_that_no_log_builds_are_refused() -> None:
@@ -202,7 +203,7 @@ def takes_any(state: State, id: str, number: int, rows: tuple[Any, ...]) -> Stat
 
 
 def begins_beside(state: State, id: str) -> State:
-    return replace(state, staging=replace(state.staging, id=id) if state.staging else restore.Staging(id))
+    return replace(state, staging=replace(state.staging, id=id) if state.staging else Staging(id))
 
 
 def at_once(state: State, id: str, number: int, rows: tuple[Any, ...]) -> State:
@@ -257,7 +258,7 @@ SENTENCE_MUTANTS: tuple[tuple[str, Any, Callable[[], None]], ...] = (
     ("chunk", takes_any, a_chunk_that_does_not_follow_is_refused),
     ("chunk", takes_any, rows_that_are_not_in_order_are_refused),
     ("chunk", at_once, until_the_commit_the_old_state_is_in_force),
-    ("under_way", lambda state, id: state.staging or restore.Staging(id), a_chunk_of_another_restore_is_refused),
+    ("under_way", lambda state, id: state.staging or Staging(id), a_chunk_of_another_restore_is_refused),
     ("begin", begins_beside, a_begin_forgets_what_was_staged_before),
     ("is_sound", anything, rows_that_no_log_builds_are_refused),
     ("newest_index", lambda state: 10**6, the_log_of_a_longer_cluster_is_not_shifted),
