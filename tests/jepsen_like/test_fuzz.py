@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from impl.raft import errors
 from jepsen_like.fuzz import campaign, judging, state
 from jepsen_like.fuzz.agents import running
 from jepsen_like.fuzz.campaign import Campaign
@@ -52,6 +53,24 @@ def fuzz(
     with running(servers, agent_command) as agent:
         checks = Campaign(agent, servers, SEED, count, only).run(lambda line: None)
     return merge(check.verdict for check in checks), {check.checker: check for check in checks}
+
+
+REFUSALS: list[errors.ChangeRefused] = [
+    errors.LastVoter("s1"),
+    errors.WouldLoseQuorum(3, 2, ["s2", "s3"]),
+    errors.AlreadyMember("s1", "a voter"),
+    errors.NotOneChange("nothing would change"),
+]
+NEVER_TOLD = {errors.UnknownServer, errors.ConfigurationInProgress}
+"""The API looks for the server first; a change that is under way is waited for."""
+
+
+def test_the_refusal_of_a_change_of_the_cluster_is_no_defect() -> None:
+    """One had got another text, and ten thousand random requests met it."""
+    assert {type(each) for each in REFUSALS} | NEVER_TOLD == set(errors.ChangeRefused.__subclasses__())
+    for each in REFUSALS:
+        assert judging.is_answer(str(each)), each
+    assert not judging.is_answer("internal error: KeyError('x')")
 
 
 def test_an_agent_stands_random_requests() -> None:
