@@ -7,6 +7,7 @@ request does. What waits for anything but the driver (a lock, a change) is not b
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Generic, Protocol, TypeVar
 
 from impl.agent.api import Answered, Consistency, ReadOptions, ReadReply
@@ -35,7 +36,7 @@ class LongWay(Protocol):
         ...
 
 
-class _Begun(Generic[V]):
+class _Begun(ABC, Generic[V]):
     """A `waiting.Pending`, but for the result."""
 
     __slots__ = ("_answered", "_way")
@@ -62,9 +63,9 @@ class _Begun(Generic[V]):
         else:
             self._answered(result)
 
+    @abstractmethod
     async def _again(self) -> V:
         """The request in the long way."""
-        raise NotImplementedError
 
 
 class BegunWrite(_Begun[Result]):

@@ -110,10 +110,9 @@ class Watches:
         """A key was created, changed or deleted: wake whoever waits for it or for a prefix of it."""
         if self._keys and (changes := self._keys.get(key)) is not None:
             changes.notify()
-        if self._prefixes:
-            for prefix, changes in self._prefixes.items():
-                if key.startswith(prefix):
-                    changes.notify()
+        for prefix, changes in self._prefixes.items():
+            if key.startswith(prefix):
+                changes.notify()
 
     def touched(self, name: str) -> None:
         """The index of a group of rows changed: wake whoever waits for it."""

@@ -241,7 +241,7 @@ class DurableLog:
                     self._disk.remove(name)
                 file = self._disk.open(name, create=True)
             try:
-                file.allocate(size)  # a spare file is so long already, or nearly
+                file.allocate(size)  # nothing to do for a spare file, unless the write is large
                 file.write(0, block)
             except OSError:
                 file.close()

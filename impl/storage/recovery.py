@@ -20,7 +20,7 @@ from impl.storage.files import read_file
 from impl.storage.log_state import LogState
 from impl.storage.records import Cut, Entry, Genesis, Record, Recovered, SnapshotMarker
 from impl.storage.scan import Scan, scan_segment
-from impl.storage.segment import HEADER_BYTES, SegmentHeader, decode_header, decode_record
+from impl.storage.segment import HEADER_BYTES, SegmentHeader, decode_header, decode_records
 
 SUFFIX = ".log"
 UNFINISHED = ".new"
@@ -63,7 +63,7 @@ class _Fold:
         self.highest = 0
         for number, raw in enumerate(scan.records, 1):
             try:
-                records = decode_record(raw)
+                records = decode_records(raw)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise CorruptLog(segment, raw.offset, number, f"its content cannot be read: {error}") from error
             for record in records:

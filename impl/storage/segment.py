@@ -208,18 +208,17 @@ def extent(data: memoryview, offset: int) -> int:
     return end + length if end + length <= len(data) else end
 
 
-def decode_record(raw: RawRecord) -> Sequence[Record]:
-    """What a record holds. Raises MsgspecError or UnicodeDecodeError if the payload is not what the kind says."""
-    match raw.kind:
-        case 5:
-            return [
-                Entry(index, raw.term, payload) for index, payload in enumerate(_decode_run(raw.payload), raw.index)
-            ]
-        case 1:
-            return (Entry(raw.index, raw.term, raw.payload, raw.variant),)
-        case 2:
-            return (HardState(raw.term, _decode_voted_for(raw.payload)),)
-        case 4:
-            return (_decode_marker(raw.payload),)
-        case _:
-            return (_decode_genesis(raw.payload),)
+def decode_records(raw: RawRecord) -> Sequence[Record]:
+    """The records that a raw one holds.
+
+    Raises MsgspecError or UnicodeDecodeError if the payload is not what the kind says.
+    """
+    if raw.kind == RUN:
+        return [Entry(index, raw.term, payload) for index, payload in enumerate(_decode_run(raw.payload), raw.index)]
+    if raw.kind == ENTRY:
+        return [Entry(raw.index, raw.term, raw.payload, raw.variant)]
+    if raw.kind == HARD_STATE:
+        return [HardState(raw.term, _decode_voted_for(raw.payload))]
+    if raw.kind == SNAPSHOT_MARKER:
+        return [_decode_marker(raw.payload)]
+    return [_decode_genesis(raw.payload)]

@@ -17,6 +17,9 @@ from impl.runtime.interfaces import Disk, File
 from impl.storage.recovery import SUFFIX, UNFINISHED
 
 PIECE_BYTES: Final = 256 * 1024
+"""What is allocated and synced at a time."""
+DUE: Final = 0.5
+"""The share of a segment that is used when the next one is made."""
 
 
 class Spare:
@@ -31,8 +34,8 @@ class Spare:
         """The segment for which one was last asked: a disk that is full is asked once for each."""
 
     def is_due(self, sequence: int, used: float) -> bool:
-        """Whether to `make` one now: half of segment `sequence` is used. True once for each."""
-        if used < 0.5 or self._file is not None or self._wanted_for >= sequence:
+        """Whether to `make` one now: of segment `sequence` this share is used. True once for each."""
+        if used < DUE or self._file is not None or self._wanted_for >= sequence:
             return False
         self._wanted_for = sequence
         return True

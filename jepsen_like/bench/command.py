@@ -21,9 +21,10 @@ from rich.table import Table
 from jepsen_like.bench.catalog import LARGE_INSTANCES, CatalogFigures, Size, measure_catalog
 from jepsen_like.bench.catalog import lines as catalog_lines
 from jepsen_like.bench.catchup import measure_catch_up
+from jepsen_like.bench.conditions import interpreter, sync_ms
 from jepsen_like.bench.failover import measure_failover
 from jepsen_like.bench.heal import measure_heal
-from jepsen_like.bench.kv import Measured, interpreter, measure, measure_both, ratios, summaries, sync_ms
+from jepsen_like.bench.kv import Measured, measure, measure_both, ratios, summaries
 from jepsen_like.bench.load import PUT
 from jepsen_like.bench.power_off import measure_power_off
 from jepsen_like.bench.restore import RestoreFigures, measure_restore

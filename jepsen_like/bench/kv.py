@@ -1,21 +1,18 @@
 """Replicated puts and linearizable reads a second, with latencies, of Comitia and, in the same run, of etcd.
 
-All clients talk to the leader, values are the same, both sync every write. The generator runs in processes of its own
-and its share of a core is reported: a share near 1 means that the generator was measured, not the server. A machine is
-not equally fast all the time: in rounds, each with new clusters, the systems take turns, and medians are compared.
+All clients talk to the leader, values are equally long, both sync every write. The generator runs in processes of its
+own and its share of a core is reported: a share near 1 means that the generator was measured, not the server. A
+machine is not equally fast all the time: in rounds, each with new clusters, the systems take turns, and medians are
+compared.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-import timeit
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,7 +23,6 @@ from model_checks.verdicts import SetupFailed
 
 WARM_UP_S = 1.5
 KEYS = 1_000
-PROBED = 1_000
 ETCD_CONNECTIONS = 8
 """etcd's clients share connections, as its Go client does; HTTP/1.1 needs one a client."""
 
@@ -164,49 +160,6 @@ def summaries(measured: Sequence[Measured]) -> list[Measured]:
     for each in measured:
         rounds.setdefault((each.system, each.operation), []).append(each)
     return [summary(of_one) for of_one in rounds.values()]
-
-
-class _Probe:
-    __slots__ = ("number", "value")
-
-    def __init__(self, number: int, value: bytes) -> None:
-        self.number = number
-        self.value = value
-
-    def row(self, key: str) -> tuple[str, int, bytes]:
-        return key, self.number, self.value
-
-
-def interpreter() -> str:
-    """What runs the servers, and how fast it is at what they do: make an object and a name, call, store. Builds of the
-    same version differ by half (`--enable-optimizations`, link-time optimisation).
-    """
-
-    def work() -> None:
-        rows = {}
-        for number in range(PROBED):
-            name = f"{number}"
-            rows[name] = _Probe(number, b"").row(name)
-
-    best_s = min(timeit.repeat(work, number=20, repeat=7)) / 20 / PROBED
-    return f"{platform.python_implementation()} {platform.python_version()}, {best_s * 1e9:.0f} ns a step of a probe"
-
-
-def sync_ms(directory: Path, count: int = 50) -> float:
-    """The median time of a 4 KiB append with fdatasync here: the floor of every put."""
-    path = directory / "sync-probe"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    times: list[float] = []
-    try:
-        for _ in range(count):
-            os.write(descriptor, b"x" * 4096)
-            before = time.perf_counter()
-            os.fdatasync(descriptor)
-            times.append((time.perf_counter() - before) * 1000)
-    finally:
-        os.close(descriptor)
-        path.unlink()
-    return round(sorted(times)[count // 2], 3)
 
 
 def ratios(measured: list[Measured]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import uvloop
@@ -80,7 +81,7 @@ async def generate(spec: LoadSpec) -> Tally:
     loop = asyncio.get_running_loop()
     loads: list[Load] = []
     for number in range(spec.connections):
-        _, load = await loop.create_connection(lambda number=number: make(number), "127.0.0.1", spec.port)  # type: ignore[misc]
+        _, load = await loop.create_connection(partial(make, number), "127.0.0.1", spec.port)
         loads.append(load)
     left_s = (spec.until_ns - time.monotonic_ns()) / 1e9
     await asyncio.wait([load.finished for load in loads], timeout=left_s + DRAIN_S)

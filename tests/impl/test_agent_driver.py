@@ -104,7 +104,11 @@ class World:
 
     @property
     def runtime(self) -> Runtime:
-        return Runtime(self, self.random, self.disk, None, self, self, self, self)  # type: ignore[arg-type]
+        bench: Any = self
+        return Runtime(
+            clock=bench, random=self.random, disk=self.disk, network=bench, executor=bench, background=bench,
+            tasks=bench, host=bench,
+        )  # fmt: skip
 
     def monotonic_ns(self) -> int:
         return self.now

@@ -22,7 +22,7 @@ from impl.http.direct import DirectKv
 from impl.runtime import http_server
 from impl.runtime.http_connections import Connections, CountedProtocol
 from impl.runtime.http_server import HttpServer
-from tests.impl.test_http_protocol import DEADLINE_S, LIMIT, Memory, new_measures, request
+from tests.impl.http_two_ways import DEADLINE_S, LIMIT, Memory, new_measures, request
 
 ASKED = request("GET", "/v1/kv/a")
 CONSULS_WORDS = (

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jepsen_like.cluster import launch
 from jepsen_like.cluster.api import ClusterSpec
 from model_checks.verdicts import SetupFailed
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state directory of its own."""
+    monkeypatch.setenv("COMITIA_HOME", str(tmp_path))
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    return tmp_path
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from jepsen_like.bench import failover, wire
 from jepsen_like.bench import load as load_module
 from jepsen_like.bench.catchup import CaughtUp
 from jepsen_like.bench.command import steadiness
+from jepsen_like.bench.conditions import interpreter, sync_ms
 from jepsen_like.bench.failover import first_acknowledgement
-from jepsen_like.bench.kv import Measured, interpreter, quantile, ratios, summaries, sync_ms
+from jepsen_like.bench.kv import Measured, quantile, ratios, summaries
 from jepsen_like.bench.load import PUT, READ, LoadSpec, generate, requests_of
 from jepsen_like.bench.servers import ComitiaServers
 from jepsen_like.bench.wire import (
@@ -79,6 +81,10 @@ def load(
     return asyncio.run(run()), seen
 
 
+def answered_with(answer: bytes, request: bytes) -> bytes:
+    return answer
+
+
 def test_http_load_counts_good_answers_only() -> None:
     good, seen = load("comitia", PUT, lambda data: b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntrue")
     assert good.errors == 0
@@ -89,7 +95,7 @@ def test_http_load_counts_good_answers_only() -> None:
         b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfalse",
     ):
-        bad, _ = load("comitia", PUT, lambda data, answer=answer: answer)  # type: ignore[misc]
+        bad, _ = load("comitia", PUT, partial(answered_with, answer))
         assert bad.latencies_us == []
         assert bad.errors > 10
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,11 @@ from model_checks.conformance.check import check_traces
 from model_checks.verdicts import CheckResult, Verdict
 from tests.jepsen_like.real_agents import DEADLINE_S, put, run_with, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("a_machine_that_can")]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.usefixtures("a_machine_that_can", "home"),
+]
 
 AGENT = Path(__file__).resolve().parents[1] / "mutants"
 SLOW_MS = 120.0
@@ -26,10 +31,18 @@ TIMES = 3
 """The moment is made so often: on a slow machine it may pass once."""
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COMITIA_HOME", str(tmp_path))
-    monkeypatch.delenv("SUDO_UID", raising=False)
+async def leads(cluster: Cluster, *among: str) -> bool:
+    return await cluster.leader() in among
+
+
+async def both_vote(cluster: Cluster, operator: Operator, leader: str) -> bool:
+    """And the leader has committed something in its term."""
+    found = await operator.configuration(leader)
+    return found is not None and len(found.voters) == 2 and await put(cluster, leader, "k", b"v")
+
+
+async def is_promoted(operator: Operator, leader: str, server: str) -> bool:
+    return await operator.promote(leader, server) == ""
 
 
 async def a_change_is_asked_of_a_leader_that_has_committed_nothing(cluster: Cluster) -> None:
@@ -38,41 +51,24 @@ async def a_change_is_asked_of_a_leader_that_has_committed_nothing(cluster: Clus
     for _ in range(TIMES):
         old = await cluster.wait_for_leader(DEADLINE_S)
         (new,) = (node for node in cluster.servers if node != old)
-
-        async def both_vote(via: str = old) -> bool:
-            found = await operator.configuration(via)
-            return found is not None and len(found.voters) == 2 and await put(cluster, via, "k", b"in this term")
-
-        await until(both_vote)
+        await until(partial(both_vote, cluster, operator, old))
         await cluster.shape(old, new, LinkRule(delay_ms=SLOW_MS))
         await operator.transfer(old, new)
-
-        async def leads(new: str = new) -> bool:
-            return await cluster.leader() == new
-
-        await until(leads)
+        await until(partial(leads, cluster, new))
         await operator.demote(new, old)
         await cluster.heal()
-
-        async def votes_again(new: str = new, old: str = old) -> bool:
-            return await operator.promote(new, old) == ""
-
-        await until(votes_again)
+        await until(partial(is_promoted, operator, new, old))
 
 
 async def a_vote_is_asked_of_a_server_that_has_just_started(cluster: Cluster) -> None:
     for _ in range(TIMES):
         leader = await cluster.wait_for_leader(DEADLINE_S)
-        await until(lambda leader=leader: put(cluster, leader, "k", b"v"))  # type: ignore[misc]
+        await until(partial(put, cluster, leader, "k", b"v"))
         asking, starting = (node for node in cluster.servers if node != leader)
         await cluster.kill(starting)
         await cluster.partition([[leader], [asking, starting]])
         await cluster.restart(starting)
-
-        async def is_led(among: tuple[str, str] = (asking, starting)) -> bool:
-            return await cluster.leader() in among
-
-        await until(is_led)
+        await until(partial(leads, cluster, asking, starting))
         await cluster.heal()
 
 

@@ -26,18 +26,15 @@ from jepsen_like.cluster.api import Cluster, ClusterFailure, ClusterSpec, LinkRu
 from jepsen_like.net.addresses import address_of
 from model_checks.verdicts import SetupFailed
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("a_machine_that_can")]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.usefixtures("a_machine_that_can", "home"),
+]
 
 STUB = f"{sys.executable} {Path(__file__).parent / 'stub_agent.py'}"
 ROOT = Path(__file__).parents[2]
 PORT = 5000
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("COMITIA_HOME", str(tmp_path))
-    monkeypatch.delenv("SUDO_UID", raising=False)
-    return tmp_path
 
 
 def run_with(spec: ClusterSpec, act: Callable[[Cluster], Awaitable[None]]) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from jepsen_like.cluster.api import Cluster, ClusterSpec
 from tests.jepsen_like.real_agents import DEADLINE_S, get, put, run_with, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("a_machine_that_can")]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COMITIA_HOME", str(tmp_path))
-    monkeypatch.delenv("SUDO_UID", raising=False)
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.usefixtures("a_machine_that_can", "home"),
+]
 
 
 def test_a_leader_cut_off_is_replaced_and_follows_when_the_link_is_mended() -> None:

@@ -21,7 +21,11 @@ from model_checks.conformance.check import check_traces
 from model_checks.verdicts import CheckResult, Verdict
 from tests.jepsen_like.real_agents import DEADLINE_S, get, put, run_with, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("a_machine_that_can")]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.usefixtures("a_machine_that_can", "home"),
+]
 
 SLOWER_THAN_A_LEASE_MS = 160.0
 """One way: what a leader (lease: 250 ms) hears is older than its lease, and followers (300 ms) hear of it often."""
@@ -30,12 +34,6 @@ ATTEMPTS = 12
 STEP_DOWN_S = 2.0
 """Within this, a leader whose disk hangs must have made way for another."""
 AGENT = Path(__file__).resolve().parents[1] / "mutants"
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COMITIA_HOME", str(tmp_path))
-    monkeypatch.delenv("SUDO_UID", raising=False)
 
 
 async def voters(cluster: Cluster) -> set[str]:
