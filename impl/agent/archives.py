@@ -27,6 +27,7 @@ from impl.catalog.restore import Place, Soundness, place
 from impl.catalog.rows import BEHAVIORS, STATUSES
 from impl.catalog.snapshot import BLOCK_BYTES, ROWS_AT_ONCE, StateDigest, StoreView, encode_rows
 from impl.catalog.tagged import ArchivedRow, CheckRow, NodeRow, ServiceRow, SessionRow
+from impl.raft.errors import Replacing
 from impl.runtime.interfaces import NANOSECONDS, Disk, File, Runtime, Timer
 from impl.runtime.off_loop import ignore, off_loop
 from impl.storage.archive import VERSION as ARCHIVE_VERSION
@@ -190,10 +191,14 @@ class Archives:
 
     async def save(self, driver: Driver, cluster_id: str) -> LocalArchive:
         """An archive of the state as it is now. Raises DefiniteError."""
+        try:
+            term = driver.snapshot_meta().term
+        except Replacing as error:
+            raise DefiniteError(f"rpc error: {error}") from error
         self._reserve()
         # In one step of the loop: what is said of the view is true of it.
         view = StoreView(driver.store, archive=True)
-        index, term = driver.applied + driver.store.tables.shift, driver.snapshot_meta().term
+        index = driver.applied + driver.store.tables.shift
         header = SnapshotHeader(cluster_id, index, term, b"", 0, "")
         try:
             await self._prepare()

@@ -264,7 +264,7 @@ class Driver:
         return self.core.term
 
     def snapshot_meta(self) -> SnapshotMeta:
-        """What a snapshot of `store` as it is now is of; the file is missing."""
+        """What a snapshot of `store` as it is now is of; the file is missing. Raises Replacing."""
         return self.core.snapshot_meta()
 
     def snapshot_taken(self, meta: SnapshotMeta) -> bool:

@@ -30,6 +30,7 @@ from impl.catalog.snapshot import (
     restore_rows,
 )
 from impl.catalog.store import Store
+from impl.raft.errors import Replacing
 from impl.raft.ready import SnapshotMarker, SnapshotMeta
 from impl.runtime.interfaces import MILLISECONDS, Runtime, Task
 from impl.runtime.off_loop import ignore, off_loop
@@ -73,7 +74,7 @@ class Machine(Protocol):
     applied: int
 
     def snapshot_meta(self) -> SnapshotMeta:
-        """What a snapshot of `store` as it is now is of; the file is missing."""
+        """What a snapshot of `store` as it is now is of; the file is missing. Raises Replacing."""
 
     def snapshot_taken(self, meta: SnapshotMeta) -> bool:
         """The file is durable. False: it came too late to be of use."""
@@ -173,8 +174,13 @@ class Snapshots:
     async def _take(self) -> None:
         machine = self._machine
         assert machine is not None, "started"
-        # Both in one step of the loop: the header says how far the view has applied the log.
-        view, header = StoreView(machine.store), self._header(machine.snapshot_meta())
+        try:
+            meta = machine.snapshot_meta()
+        except Replacing:
+            self.taking = False  # one is coming
+            return
+        # In the same step of the loop: the header says how far the view has applied the log.
+        view, header = StoreView(machine.store), self._header(meta)
         started = self.runtime.clock.monotonic_ns()
         try:
             file, digest = await write_view(self.runtime, self.directory, header, view)

@@ -263,7 +263,10 @@ class Core:
         return self.server
 
     def snapshot_meta(self) -> SnapshotMeta:
-        """A snapshot of the state machine as it is now, all of `committed` applied; the driver fills in its file."""
+        """A snapshot of the state machine as it is now, all of `committed` applied; the driver fills in its file.
+
+        Raises Replacing.
+        """
         return snapshots.describe(self.server)
 
     def snapshot_taken(self, meta: SnapshotMeta) -> bool:

@@ -46,6 +46,14 @@ class Transferring(NotReady):
         self.term = term
 
 
+class Replacing(Refused):
+    """A received snapshot stands in the log, and is not restored yet: the state machine is of a log that is gone."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"the state is about to be replaced by the snapshot up to {index}; retry shortly")
+        self.index = index
+
+
 class TransferImpossible(Refused):
     """There is nobody to whom leadership could be transferred."""
 

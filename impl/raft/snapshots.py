@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from impl.raft import following, membership, outbox
 from impl.raft.configuration import decode_configuration, encode_configuration
+from impl.raft.errors import Replacing
 from impl.raft.messages import InstallSnapshotRequest
 from impl.raft.progress import Progress
 from impl.raft.ready import SnapshotMarker, SnapshotMeta
@@ -17,7 +18,9 @@ from impl.raft.server import Received, Server
 
 
 def describe(server: Server) -> SnapshotMeta:
-    """A snapshot of what is applied now, but for its file."""
+    """A snapshot of what is applied now, but for its file. Raises Replacing."""
+    if server.restore is not None:
+        raise Replacing(server.restore.index)
     log, index = server.log, server.last_applied
     configuration = log.configuration_at(index)
     digest = log.digest_at(index) if server.trace else ""

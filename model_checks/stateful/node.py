@@ -15,6 +15,7 @@ import msgspec
 
 from impl.raft.configuration import Member
 from impl.raft.core import Core
+from impl.raft.errors import Replacing
 from impl.raft.messages import Entry, InstallSnapshotRequest
 from impl.raft.ready import HardState, Record, SnapshotMarker, SnapshotMeta, Write
 from impl.raft.settings import Restored, Settings
@@ -110,10 +111,14 @@ class Node:
         content = tuple(self.applied)
         if not content:
             return False
+        try:
+            described = self.running.snapshot_meta()
+        except Replacing:
+            return False
         encoded = msgspec.msgpack.encode(content)
         digest = state_digest(content) if self._traced else ""
         meta = msgspec.structs.replace(
-            self.running.snapshot_meta(), file=f"{len(content)}.snap", size=len(encoded),
+            described, file=f"{len(content)}.snap", size=len(encoded),
             checksum=blake2b(encoded, digest_size=32).hexdigest(), state_digest=digest,
         )  # fmt: skip
         self._files[meta.checksum] = (content, meta)

@@ -9,6 +9,7 @@ from impl.agent.snapshot_transfer import (
 from impl.agent.snapshots import Snapshots
 from impl.catalog.commands import KvSet
 from impl.catalog.store import Store
+from impl.raft.errors import Replacing
 from impl.raft.messages import InstallSnapshotRequest
 from impl.raft.messages import encode as encode_message
 from impl.raft.ready import SnapshotMarker, SnapshotMeta
@@ -33,6 +34,7 @@ class Machine:
         self.restorations: list[tuple[int, str]] = []
         self.failures: list[str] = []
         self.wanted = True
+        self.replacing = False
 
     def put(self, count: int, value: bytes = b"v") -> None:
         for _ in range(count):
@@ -40,6 +42,8 @@ class Machine:
             self.store.apply(KvSet(f"key/{self.applied:06d}", value, 0), self.applied)
 
     def snapshot_meta(self) -> SnapshotMeta:
+        if self.replacing:
+            raise Replacing(self.applied + 1)
         return SnapshotMeta(
             index=self.applied, term=self.term, configuration=b"members", configuration_index=0, file="", checksum="",
             size=0, digest="d" * 16,

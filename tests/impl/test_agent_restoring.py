@@ -40,7 +40,7 @@ from impl.catalog.rows import Node, Session
 from impl.catalog.snapshot import StoreView, state_digest
 from impl.catalog.store import Store
 from impl.catalog.transitions import Failed, Result
-from impl.raft.errors import NotLeader, Overloaded
+from impl.raft.errors import NotLeader, Overloaded, Replacing
 from impl.raft.ready import Role
 from impl.rpc.errors import ConnectionLost, RemoteError
 from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Runtime
@@ -81,8 +81,11 @@ class Machine:
         self.applied = 10_000
         self.script: dict[type, list[Exception]] = {}
         self.proposed: list[Write] = []
+        self.replacing = False
 
     def snapshot_meta(self) -> Any:
+        if self.replacing:
+            raise Replacing(self.applied + 1)
         return Meta()
 
     def propose(self, command: Write) -> Any:
@@ -391,6 +394,20 @@ def test_more_than_is_allowed_is_not_kept() -> None:
             await received.add(b"x")
 
     assert server.run(work) is None
+
+
+def test_no_archive_is_saved_of_what_is_about_to_be_replaced() -> None:
+    server = Server(store=filled(5))
+    server.machine.replacing = True
+
+    async def work() -> None:
+        driver: Any = server.machine
+        await server.archives.save(driver, "c")
+
+    outcome = server.run(work)
+    assert isinstance(outcome, DefiniteError) and "retry shortly" in str(outcome)
+    assert not server.machine.store.tables.entries._views
+    assert server.archives._open == 0
 
 
 def test_a_full_disk_costs_the_snapshot_and_nothing_else() -> None:

@@ -62,6 +62,18 @@ def test_a_snapshot_is_of_the_moment_at_which_it_began_however_much_is_written_m
     assert len(restored) == 3000
 
 
+def test_no_snapshot_is_taken_of_what_is_about_to_be_replaced() -> None:
+    host = Host(VirtualWorld(3), "s1")
+    host.machine.put(2000)
+    host.machine.replacing = True
+    host.world.run_for(5 * NANOSECONDS)
+    assert (host.machine.taken, host.snapshots.counters.failed, host.snapshots.taking) == ([], 0, False)
+    assert host.disk.names(DIRECTORY) == []
+    host.machine.replacing = False
+    host.world.run_for(3 * NANOSECONDS)
+    assert len(host.machine.taken) == 1, "later there is one"
+
+
 def test_a_snapshot_that_cannot_even_begin_leaves_nothing_behind() -> None:
     host = Host(VirtualWorld(3), "s1")
     host.machine.put(2000, bytes(100))

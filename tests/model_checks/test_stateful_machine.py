@@ -10,6 +10,9 @@ import pytest
 from click.testing import CliRunner
 from hypothesis.stateful import run_state_machine_as_test
 
+from impl.raft import snapshots
+from impl.raft.ready import SnapshotMeta
+from impl.raft.server import Server
 from model_checks.stateful import run
 from model_checks.stateful.command import command
 from model_checks.stateful.hunt import HUNT_STEPS, Found, try_seed
@@ -35,6 +38,24 @@ def test_the_machine_finds_a_mutant_and_leaves_a_schedule_that_fails_again() -> 
         with pytest.raises(Violation) as again:
             run_script(CoreMachine.failed)
     assert caught.value.property is again.value.property is Property.CONFORMANCE
+
+
+def test_a_server_that_has_just_received_a_snapshot_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make verify` met it: StopIteration, for the log no longer went back to what was applied. An agent would end."""
+    schedule = (Path(__file__).parent / "schedules" / "snapshot_while_one_arrives.txt").read_text().splitlines()
+    assert run_script(schedule).counts["snapshot taken"] > 0
+    describe = snapshots.describe
+
+    def unaware(server: Server) -> SnapshotMeta:
+        server.restore, restore = None, server.restore
+        try:
+            return describe(server)
+        finally:
+            server.restore = restore
+
+    monkeypatch.setattr(snapshots, "describe", unaware)
+    with pytest.raises(StopIteration):
+        run_script(schedule)
 
 
 def test_hunted_schedules_end_in_agreement_with_nothing_acknowledged_lost() -> None:
