@@ -42,7 +42,7 @@ def test_the_machine_finds_a_mutant_and_leaves_a_schedule_that_fails_again() -> 
 
 def test_a_server_that_has_just_received_a_snapshot_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """`make verify` met it: StopIteration, for the log no longer went back to what was applied. An agent would end."""
-    schedule = (Path(__file__).parent / "schedules" / "snapshot_while_one_arrives.txt").read_text().splitlines()
+    schedule = Path(__file__).with_name("snapshot_while_one_arrives.txt").read_text().splitlines()
     assert run_script(schedule).counts["snapshot taken"] > 0
     describe = snapshots.describe
 
