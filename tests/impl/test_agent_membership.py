@@ -207,7 +207,10 @@ def test_a_leader_that_is_stopped_hands_over_first(cluster: Cluster) -> None:
 
 
 def test_a_change_that_would_lose_the_quorum_names_who_cannot_be_reached(cluster: Cluster) -> None:
-    assert operate(cluster, "POST", "transfer-leader?id=s1")[0] == 200 or cluster.leader() == "s1"
+    # A busy machine may not hand over in time; then it says so, and nothing has changed.
+    eventually(
+        lambda: operate(cluster, "POST", "transfer-leader?id=s1")[0] == 200 or cluster.leader() == "s1", "s1 leads"
+    )
     assert operate(cluster, "DELETE", "peer?id=s4")[0] == 200
     leader = cluster.leader()
     killed, other = (name for name in ("s1", "s2", "s3") if name != leader)
