@@ -16,7 +16,7 @@ from collections.abc import Callable
 import msgspec
 
 from jepsen_like.bench.kv import start_process
-from jepsen_like.bench.load import PUT, LoadSpec
+from jepsen_like.bench.load import PUT, LoadSpec, share
 from jepsen_like.bench.servers import ComitiaServers, get_json
 from model_checks.verdicts import SetupFailed, Verdict
 
@@ -76,19 +76,19 @@ class Fill:
         now_ns = time.monotonic_ns()
         self._running: list[subprocess.Popen[bytes]] = []
         for number in range(processes):
-            share = clients // processes + (number < clients % processes)
+            part = share(clients, processes, number)
             spec = LoadSpec(
                 system="comitia",
                 operation=PUT,
                 port=port,
-                connections=share,
-                depth=1,
+                connections=part,
+                clients=part,
                 keys=keys,
                 value_bytes=value_bytes,
                 since_ns=now_ns + HOUR_NS,  # nothing is measured here: the servers' indexes tell
                 until_ns=now_ns + 2 * HOUR_NS,
             )
-            if share:
+            if part:
                 self._running.append(start_process(spec))
 
     def end(self) -> None:

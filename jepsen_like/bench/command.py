@@ -24,7 +24,7 @@ from jepsen_like.bench.catchup import measure_catch_up
 from jepsen_like.bench.conditions import interpreter, sync_ms
 from jepsen_like.bench.failover import measure_failover
 from jepsen_like.bench.heal import measure_heal
-from jepsen_like.bench.kv import Measured, measure, measure_both, ratios, summaries
+from jepsen_like.bench.kv import SHARED_CONNECTIONS, Measured, measure, measure_both, ratios, summaries
 from jepsen_like.bench.load import PUT
 from jepsen_like.bench.power_off import measure_power_off
 from jepsen_like.bench.restore import RestoreFigures, measure_restore
@@ -51,6 +51,7 @@ def _table(measured: list[Measured]) -> Table:
         "system",
         "operation",
         "clients",
+        "connections",
         "per second",
         "p50 ms",
         "p99 ms",
@@ -63,8 +64,15 @@ def _table(measured: list[Measured]) -> Table:
     for each in measured:
         shares = " ".join(f"{share:.0%}" for share in each.generator_cpu_shares)
         table.add_row(
-            *(each.system, each.operation, str(each.clients), f"{each.per_second:,.0f}", f"{each.p50_ms:.2f}"),
-            *(f"{each.p99_ms:.2f}", str(each.errors), str(each.elections), shares, f"{each.server_cpu_share:.0%}"),
+            *(each.system, each.operation, str(each.clients), str(each.connections), f"{each.per_second:,.0f}"),
+            *(
+                f"{each.p50_ms:.2f}",
+                f"{each.p99_ms:.2f}",
+                str(each.errors),
+                str(each.elections),
+                shares,
+                f"{each.server_cpu_share:.0%}",
+            ),
         )
     return table
 
@@ -92,20 +100,24 @@ def kv_command(
 ) -> int:
     """Replicated puts and linearizable reads a second.
 
-    etcd is loaded over gRPC by the same generator (8 connections shared by the clients), Comitia over HTTP/1.1 (one a
-    client). A generator process near 100% of a core is the bottleneck: give --processes more.
+    Comitia is loaded over HTTP/1.1, with a connection a client; etcd by the same generator over gRPC, with a connection
+    a client, too, and then with 8 that the clients share. A generator process near 100% of a core is the bottleneck:
+    give --processes more.
     """
     each_round: list[Measured] = []
     try:
         with tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name:
             floor_ms = sync_ms(Path(name))
             for number in range(rounds):
-                for kind in [ComitiaServers, *([EtcdServers] if against else [])]:
-                    click.echo(f"round {number + 1} of {rounds}: {kind.name}", err=True)
+                ways: list[tuple[type[ComitiaServers | EtcdServers], int]] = [(ComitiaServers, clients)]
+                if against:
+                    ways += [(EtcdServers, clients), (EtcdServers, min(SHARED_CONNECTIONS, clients))]
+                for kind, connections in dict.fromkeys(ways):
+                    click.echo(f"round {number + 1} of {rounds}: {kind.name}, {connections} connections", err=True)
                     data = Path(name) / f"{kind.name}-{number}"
                     data.mkdir()
                     with running(kind(servers, data)) as started:
-                        each_round += measure_both(started, clients, seconds, processes, value_bytes)
+                        each_round += measure_both(started, clients, seconds, processes, value_bytes, connections)
                     shutil.rmtree(data)
     except SetupFailed as error:
         click.echo(f"set-up failed: {error}", err=True)
@@ -117,7 +129,7 @@ def kv_command(
             "interpreter": interpreter(),
             "rounds": rounds,
             "measured": msgspec.to_builtins(measured),
-            "ratio_to_etcd": ratios(measured),
+            "ratios_to_etcd": msgspec.to_builtins(ratios(measured)),
         }
         click.echo(json.dumps(report))
         return 0
@@ -126,22 +138,26 @@ def kv_command(
         f"{servers} servers, values of {value_bytes} B, fdatasync of 4 KiB here: {floor_ms} ms\n{interpreter()}",
         highlight=False,
     )
+    _print_rates(console, measured)
+    return 0
+
+
+def _print_rates(console: Console, measured: list[Measured]) -> None:
     console.print(_table(measured))
     console.print("generator, servers: CPU, of one core (each generator process; all servers)", highlight=False)
     for each in measured:
-        if rounds > 1:
+        what = f"{each.system} {each.operation}, {each.connections} connections"
+        if each.rounds > 1:
             spread = f"{each.slowest_per_second:,.0f} to {each.fastest_per_second:,.0f}"
-            console.print(
-                f"{each.system} {each.operation}: median of {rounds} rounds, {spread} a second", highlight=False
-            )
-    for operation, ratio in ratios(measured).items():
-        console.print(f"{operation}: {ratio:.2f} times etcd", highlight=False)
-    for each in measured:
+            console.print(f"{what}: median of {each.rounds} rounds, {spread} a second", highlight=False)
         if max(each.generator_cpu_shares) > SATURATED:
-            console.print(f"{each.system} {each.operation}: the load generator was saturated; raise --processes")
+            console.print(f"{what}: the load generator was saturated; raise --processes", highlight=False)
         if each.last_error:
-            console.print(f"{each.system} {each.operation}: {each.last_error}", markup=False)
-    return 0
+            console.print(f"{what}: {each.last_error}", markup=False)
+    for ratio in ratios(measured):
+        shared = f"whose clients share {ratio.etcd_connections} connections"
+        way = shared if ratio.etcd_shares else "with as many connections"
+        console.print(f"{ratio.operation}: {ratio.times:.2f} times etcd {way}", highlight=False)
 
 
 def _size(nodes: int, instances: int, services: int, wakes: int = 0) -> Size:

@@ -1,9 +1,13 @@
 """Replicated puts and linearizable reads a second, with latencies, of Comitia and, in the same run, of etcd.
 
-All clients talk to the leader, values are equally long, both sync every write. The generator runs in processes of its
-own and its share of a core is reported: a share near 1 means that the generator was measured, not the server. A
-machine is not equally fast all the time: in rounds, each with new clusters, the systems take turns, and medians are
-compared.
+All clients talk to the leader, values are equally long, both sync every write. A client of Comitia has a connection of
+its own, as HTTP/1.1 needs it. etcd is measured twice: with as many connections, which is what as many machines are to
+it, and with few that its clients share, as those of one process do; then the frames of many calls travel together, and
+to send and to receive is most of what a call costs.
+
+The generator runs in processes of its own and its share of a core is reported: a share near 1 means that the generator
+was measured, not the server. A machine is not equally fast all the time: in rounds, each with new clusters, the systems
+take turns, and medians are compared.
 """
 
 from __future__ import annotations
@@ -13,18 +17,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from jepsen_like.bench.load import PUT, READ, LoadReport, LoadSpec
+from jepsen_like.bench.load import PUT, READ, LoadReport, LoadSpec, share
 from jepsen_like.bench.servers import SOURCE_ROOT, Servers
 from model_checks.verdicts import SetupFailed
 
 WARM_UP_S = 1.5
 KEYS = 1_000
-ETCD_CONNECTIONS = 8
-"""etcd's clients share connections, as its Go client does; HTTP/1.1 needs one a client."""
+SHARED_CONNECTIONS = 8
+"""Of all clients of etcd, where they share them."""
 
 
 class Measured(msgspec.Struct, kw_only=True):
@@ -33,6 +36,8 @@ class Measured(msgspec.Struct, kw_only=True):
     system: str
     operation: str
     clients: int
+    connections: int
+    """Fewer than clients: these are shared."""
     per_second: float
     p50_ms: float
     p99_ms: float
@@ -44,6 +49,7 @@ class Measured(msgspec.Struct, kw_only=True):
     server_cpu_share: float
     """Of one core, all servers together."""
     last_error: str = ""
+    rounds: int = 1
     slowest_per_second: float = 0.0
     """Of several rounds; 0: there was one."""
     fastest_per_second: float = 0.0
@@ -69,22 +75,30 @@ def start_process(spec: LoadSpec) -> subprocess.Popen[bytes]:
 
 
 def measure(
-    servers: Servers, operation: str, clients: int, seconds: float, processes: int, value_bytes: int
+    servers: Servers,
+    operation: str,
+    clients: int,
+    seconds: float,
+    processes: int,
+    value_bytes: int,
+    connections: int | None = None,
 ) -> Measured:
-    """Load the leader with `clients` outstanding requests for `seconds`, after a warm-up. Raises SetupFailed."""
+    """Load the leader with `clients` outstanding requests for `seconds`, after a warm-up. Raises SetupFailed.
+
+    `connections`, which only etcd's clients can share; None: one a client.
+    """
     leader = servers.wait_for_leader()
     term = servers.term(leader)
     since_ns = time.monotonic_ns() + int(WARM_UP_S * 1e9)
-    shares = [clients // processes + (number < clients % processes) for number in range(processes)]
+    connections = min(connections or clients, clients)
     started: list[subprocess.Popen[bytes]] = []
-    for share in filter(None, shares):
-        connections = max(1, min(share, ETCD_CONNECTIONS // processes)) if servers.name == "etcd" else share
+    for number in range(min(processes, connections)):
         spec = LoadSpec(
             system=servers.name,
             operation=operation,
             port=servers.client_ports[leader],
-            connections=connections,
-            depth=-(-share // connections),
+            connections=share(connections, min(processes, connections), number),
+            clients=share(clients, min(processes, connections), number),
             keys=KEYS,
             value_bytes=value_bytes,
             since_ns=since_ns,
@@ -101,6 +115,7 @@ def measure(
         system=servers.name,
         operation=operation,
         clients=clients,
+        connections=connections,
         per_second=round(len(latencies) / seconds, 1),
         p50_ms=quantile(latencies, 0.5) / 1000,
         p99_ms=quantile(latencies, 0.99) / 1000,
@@ -127,13 +142,17 @@ def _report(process: subprocess.Popen[bytes], seconds: float) -> LoadReport:
             process.wait()
 
 
-def measure_both(servers: Servers, clients: int, seconds: float, processes: int, value_bytes: int) -> list[Measured]:
+def measure_both(
+    servers: Servers, clients: int, seconds: float, processes: int, value_bytes: int, connections: int | None = None
+) -> list[Measured]:
     """Puts, then reads of what was put."""
-    return [measure(servers, operation, clients, seconds, processes, value_bytes) for operation in (PUT, READ)]
+    return [
+        measure(servers, operation, clients, seconds, processes, value_bytes, connections) for operation in (PUT, READ)
+    ]
 
 
 def summary(rounds: Sequence[Measured]) -> Measured:
-    """The same operation on the same system, several times: medians of what was measured, sums of what went wrong."""
+    """One operation on one system in one way, several times: medians of what was measured, sums of what went wrong."""
     if len(rounds) == 1:
         return rounds[0]
     shares = zip(*(each.generator_cpu_shares for each in rounds), strict=True)
@@ -141,7 +160,9 @@ def summary(rounds: Sequence[Measured]) -> Measured:
         system=rounds[0].system,
         operation=rounds[0].operation,
         clients=rounds[0].clients,
+        connections=rounds[0].connections,
         per_second=statistics.median(each.per_second for each in rounds),
+        rounds=len(rounds),
         slowest_per_second=min(each.per_second for each in rounds),
         fastest_per_second=max(each.per_second for each in rounds),
         p50_ms=statistics.median(each.p50_ms for each in rounds),
@@ -155,20 +176,28 @@ def summary(rounds: Sequence[Measured]) -> Measured:
 
 
 def summaries(measured: Sequence[Measured]) -> list[Measured]:
-    """One for each system and operation, in the order in which they were first measured."""
-    rounds: dict[tuple[str, str], list[Measured]] = {}
+    """One for each system, number of connections and operation, in the order in which they were first measured."""
+    rounds: dict[tuple[str, int, str], list[Measured]] = {}
     for each in measured:
-        rounds.setdefault((each.system, each.operation), []).append(each)
+        rounds.setdefault((each.system, each.connections, each.operation), []).append(each)
     return [summary(of_one) for of_one in rounds.values()]
 
 
-def ratios(measured: list[Measured]) -> dict[str, float]:
-    """Comitia's rate by etcd's, for each operation that both were measured for."""
-    rates: dict[str, dict[str, Any]] = {}
-    for each in measured:
-        rates.setdefault(each.operation, {})[each.system] = each.per_second
-    return {
-        operation: round(both["comitia"] / both["etcd"], 3)
-        for operation, both in rates.items()
-        if both.get("etcd") and "comitia" in both
-    }
+class Ratio(msgspec.Struct, frozen=True):
+    """How many times etcd's rate Comitia's is."""
+
+    operation: str
+    etcd_connections: int
+    etcd_shares: bool
+    """Whether its clients shared them; else both systems had as many."""
+    times: float
+
+
+def ratios(measured: Sequence[Measured]) -> list[Ratio]:
+    """One for each rate of etcd of which Comitia's was measured, too."""
+    ours = {each.operation: each.per_second for each in measured if each.system == "comitia"}
+    return [
+        Ratio(each.operation, each.connections, each.connections < each.clients, round(rate / each.per_second, 3))
+        for each in measured
+        if each.system == "etcd" and each.per_second and (rate := ours.get(each.operation)) is not None
+    ]

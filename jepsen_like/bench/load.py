@@ -31,8 +31,8 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """put, or read (linearizable)."""
     port: int
     connections: int
-    depth: int
-    """Requests outstanding a connection; more than one for gRPC only."""
+    clients: int
+    """Requests outstanding, spread over the connections; more than one a connection for gRPC only."""
     keys: int
     value_bytes: int
     since_ns: int
@@ -46,6 +46,11 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
     last_error: str
     cpu_share: float
+
+
+def share(total: int, parts: int, number: int) -> int:
+    """What the part `number` of `parts` gets of `total`: as even as it goes."""
+    return total // parts + (number < total % parts)
 
 
 def requests_of(spec: LoadSpec, writer: str) -> list[bytes]:
@@ -68,7 +73,7 @@ def connection_factory(spec: LoadSpec, tally: Tally) -> Callable[[int], Load]:
     def make(number: int) -> Load:
         requests, first = requests_of(spec, f"{os.getpid()}/{number} "), number * 37 % spec.keys
         if spec.system == "etcd":
-            return GrpcLoad(requests, first, tally, headers, spec.depth)
+            return GrpcLoad(requests, first, tally, headers, share(spec.clients, spec.connections, number))
         return HttpLoad(requests, first, tally)
 
     return make

@@ -18,7 +18,7 @@ from jepsen_like.bench.catchup import CaughtUp
 from jepsen_like.bench.command import steadiness
 from jepsen_like.bench.conditions import interpreter, sync_ms
 from jepsen_like.bench.failover import first_acknowledgement
-from jepsen_like.bench.kv import Measured, quantile, ratios, summaries
+from jepsen_like.bench.kv import Measured, Ratio, quantile, ratios, summaries
 from jepsen_like.bench.load import PUT, READ, LoadSpec, generate, requests_of
 from jepsen_like.bench.servers import ComitiaServers
 from jepsen_like.bench.wire import (
@@ -70,7 +70,7 @@ def load(
                     operation=operation,
                     port=server.sockets[0].getsockname()[1],
                     connections=connections,
-                    depth=3 if system == "etcd" else 1,
+                    clients=5 if system == "etcd" else connections,
                     keys=5,
                     value_bytes=4,
                     since_ns=now_ns,
@@ -145,10 +145,8 @@ def test_grpc_load_keeps_its_depth_and_answers_pings_and_settings() -> None:
     assert tally.errors == 0
     assert len(tally.latencies_us) > 10
     sent = [each for data in seen for each in frames(data)]
-    assert (
-        sum(1 for each in frames(seen[0]) if each[3] == DATA) + sum(1 for each in frames(seen[1]) if each[3] == DATA)
-        >= 3
-    )
+    begun = [sum(each[3] == DATA for each in frames(data)) for data in seen if data.startswith(PREFACE)]
+    assert sorted(begun) == [2, 3], "five clients on two connections"
     assert any(each[3] == PING and each[4] & ACK and each[9:] == b"12345678" for each in sent)
     assert any(each[3] == SETTINGS and each[4] & ACK for each in sent)
 
@@ -177,7 +175,7 @@ def test_both_systems_are_asked_for_the_same_keys_and_values() -> None:
             operation=PUT,
             port=1,
             connections=1,
-            depth=1,
+            clients=1,
             keys=3,
             value_bytes=256,
             since_ns=0,
@@ -199,16 +197,29 @@ def test_protobuf_and_hpack_by_hand() -> None:
     assert grpc_headers("/a/B").startswith(b"\x00\x07:method\x04POST")
 
 
-def measured(system: str, operation: str, rate: float) -> Measured:
+def measured(system: str, operation: str, rate: float, connections: int = 64) -> Measured:
     return Measured(
-        system=system, operation=operation, clients=1, per_second=rate, p50_ms=1, p99_ms=2, errors=0, elections=0,
-        generator_cpu_shares=[0.1], server_cpu_share=0.5,
+        system=system, operation=operation, clients=64, connections=connections, per_second=rate, p50_ms=1, p99_ms=2,
+        errors=0, elections=0, generator_cpu_shares=[0.1], server_cpu_share=0.5,
     )  # fmt: skip
 
 
 def test_the_ratio_is_of_the_same_operation_in_the_same_run() -> None:
     both = [measured("comitia", "put", 300), measured("comitia", "read", 100), measured("etcd", "put", 200)]
-    assert ratios(both) == {"put": 1.5}
+    assert ratios(both) == [Ratio("put", 64, etcd_shares=False, times=1.5)]
+    assert ratios(both[:2]) == []
+
+
+def test_the_two_ways_to_load_etcd_are_told_apart() -> None:
+    ours, alike, shared = measured("comitia", "put", 300), measured("etcd", "put", 100), measured("etcd", "put", 200, 8)
+    assert summaries([ours, alike, shared, ours, alike, shared])[2].per_second == 200
+    assert ratios([ours, alike, shared]) == [
+        Ratio("put", 64, etcd_shares=False, times=3),
+        Ratio("put", 8, etcd_shares=True, times=1.5),
+    ]
+
+
+def test_quantiles() -> None:
     assert [quantile(list(range(101)), part) for part in (0.5, 0.99)] == [50, 99]
     assert quantile([], 0.5) == 0
 
@@ -217,11 +228,11 @@ def test_rounds_are_summed_up_by_medians_and_what_went_wrong_by_sums() -> None:
     rounds = [measured("etcd", "put", rate) for rate in (300, 100, 110)]
     rounds[1].errors, rounds[1].last_error, rounds[2].elections = 2, "gone", 1
     found, other = summaries([rounds[0], measured("comitia", "put", 7), *rounds[1:]])
-    assert (found.per_second, found.slowest_per_second, found.fastest_per_second) == (110, 100, 300)
+    assert (found.per_second, found.slowest_per_second, found.fastest_per_second, found.rounds) == (110, 100, 300, 3)
     assert (found.errors, found.elections, found.last_error) == (2, 1, "gone")
     assert (found.system, found.operation, found.p99_ms, found.generator_cpu_shares) == ("etcd", "put", 2, [0.1])
     assert other == measured("comitia", "put", 7)
-    assert ratios([found, other]) == {"put": round(7 / 110, 3)}
+    assert [each.times for each in ratios([found, other])] == [round(7 / 110, 3)]
 
 
 def test_the_interpreter_is_a_condition_of_a_figure() -> None:
@@ -257,6 +268,7 @@ def test_a_steady_run_has_acknowledged_puts_and_no_election() -> None:
             system="comitia",
             operation=PUT,
             clients=1,
+            connections=1,
             per_second=per_second,
             p50_ms=1.0,
             p99_ms=1.0,
