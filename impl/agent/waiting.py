@@ -40,14 +40,15 @@ class Pending(Protocol[V]):
         """Give the error. Once."""
 
 
-class Proposal(msgspec.Struct, frozen=True):
-    """A write that waits for its entry to be applied."""
+class Proposal(msgspec.Struct):
+    """A write that waits to be proposed, and then for its entry to be applied."""
 
     command: Write
     request: str
     """Id of the client's request, for the trace."""
     answered: Pending[Result]
     term: int = 0
+    """In which it was proposed."""
 
 
 class Reconfiguration(msgspec.Struct, frozen=True):
@@ -77,7 +78,8 @@ class Waiting:
     def proposed(self, proposals: Sequence[Proposal], first: int, term: int) -> None:
         """The proposals are entries `first`, ... of this term."""
         for index, proposal in enumerate(proposals, first):
-            self._entries[index] = Proposal(proposal.command, proposal.request, proposal.answered, term)
+            proposal.term = term
+            self._entries[index] = proposal
 
     def reconfigured(self, index: int, change: Reconfiguration) -> None:
         """A change of the members is the entry at `index`."""

@@ -328,7 +328,7 @@ def catchup_command(
 ) -> int:
     """One of three servers comes back, far behind: time until it has caught up by a snapshot, under load.
 
-    INVALID (exit code 1) if there was an election meanwhile, or no snapshot was needed.
+    INVALID (exit code 1) if there was an election meanwhile, UNKNOWN (2) if no snapshot was needed.
     """
 
     def say(line: str) -> None:

@@ -258,7 +258,8 @@ def caught_up(snapshot_index: int = 900, elections: int = 0) -> CaughtUp:
 
 def test_catching_up_counts_only_by_a_snapshot_and_without_an_election() -> None:
     assert caught_up().verdict is Verdict.VALID
-    assert caught_up(snapshot_index=0).verdict is Verdict.INVALID
+    assert caught_up(snapshot_index=0).verdict is Verdict.UNKNOWN
+    assert caught_up(snapshot_index=0, elections=1).verdict is Verdict.INVALID
     assert caught_up(elections=1).verdict is Verdict.INVALID
 
 

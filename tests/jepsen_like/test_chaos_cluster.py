@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,15 @@ def test_consistent_reads_that_are_not_confirmed_are_found(tmp_path: Path) -> No
     assert report["replay"] in errors
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Programs that are started hear Ctrl-C, even if whoever started these tests ignores it (a shell's `&` does)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_heals_collects_and_says_unknown(tmp_path: Path) -> None:
     process = start(tmp_path, "--nodes", "3", "--clients", "0", "--time-limit", "60", "--seed", "1", "--rate", "200")
     deadline = time.monotonic() + 60
