@@ -84,6 +84,8 @@ class Check(msgspec.Struct, frozen=True, array_like=True, gc=False):
     timeout: str = ""
     create_index: int = 0
     modify_index: int = 0
+    definition: str = ""
+    """How it is probed, by whoever registered it: a JSON object, opaque here; "": nothing was said."""
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from impl.agent.config import ConfigError, parse_duration
+from impl.agent.local.definitions import go_duration
 from impl.catalog.commands import Deregister, Register
 from impl.catalog.rows import BEHAVIORS, CRITICAL, RELEASE, SERF_HEALTH, STATUSES, Check, Node, Service, ServiceAddress
 from impl.catalog.rows import Session as SessionRow
@@ -43,6 +44,18 @@ SMALL_LOCK_DELAY: Final = 1000
 """A smaller number was meant as seconds."""
 OPERATIONS_MAX: Final = 128
 """Of a transaction."""
+PROBE_TEXTS: Final = (
+    "HTTP", "Method", "Body", "TLSServerName", "TCP", "UDP", "H2PING", "GRPC", "OSService", "DockerContainerID",
+    "Shell", "AliasNode", "AliasService",
+)  # fmt: skip
+PROBE_TRUTHS: Final = ("DisableRedirects", "TLSSkipVerify", "TCPUseTLS", "H2PingUseTLS", "GRPCUseTLS")
+PROBE_TIMES: Final = ("Interval", "Timeout", "DeregisterCriticalServiceAfter")
+KINDS: Final = (
+    ("GRPC", "grpc"), ("HTTP", "http"), ("TTL", "ttl"), ("TCP", "tcp"), ("UDP", "udp"), ("AliasNode", "alias"),
+    ("AliasService", "alias"), ("DockerContainerID", "docker"), ("ScriptArgs", "script"), ("H2PING", "h2ping"),
+    ("OSService", "os_service"),
+)  # fmt: skip
+"""What a check asks, and the type that it has then; in the order in which Consul looks."""
 ANY_ADDRESS: Final = ("0.0.0.0", "::", "[::]")
 """Addresses that an instance cannot be reached at."""
 
@@ -94,6 +107,18 @@ class Fields:
         """An object; None if it is missing."""
         value = self.raw(name)
         return None if value is None else Fields(value, self._named(name))
+
+    def duration(self, name: str) -> int:
+        """Nanoseconds: a number, or as Go writes a duration. Not below 0."""
+        value = self.raw(name)
+        if not isinstance(value, str):
+            return max(self.number(name), 0)
+        return _duration(value, lambda why: HttpError(400, f"Request decode failed: {name}: {why}")) if value else 0
+
+    def lists(self, name: str) -> dict[str, list[str]]:
+        """A map from strings to lists of strings, sorted, since it will stand in the log."""
+        values = self._typed(name, {}, dict, "an object")
+        return {key: list(Fields({key: values[key]}, self._named(name)).strings(key)) for key in sorted(values)}
 
     def strings(self, name: str) -> tuple[str, ...]:
         """A list of strings."""
@@ -254,7 +279,7 @@ def _check(fields: Fields, node: str) -> Check:
     status = fields.text("Status") or CRITICAL
     if status not in STATUSES:
         raise HttpError(400, f"Request decode failed: Status must be one of {', '.join(STATUSES)}, not {status!r}")
-    definition = fields.object("Definition")
+    definition = probe(fields.object("Definition"))
     on, check_id = fields.text("Node") or node, fields.text("CheckID") or fields.text("Name")
     refuse_nul(on, "node name")
     refuse_nul(check_id, "check ID")
@@ -268,11 +293,36 @@ def _check(fields: Fields, node: str) -> Check:
         fields.text("ServiceID"),
         fields.text("ServiceName"),
         fields.strings("ServiceTags"),
-        fields.text("Type"),
-        fields.text("Interval") or (definition.text("Interval") if definition is not None else ""),
-        fields.text("Timeout") or (definition.text("Timeout") if definition is not None else ""),
+        fields.text("Type") or kind_of(definition),
+        fields.text("Interval"),
+        fields.text("Timeout"),
         modify_index=fields.unsigned("ModifyIndex"),
+        definition=msgspec.json.encode(definition, order="sorted").decode() if definition else "",
     )
+
+
+def probe(fields: Fields | None) -> dict[str, Any]:
+    """How a check is probed by whoever registers it in the catalog (`CheckDefinitionDocument`); what is not set is left
+    out, as by Consul. Raises HttpError.
+    """
+    if fields is None:
+        return {}
+    found: dict[str, Any] = {name: fields.text(name) for name in PROBE_TEXTS}
+    found |= {name: fields.truth(name) for name in PROBE_TRUTHS}
+    found |= {name: go_duration(time) if (time := fields.duration(name)) else "" for name in PROBE_TIMES}
+    found["TTL"] = fields.duration("TTL")
+    found["OutputMaxSize"] = fields.unsigned("OutputMaxSize")
+    found["ScriptArgs"] = list(fields.strings("ScriptArgs"))
+    found["Header"] = fields.lists("Header")
+    return {name: value for name, value in found.items() if value}
+
+
+def kind_of(probed: dict[str, Any]) -> str:
+    """The type of a check that does not name one; "": it is not known."""
+    for name, kind in KINDS:
+        if name in probed and ("Interval" in probed or kind in ("ttl", "alias")):
+            return kind
+    return ""
 
 
 # ------------------------------------------------------------------------------------------------------------- sessions

@@ -10,7 +10,7 @@ from typing import Annotated, NotRequired, TypedDict
 
 import msgspec
 
-from impl.http.shapes import CheckStatus, Integer, Strings, Unsigned, Uuid
+from impl.http.shapes import CheckDefinitionDocument, CheckStatus, Integer, Strings, Unsigned, Uuid
 
 
 class AddressBody(TypedDict, total=False):
@@ -49,6 +49,7 @@ class CheckRegistration(TypedDict, total=False):
     Type: str
     Interval: str
     Timeout: str
+    Definition: CheckDefinitionDocument
     ModifyIndex: Unsigned
 
 

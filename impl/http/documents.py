@@ -18,6 +18,7 @@ from impl.http.response import kv_row
 from impl.http.shapes import (
     AddressDocument,
     AgentServiceDocument,
+    CheckDefinitionDocument,
     CheckDocument,
     ErrorDocument,
     HealthDocument,
@@ -131,6 +132,9 @@ def _tagged(service: Service) -> dict[str, AddressDocument]:
     return {name: {"Address": tagged.address, "Port": tagged.port} for name, tagged in service.tagged_addresses.items()}
 
 
+_read_definition = msgspec.json.Decoder(CheckDefinitionDocument).decode
+
+
 def check_document(check: Check) -> CheckDocument:
     """A health check."""
     return {
@@ -147,7 +151,7 @@ def check_document(check: Check) -> CheckDocument:
         "Interval": check.interval,
         "Timeout": check.timeout,
         "ExposedPort": 0,
-        "Definition": {},
+        "Definition": _read_definition(check.definition) if check.definition else {},
         "CreateIndex": check.create_index,
         "ModifyIndex": check.modify_index,
     }

@@ -146,6 +146,36 @@ class HashedServiceDocument(AgentServiceDocument):
     ContentHash: str
 
 
+class CheckDefinitionDocument(TypedDict, total=False):
+    """How a check is probed, by whoever registered it in the catalog; an agent keeps that of its own to itself."""
+
+    HTTP: str
+    Header: dict[str, list[str]]
+    Method: str
+    Body: str
+    DisableRedirects: bool
+    TLSServerName: str
+    TLSSkipVerify: bool
+    TCP: str
+    TCPUseTLS: bool
+    UDP: str
+    H2PING: str
+    H2PingUseTLS: bool
+    GRPC: str
+    GRPCUseTLS: bool
+    OSService: str
+    ScriptArgs: list[str]
+    DockerContainerID: str
+    Shell: str
+    AliasNode: str
+    AliasService: str
+    TTL: int
+    Interval: str
+    Timeout: str
+    DeregisterCriticalServiceAfter: str
+    OutputMaxSize: int
+
+
 class CheckDocument(TypedDict):
     """A health check."""
 
@@ -162,7 +192,7 @@ class CheckDocument(TypedDict):
     Interval: str
     Timeout: str
     ExposedPort: int
-    Definition: EmptyDocument
+    Definition: CheckDefinitionDocument
     CreateIndex: Unsigned
     ModifyIndex: Unsigned
 

@@ -20,6 +20,14 @@ from spec.catalog.state import Node as NodeRow
 from spec.catalog.state import Service as ServiceRow
 from spec.catalog.transactions import Result
 
+JsonValue = str | int | bool | list[str] | dict[str, list[str]]
+"""Of a field of a check's definition."""
+
+
+def canonical_json(document: Mapping[str, JsonValue]) -> str:
+    """The text that stands for it in the log: without spaces, names sorted."""
+    return msgspec.json.encode(document, order="sorted").decode()
+
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
     """A document without other fields than those named."""
@@ -138,7 +146,7 @@ class CheckDocument(Strict):
     Interval: str
     Timeout: str
     ExposedPort: int
-    Definition: _Empty
+    Definition: dict[str, JsonValue]
     CreateIndex: int
     ModifyIndex: int
 
@@ -160,6 +168,7 @@ class CheckDocument(Strict):
             self.Timeout,
             self.CreateIndex,
             self.ModifyIndex,
+            canonical_json(self.Definition) if self.Definition else "",
         )
 
 

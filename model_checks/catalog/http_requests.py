@@ -240,6 +240,7 @@ def check_document(check: Check) -> Document:
         "Type": check.type,
         "Interval": check.interval,
         "Timeout": check.timeout,
+        "Definition": msgspec.json.decode(check.definition or "{}"),
         "ModifyIndex": check.modify_index,
     }
 

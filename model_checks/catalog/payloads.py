@@ -109,6 +109,7 @@ def check_fields(check: Check) -> list[Any]:
         check.timeout,
         check.create_index,
         check.modify_index,
+        check.definition,
     ]
 
 

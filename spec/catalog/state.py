@@ -104,6 +104,8 @@ class Check(msgspec.Struct, frozen=True):
     timeout: str = ""
     create_index: Index = 0
     modify_index: Index = 0
+    definition: str = ""
+    """How it is probed, by whoever registered it: a JSON object, opaque here; "": nothing was said."""
 
 
 class Behavior(StrEnum):

@@ -278,3 +278,57 @@ def test_a_mutant_contradicts_its_sentence(monkeypatch: pytest.MonkeyPatch, muta
     monkeypatch.setattr(module, name, broken)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         sentence()
+
+
+def probed(definition: Any, **fields: Any) -> Check:
+    document = {"Node": "n", "Address": "1", "Check": {"Name": "c", "Definition": definition, **fields}}
+    return register(document).checks[0]
+
+
+def test_the_definition_of_a_check_is_kept_as_it_is_shown() -> None:
+    definition = {
+        "tcp": "localhost:8888",
+        "Interval": "90s",
+        "Timeout": 1_500_000_000,
+        "DeregisterCriticalServiceAfter": "",
+        "TLSSkipVerify": False,
+        "Header": {"x-b": ["2"], "X-A": []},
+        "Nonsense": 1,
+    }
+    check = probed(definition)
+    assert (
+        check.definition
+        == '{"Header":{"X-A":[],"x-b":["2"]},"Interval":"1m30s","TCP":"localhost:8888","Timeout":"1.5s"}'
+    )
+    assert (check.type, check.interval, check.timeout) == ("tcp", "", "")
+    assert documents.check_document(check)["Definition"] == json.loads(check.definition)
+    again = probed(json.loads(check.definition))
+    assert again == check, "what was read can be written back"
+    for nothing in ({}, None, {"Interval": 0, "Method": ""}):
+        assert (probed(nothing).definition, documents.check_document(probed(nothing))["Definition"]) == ("", {})
+
+
+@pytest.mark.parametrize(
+    ("definition", "kind"),
+    [
+        ({"HTTP": "http://h/", "Interval": "10s"}, "http"),
+        ({"HTTP": "http://h/"}, ""),
+        ({"TTL": "10s"}, "ttl"),
+        ({"TTL": "10s", "HTTP": "http://h/", "Interval": "10s"}, "http"),
+        ({"TTL": "10s", "TCP": "h:1", "Interval": "10s"}, "ttl"),
+        ({"AliasService": "web"}, "alias"),
+        ({"ScriptArgs": ["true"], "DockerContainerID": "d", "Interval": 1}, "docker"),
+        ({}, ""),
+    ],
+)
+def test_a_check_without_a_type_has_that_of_its_definition(definition: Any, kind: str) -> None:
+    assert probed(definition).type == kind
+    assert probed(definition, Type="own").type == "own"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"HTTP": 1}, {"Interval": "10 bananas"}, {"Header": {"a": "b"}}, {"ScriptArgs": [1]}, 1]
+)
+def test_a_definition_of_the_wrong_types_is_refused(bad: Any) -> None:
+    status, text = refused(lambda: probed(bad))
+    assert status == 400 and text.startswith("Request decode failed: ")

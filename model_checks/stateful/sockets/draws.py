@@ -193,7 +193,12 @@ class Choice:
         check_id, service_id = self.of((("c", ""), ("c", ""), (own, ""), ("cx", "x"), ("cy", "y")))
         status = self.of((Status.PASSING, Status.PASSING, Status.WARNING, Status.CRITICAL))
         output, kind = self.of(("", "<all & well>")), self.of(("", "ttl"))
-        return Check(node, check_id, f"check {check_id}", status, "a note", output, service_id, type=kind)
+        definition = self.of(("", "", '{"Interval":"10s","TCP":"h:1"}'))
+        if definition and not kind:
+            kind = "tcp"  # what Consul takes from the definition
+        return Check(
+            node, check_id, f"check {check_id}", status, "a note", output, service_id, type=kind, definition=definition
+        )
 
     def registration(self) -> Register:
         """A node with, perhaps, an instance and checks; or rarely one that has the name of an agent, which is taken."""
