@@ -287,8 +287,6 @@ def session(body: bytes, node: str) -> SessionRow:
     behavior = fields.text("Behavior") or RELEASE
     if behavior not in BEHAVIORS:
         raise HttpError(500, f"Invalid Behavior setting '{behavior}'")
-    named = "NodeChecks" if "NodeChecks" in fields else "Checks"
-    checks = fields.strings(named) if named in fields else (SERF_HEALTH,)
     pairs = tuple((each.text("ID"), each.text("Namespace")) for each in fields.objects("ServiceChecks"))
     return SessionRow(
         "",
@@ -297,9 +295,23 @@ def session(body: bytes, node: str) -> SessionRow:
         _lock_delay(fields.raw("LockDelay")),
         behavior,
         _ttl(fields.text("TTL")),
-        checks,
+        _node_checks(fields),
         pairs,
     )
+
+
+def _node_checks(fields: Fields) -> tuple[str, ...]:
+    """The checks of the node that a session depends on: both of `NodeChecks` and of the older `Checks`.
+
+    Each is serfHealth unless it is given. One that is given as empty, or null, empties the other's default, and `Checks`
+    everything. *Deviation:* Consul shows a session's `Checks` apart; here they stand in `NodeChecks`.
+    """
+    older, newer = (fields.strings(name) if name in fields else (SERF_HEALTH,) for name in ("Checks", "NodeChecks"))
+    if not older:
+        return ()
+    if not newer or older == (SERF_HEALTH,):
+        older = ()
+    return tuple(dict.fromkeys(older + newer))
 
 
 def _lock_delay(value: Any) -> int:

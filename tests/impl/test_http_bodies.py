@@ -108,9 +108,21 @@ def session(document: Any) -> Session:
 
 def test_a_session_depends_on_its_nodes_agent_unless_it_says_otherwise() -> None:
     assert bodies.session(b"", "me") == Session("", "me", node_checks=("serfHealth",))
-    assert session({"NodeChecks": []}).checks == ()
-    assert session({"Checks": ["a"]}).checks == ("a",)
+    assert session({"NodeChecks": ["a"]}).checks == ("a",)
+    assert session({"Checks": ["a"]}).checks == ("a", "serfHealth")
+    assert session({"Checks": ["a", "b"], "NodeChecks": ["b", "c"]}).checks == ("a", "b", "c")
+    assert session({"Checks": ["serfHealth"], "NodeChecks": ["a"]}).checks == ("a",)
     assert session({"ServiceChecks": [{"ID": "s", "Namespace": ""}]}).checks == ("serfHealth", "s")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"NodeChecks": []}, {"Checks": []}, {"Checks": None}, {"Checks": [], "NodeChecks": ["a"]}]
+    + [{"Checks": ["a"], "NodeChecks": []}, {"Checks": ["serfHealth"], "NodeChecks": []}],
+    ids=json.dumps,
+)
+def test_an_empty_list_of_checks_is_none_not_the_default(document: Any) -> None:
+    assert session(document).checks == ()
 
 
 @pytest.mark.parametrize(
