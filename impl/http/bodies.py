@@ -29,7 +29,7 @@ from impl.catalog.transactions import (
     OperationError,
     ServiceOperation,
 )
-from impl.http.request import HttpError
+from impl.http.request import NO_PATH, HttpError
 from impl.runtime.interfaces import NANOSECONDS
 
 T = TypeVar("T")
@@ -155,11 +155,13 @@ def read_json(body: bytes) -> Any:
 # ------------------------------------------------------------------------------------------------------------- registry
 
 
-def registration(body: bytes, datacenter: str) -> Register:
-    """The command of `PUT /v1/catalog/register`. Raises HttpError."""
+def registration(body: bytes, datacenter: str, asked: str = "") -> Register:
+    """The command of `PUT /v1/catalog/register`; `asked`: the datacenter of the query string, which has the last word.
+    Raises HttpError."""
     fields = Fields(read_json(body))
+    _refuse_elsewhere(fields, datacenter, asked)
     skip = fields.truth("SkipNodeUpdate")
-    node = _node(fields, datacenter)
+    node = msgspec.structs.replace(_node(fields, datacenter), datacenter=datacenter)
     if not node.node:
         raise HttpError(500, "Must provide node")
     if not node.address and not skip:
@@ -175,12 +177,19 @@ def registration(body: bytes, datacenter: str) -> Register:
     )
 
 
-def deregistration(body: bytes) -> Deregister:
-    """The command of `PUT /v1/catalog/deregister`. Raises HttpError."""
+def deregistration(body: bytes, datacenter: str, asked: str = "") -> Deregister:
+    """The command of `PUT /v1/catalog/deregister`; `asked` as for a registration. Raises HttpError."""
     fields = Fields(read_json(body))
+    _refuse_elsewhere(fields, datacenter, asked)
     if not fields.text("Node"):
         raise HttpError(500, "Must provide node")
     return Deregister(fields.text("Node"), fields.text("ServiceID"), fields.text("CheckID"))
+
+
+def _refuse_elsewhere(fields: Fields, datacenter: str, asked: str) -> None:
+    """What is meant for another datacenter must not be done here. Raises HttpError."""
+    if (asked or fields.text("Datacenter") or datacenter) != datacenter:
+        raise HttpError(500, NO_PATH)
 
 
 def refuse_nul(name: str, what: str) -> None:
@@ -303,8 +312,8 @@ def session(body: bytes, node: str) -> SessionRow:
 def _node_checks(fields: Fields) -> tuple[str, ...]:
     """The checks of the node that a session depends on: both of `NodeChecks` and of the older `Checks`.
 
-    Each is serfHealth unless it is given. One that is given as empty, or null, empties the other's default, and `Checks`
-    everything. *Deviation:* Consul shows a session's `Checks` apart; here they stand in `NodeChecks`.
+    Each is serfHealth unless it is given. One that is given as empty, or null, empties the other's default, and
+    `Checks` everything. *Deviation:* Consul shows a session's `Checks` apart; here they stand in `NodeChecks`.
     """
     older, newer = (fields.strings(name) if name in fields else (SERF_HEALTH,) for name in ("Checks", "NodeChecks"))
     if not older:

@@ -99,6 +99,7 @@ class Deregistration(TypedDict):
     """The body of `/v1/catalog/deregister`."""
 
     Node: str
+    Datacenter: NotRequired[str]
     ServiceID: NotRequired[str]
     CheckID: NotRequired[str]
 

@@ -49,13 +49,15 @@ BODY_SIZE_MAX = 512 * 1024
 
 async def register(context: Context, request: Request) -> Response:
     """PUT /v1/catalog/register."""
-    command = bodies.registration(await request.body(BODY_SIZE_MAX), context.datacenter)
+    body, asked = await request.body(BODY_SIZE_MAX), request.parameters.get("dc", "")
+    command = bodies.registration(body, context.datacenter, asked)
     return await writes.truth(context, request, command)
 
 
 async def deregister(context: Context, request: Request) -> Response:
     """PUT /v1/catalog/deregister."""
-    return await writes.truth(context, request, bodies.deregistration(await request.body(BODY_SIZE_MAX)))
+    body, asked = await request.body(BODY_SIZE_MAX), request.parameters.get("dc", "")
+    return await writes.truth(context, request, bodies.deregistration(body, context.datacenter, asked))
 
 
 async def datacenters(context: Context, request: Request) -> Response:

@@ -210,6 +210,18 @@ def test_a_deregistration_removes_an_instance_or_the_node(client: Client) -> Non
     assert client("GET", "/v1/catalog/nodes") == (200, [])
 
 
+def test_what_is_meant_for_another_datacenter_is_not_done_here(client: Client) -> None:
+    before, refusal = client.agent.index, (500, "No path to datacenter")
+    assert client("PUT", "/v1/catalog/register", {**WEB, "Datacenter": "dc2"}) == refusal
+    assert client("PUT", "/v1/catalog/deregister", {"Node": "n1", "Datacenter": "dc2"}) == refusal
+    assert client("PUT", "/v1/catalog/register?dc=dc2", {**WEB, "Datacenter": "dc1"}) == refusal
+    assert client.agent.index == before
+    assert client("PUT", "/v1/catalog/register", {**WEB, "Datacenter": "dc1"}) == (200, True)
+    assert client("PUT", "/v1/catalog/register?dc=dc1", {**WEB, "Datacenter": "dc2"}) == (200, True), "dc= decides"
+    assert client("GET", "/v1/catalog/nodes")[1][0]["Datacenter"] == "dc1"
+    assert client("PUT", "/v1/catalog/deregister?dc=dc1", {"Node": "n1", "Datacenter": "dc2"}) == (200, True)
+
+
 def session(client: Client, **options: Any) -> str:
     status, document = client("PUT", "/v1/session/create", {"Node": "n1", "NodeChecks": ["alive"], **options})
     assert status == 200
