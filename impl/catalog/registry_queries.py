@@ -33,6 +33,12 @@ class ListServices(msgspec.Struct, frozen=True, array_like=True, tag="catalog-se
     meta: Meta = {}
 
 
+class ListInstances(msgspec.Struct, frozen=True, array_like=True, tag="catalog-instances"):
+    """The instances of all services, each with its node: what the names of `ListServices` are made of."""
+
+    meta: Meta = {}
+
+
 class ServiceInstances(msgspec.Struct, frozen=True, array_like=True, tag="catalog-service"):
     """The instances of a service that have all the tags, each with its node."""
 
@@ -91,6 +97,7 @@ class ListSessions(msgspec.Struct, frozen=True, array_like=True, tag="session-li
 RegistryQuery = (
     ListNodes
     | ListServices
+    | ListInstances
     | ServiceInstances
     | NodeServices
     | NodeChecks
@@ -161,7 +168,7 @@ def topics(tables: Tables, query: RegistryQuery) -> tuple[str, ...]:
     match query:
         case ListNodes():
             return (NODES,)
-        case ListServices(meta):
+        case ListServices(meta) | ListInstances(meta):
             return (SERVICES, NODES) if meta else (SERVICES,)
         case NodeChecks():
             return (CHECKS,)
@@ -205,7 +212,11 @@ def answer(tables: Tables, query: RegistryQuery) -> RegistryAnswer:
         case ListNodes(meta):
             return NodesAnswer(index, [node for node in _all(tables.nodes) if _has(node, meta)])
         case ListServices(meta):
-            return ServicesAnswer(index, _tags(tables, meta))
+            return ServicesAnswer(index, tags_by_name(_services(tables, meta)))
+        case ListInstances(meta):
+            return InstancesAnswer(
+                index, [Instance(tables.nodes[node_key(each.node)], each) for each in _services(tables, meta)]
+            )
         case ServiceInstances(service, tags, meta):
             return InstancesAnswer(index, _instances(tables, service, tags, meta))
         case NodeServices(node):
@@ -265,9 +276,13 @@ def _healthy(tables: Tables, instances: list[Instance], passing: bool) -> list[I
     return found
 
 
-def _tags(tables: Tables, meta: Meta) -> dict[str, list[str]]:
+def _services(tables: Tables, meta: Meta) -> Iterable[Service]:
+    return (each for each in _all(tables.services) if not meta or _has(tables.nodes.get(node_key(each.node)), meta))
+
+
+def tags_by_name(services: Iterable[Service]) -> dict[str, list[str]]:
+    """The names of services, each with the tags of its instances, both sorted."""
     found: dict[str, set[str]] = {}
-    for each in _all(tables.services):
-        if not meta or _has(tables.nodes.get(node_key(each.node)), meta):
-            found.setdefault(each.service, set()).update(each.tags)
+    for each in services:
+        found.setdefault(each.service, set()).update(each.tags)
     return {name: sorted(found[name]) for name in sorted(found)}

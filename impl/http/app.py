@@ -15,7 +15,7 @@ from impl.agent.local.registrations import Registrations
 from impl.http import kv, routes
 from impl.http.context import Context, Controls, Request
 from impl.http.measures import HttpMeasures
-from impl.http.request import ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
+from impl.http.request import NO_PATH, ClientGone, HttpError, Receive, Scope, Send, decode_path, parse_parameters
 from impl.http.response import Response, Stream, defect_response, error_response, text_response
 
 _OF_ANY_DATACENTER = ("/v1/agent/", "/v1/catalog/datacenters")
@@ -111,7 +111,7 @@ class Application:
             if parameters.get(name):
                 raise HttpError(400, f'Invalid query parameter: "{name}" - {feature} are a Consul Enterprise feature')
         if parameters.get("dc", "") not in ("", self._context.datacenter) and not path.startswith(_OF_ANY_DATACENTER):
-            raise HttpError(500, "No path to datacenter")
+            raise HttpError(500, NO_PATH)
 
 
 def _refuse_method(method: str, allowed: tuple[str, ...]) -> Response:

@@ -30,7 +30,7 @@ from impl.catalog.transactions import (
     OperationError,
     ServiceOperation,
 )
-from impl.http.request import HttpError
+from impl.http.request import NO_PATH, HttpError
 from impl.runtime.interfaces import NANOSECONDS
 
 T = TypeVar("T")
@@ -180,11 +180,13 @@ def read_json(body: bytes) -> Any:
 # ------------------------------------------------------------------------------------------------------------- registry
 
 
-def registration(body: bytes, datacenter: str) -> Register:
-    """The command of `PUT /v1/catalog/register`. Raises HttpError."""
+def registration(body: bytes, datacenter: str, asked: str = "") -> Register:
+    """The command of `PUT /v1/catalog/register`; `asked`: the datacenter of the query string, which has the last word.
+    Raises HttpError."""
     fields = Fields(read_json(body))
+    _refuse_elsewhere(fields, datacenter, asked)
     skip = fields.truth("SkipNodeUpdate")
-    node = _node(fields, datacenter)
+    node = msgspec.structs.replace(_node(fields, datacenter), datacenter=datacenter)
     if not node.node:
         raise HttpError(500, "Must provide node")
     if not node.address and not skip:
@@ -200,12 +202,19 @@ def registration(body: bytes, datacenter: str) -> Register:
     )
 
 
-def deregistration(body: bytes) -> Deregister:
-    """The command of `PUT /v1/catalog/deregister`. Raises HttpError."""
+def deregistration(body: bytes, datacenter: str, asked: str = "") -> Deregister:
+    """The command of `PUT /v1/catalog/deregister`; `asked` as for a registration. Raises HttpError."""
     fields = Fields(read_json(body))
+    _refuse_elsewhere(fields, datacenter, asked)
     if not fields.text("Node"):
         raise HttpError(500, "Must provide node")
     return Deregister(fields.text("Node"), fields.text("ServiceID"), fields.text("CheckID"))
+
+
+def _refuse_elsewhere(fields: Fields, datacenter: str, asked: str) -> None:
+    """What is meant for another datacenter must not be done here. Raises HttpError."""
+    if (asked or fields.text("Datacenter") or datacenter) != datacenter:
+        raise HttpError(500, NO_PATH)
 
 
 def refuse_nul(name: str, what: str) -> None:
@@ -337,8 +346,6 @@ def session(body: bytes, node: str) -> SessionRow:
     behavior = fields.text("Behavior") or RELEASE
     if behavior not in BEHAVIORS:
         raise HttpError(500, f"Invalid Behavior setting '{behavior}'")
-    named = "NodeChecks" if "NodeChecks" in fields else "Checks"
-    checks = fields.strings(named) if named in fields else (SERF_HEALTH,)
     pairs = tuple((each.text("ID"), each.text("Namespace")) for each in fields.objects("ServiceChecks"))
     return SessionRow(
         "",
@@ -347,9 +354,23 @@ def session(body: bytes, node: str) -> SessionRow:
         _lock_delay(fields.raw("LockDelay")),
         behavior,
         _ttl(fields.text("TTL")),
-        checks,
+        _node_checks(fields),
         pairs,
     )
+
+
+def _node_checks(fields: Fields) -> tuple[str, ...]:
+    """The checks of the node that a session depends on: both of `NodeChecks` and of the older `Checks`.
+
+    Each is serfHealth unless it is given. One that is given as empty, or null, empties the other's default, and
+    `Checks` everything. *Deviation:* Consul shows a session's `Checks` apart; here they stand in `NodeChecks`.
+    """
+    older, newer = (fields.strings(name) if name in fields else (SERF_HEALTH,) for name in ("Checks", "NodeChecks"))
+    if not older:
+        return ()
+    if not newer or older == (SERF_HEALTH,):
+        older = ()
+    return tuple(dict.fromkeys(older + newer))
 
 
 def _lock_delay(value: Any) -> int:

@@ -100,6 +100,7 @@ class Deregistration(TypedDict):
     """The body of `/v1/catalog/deregister`."""
 
     Node: str
+    Datacenter: NotRequired[str]
     ServiceID: NotRequired[str]
     CheckID: NotRequired[str]
 

@@ -4,21 +4,27 @@
 
 A row is the JSON document of the answer; a selector walks into it by the names of the fields (`Meta.key`,
 `Meta["any key"]`). What it finds is compared as a string, a number or a boolean, according to what the field is.
-A field that an answer's rows do not have is an error; a key that a map does not have is not: it equals nothing.
+A field that an answer's rows cannot have is an error, whether there are rows or not; one that a row does not show is
+its type's zero. A key that a map does not have equals nothing, is in nothing and is empty, also where there is no map.
+Of a list of objects, one must match: `Checks.Status != passing` finds what has a check that does not pass.
 
-Source: Consul, "Filtering"; the grammar of go-bexpr. *Deviation:* `all` and `any` are left out.
+Source: Consul, "Filtering"; the grammar of go-bexpr, and how its version in Consul evaluates. *Deviation:* `all` and
+`any` are left out; strings, too, can be asked whether they are empty.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
 import re2
 
 Row = Mapping[str, Any]
 Filter = Callable[[Row], bool]
+Test = Callable[[Any], bool]
+"""Of what a selector finds."""
 
 DEPTH_MAX: Final = 64
 """Parentheses and `not` may nest this deep."""
@@ -44,7 +50,52 @@ _MISSING: Final = object()
 
 
 class BadFilter(Exception):
-    """The expression cannot be parsed, or asks for a field that the rows do not have. Says where."""
+    """The expression cannot be parsed, or asks for what the rows cannot have. Says where."""
+
+
+class Kind(Enum):
+    """What a field holds."""
+
+    TEXT = auto()
+    NUMBER = auto()
+    TRUTH = auto()
+    TEXTS = auto()
+    MAP = auto()
+    """Its keys are the user's own."""
+    STRUCT = auto()
+    STRUCTS = auto()
+
+
+class Field(NamedTuple):
+    """What can be selected."""
+
+    kind: Kind
+    fields: Mapping[str, Field] = {}
+    """Of an object, or of each element of a list of them."""
+    values: Field | None = None
+    """Of a map."""
+
+
+_SUITS: Final[Mapping[str, tuple[Kind, ...]]] = {
+    "==": (Kind.TEXT, Kind.NUMBER, Kind.TRUTH),
+    "empty": (Kind.TEXT, Kind.TEXTS, Kind.MAP, Kind.STRUCTS),
+    "in": (Kind.TEXT, Kind.TEXTS, Kind.MAP),
+    "matches": (Kind.TEXT,),
+}
+"""What each operator can be asked of."""
+_ZEROS: Final[Mapping[Kind, Any]] = {
+    Kind.TEXT: "",
+    Kind.NUMBER: 0,
+    Kind.TRUTH: False,
+    Kind.TEXTS: (),
+    Kind.MAP: {},
+    Kind.STRUCT: {},
+    Kind.STRUCTS: (),
+}
+_TRUTHS: Final = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
+}
 
 
 class _Token(NamedTuple):
@@ -53,18 +104,19 @@ class _Token(NamedTuple):
     at: int
 
 
-def parse(text: str) -> Filter:
-    """The filter that an expression describes. Raises BadFilter; so may the filter, for a field that is not there."""
+def parse(text: str, rows: Field) -> Filter:
+    """The filter that an expression describes, of rows that have these fields. Raises BadFilter."""
     if len(text) > LENGTH_MAX:
         raise BadFilter(f"the expression has {len(text)} characters; the limit is {LENGTH_MAX}")
-    return _Parser(text).expression()
+    return _Parser(text, rows).expression()
 
 
 class _Parser:
     """Recursive descent: or < and < not < a match or parentheses."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, rows: Field) -> None:
         self._tokens = _tokens(text)
+        self._rows = rows
         self._next = 0
         self._depth = 0
 
@@ -122,28 +174,42 @@ class _Parser:
     def _value_in(self, value: str) -> Filter:
         negated = self._take_word("not")
         self._expect("word", "in")
-        path = self._selector()
-        return _negated(lambda row: _contains(_select(row, path), value), negated)
+        return self._matching(self._selector(), "in", lambda found: _contains(found, value), negated)
 
     def _compare(self, path: tuple[str, ...]) -> Filter:
-        if self._take("operator", "=="):
-            value = self._value()
-            return lambda row: _equal(_select(row, path), value)
-        if self._take("operator", "!="):
-            value = self._value()
-            return lambda row: not _equal(_select(row, path), value)
+        equal = self._take("operator", "==")
+        if equal or self._take("operator", "!="):
+            wanted = _converted(self._value(), self._field(path, "==").kind)
+            return self._matching(path, "==", lambda found: bool(found == wanted), not equal)
         if self._take_word("is"):
             negated = self._take_word("not")
             self._expect("word", "empty")
-            return _negated(lambda row: _empty(_select(row, path)), negated)
+            return self._matching(path, "empty", _empty, negated)
         negated = self._take_word("not")
         if self._take_word("contains"):
             value = self._value()
-            return _negated(lambda row: _contains(_select(row, path), value), negated)
+            return self._matching(path, "in", lambda found: _contains(found, value), negated)
         if self._take_word("matches"):
             pattern = self._pattern()
-            return _negated(lambda row: _matches(_select(row, path), pattern), negated)
+            return self._matching(path, "matches", lambda found: isinstance(found, str) and pattern(found), negated)
         raise self._unexpected('"==", "!=", "is", "in", "contains" or "matches"')
+
+    def _matching(self, path: tuple[str, ...], operator: str, test: Test, negated: bool) -> Filter:
+        self._field(path, operator)
+        found = _negated(test, negated)  # inside the walk: of a list's elements one must match, or differ
+        return lambda row: _any(self._rows, row, path, 0, found)
+
+    def _field(self, path: tuple[str, ...], operator: str) -> Field:
+        """What is selected. Raises BadFilter: there is no such field, or it cannot be asked this."""
+        field: Field | None = self._rows
+        for name in path:
+            if field is not None:
+                field = field.values if field.kind is Kind.MAP else field.fields.get(name)
+        if field is None:
+            raise BadFilter(f'Selector "{".".join(path)}" is not valid')
+        if field.kind not in _SUITS[operator]:
+            raise BadFilter(f'"{operator}" cannot be asked of selector "{".".join(path)}"')
+        return field
 
     def _selector(self) -> tuple[str, ...]:
         names = [self._expect("word").text]
@@ -214,53 +280,48 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if text[0] == "`" else re.sub(r"\\(.)", r"\1", text[1:-1])
 
 
-def _negated(found: Filter, negated: bool) -> Filter:
-    return (lambda row: not found(row)) if negated else found
+def _negated(test: Test, negated: bool) -> Test:
+    return (lambda found: not test(found)) if negated else test
 
 
-def _select(row: Row, path: Sequence[str]) -> Any:
-    """What stands at `path`. Names of fields are found as they are; in a map of the user's any key may be missing."""
-    value: Any = row
-    for depth, name in enumerate(path):
-        if isinstance(value, Mapping) and name in value:
-            value = value[name]
-        elif isinstance(value, Mapping) and depth and path[depth - 1] in _MAPS:
-            return _MISSING
+def _any(field: Field, value: Any, path: tuple[str, ...], depth: int, test: Test) -> bool:
+    """Whether what stands at the path from `depth` on passes the test; the parser knows that all its names are good."""
+    while depth < len(path):
+        name = path[depth]
+        if field.kind is Kind.STRUCTS:
+            element = Field(Kind.STRUCT, field.fields)
+            return any(_any(element, each, path, depth, test) for each in value)
+        if field.kind is Kind.MAP:
+            if name not in value:
+                return test(_MISSING)
+            assert field.values is not None
+            field, value = field.values, value[name]
         else:
-            raise BadFilter(f'selector "{".".join(path)}" is not valid')
-    return value
+            field = field.fields[name]
+            value = value.get(name)
+        if value is None:
+            value = _ZEROS[field.kind]
+        depth += 1
+    return test(value)
 
 
-_MAPS: Final = frozenset(("Meta", "NodeMeta", "ServiceMeta", "TaggedAddresses", "ServiceTaggedAddresses"))
-"""Fields whose keys are the user's own."""
+def _converted(wanted: str, kind: Kind) -> str | float | bool:
+    """The value of an expression, as what it is compared with. Raises BadFilter."""
+    if kind is Kind.TRUTH:
+        if wanted not in _TRUTHS:
+            raise BadFilter(f'"{wanted}" is not a boolean')
+        return _TRUTHS[wanted]
+    if kind is Kind.NUMBER:
+        try:
+            return float(wanted)
+        except ValueError:
+            raise BadFilter(f'"{wanted}" is not a number') from None
+    return wanted
 
 
-def _equal(value: Any, wanted: str) -> bool:
-    match value:
-        case bool():
-            return wanted.lower() in (("true", "t", "1") if value else ("false", "f", "0"))
-        case int() | float():
-            try:
-                return value == float(wanted)
-            except ValueError as error:
-                raise BadFilter(f'"{wanted}" is not a number') from error
-        case str():
-            return value == wanted
-        case _:
-            return False
+def _contains(found: Any, wanted: str) -> bool:
+    return found is not _MISSING and wanted in found
 
 
-def _contains(value: Any, wanted: str) -> bool:
-    if isinstance(value, str | Mapping):
-        return wanted in value
-    if isinstance(value, list | tuple):
-        return any(_equal(element, wanted) for element in value)
-    return False
-
-
-def _empty(value: Any) -> bool:
-    return value is _MISSING or value is None or (isinstance(value, str | Mapping | list | tuple) and not value)
-
-
-def _matches(value: Any, pattern: Callable[[str], bool]) -> bool:
-    return isinstance(value, str) and pattern(value)
+def _empty(found: Any) -> bool:
+    return found is _MISSING or not found

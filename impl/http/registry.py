@@ -14,6 +14,7 @@ from impl.catalog.registry_queries import (
     ChecksAnswer,
     ChecksInState,
     InstancesAnswer,
+    ListInstances,
     ListNodes,
     ListServices,
     NodeAnswer,
@@ -25,8 +26,9 @@ from impl.catalog.registry_queries import (
     ServiceHealth,
     ServiceInstances,
     ServicesAnswer,
+    tags_by_name,
 )
-from impl.http import bodies, filter, writes
+from impl.http import bodies, filter, selectors, writes
 from impl.http.context import Context, Request
 from impl.http.documents import (
     check_document,
@@ -36,7 +38,7 @@ from impl.http.documents import (
     node_services_document,
     service_document,
 )
-from impl.http.request import HttpError, read_options
+from impl.http.request import HttpError, decode_path, read_options
 from impl.http.response import Response, json_response, read_headers
 from impl.http.shapes import NodeServiceListDocument
 
@@ -47,13 +49,15 @@ BODY_SIZE_MAX = 512 * 1024
 
 async def register(context: Context, request: Request) -> Response:
     """PUT /v1/catalog/register."""
-    command = bodies.registration(await request.body(BODY_SIZE_MAX), context.datacenter)
+    body, asked = await request.body(BODY_SIZE_MAX), request.parameters.get("dc", "")
+    command = bodies.registration(body, context.datacenter, asked)
     return await writes.truth(context, request, command)
 
 
 async def deregister(context: Context, request: Request) -> Response:
     """PUT /v1/catalog/deregister."""
-    return await writes.truth(context, request, bodies.deregistration(await request.body(BODY_SIZE_MAX)))
+    body, asked = await request.body(BODY_SIZE_MAX), request.parameters.get("dc", "")
+    return await writes.truth(context, request, bodies.deregistration(body, context.datacenter, asked))
 
 
 async def datacenters(context: Context, request: Request) -> Response:
@@ -69,10 +73,14 @@ async def nodes(context: Context, request: Request) -> Response:
 
 
 async def services(context: Context, request: Request) -> Response:
-    """GET /v1/catalog/services."""
-    reply = await _read(context, request, ListServices(_meta(request)))
-    assert isinstance(reply.answer, ServicesAnswer)
-    return _answered(request, reply, reply.answer.services)
+    """GET /v1/catalog/services: the names with their tags; of the instances that `filter` chooses, if there is one."""
+    chosen, meta = _chosen_by(request), _meta(request)
+    reply = await _read(context, request, ListServices(meta) if chosen is None else ListInstances(meta))
+    if isinstance(reply.answer, ServicesAnswer):
+        return _answered(request, reply, reply.answer.services)
+    assert isinstance(reply.answer, InstancesAnswer) and chosen is not None
+    found = (each.service for each in reply.answer.instances if chosen(instance_document(each)))
+    return _answered(request, reply, tags_by_name(found))
 
 
 async def service(context: Context, request: Request) -> Response:
@@ -87,7 +95,11 @@ async def node(context: Context, request: Request) -> Response:
     """GET /v1/catalog/node/NAME: null if there is no such node."""
     reply = await _read(context, request, NodeServices(_named(request, "node name")))
     assert isinstance(reply.answer, NodeAnswer)
-    return _answered(request, reply, node_services_document(reply.answer.node, reply.answer.services))
+    document = node_services_document(reply.answer.node, reply.answer.services)
+    if document is not None:
+        found = filtered(request, list(document["Services"].values()))
+        document["Services"] = {each["ID"]: each for each in found}
+    return _answered(request, reply, document)
 
 
 async def node_services(context: Context, request: Request) -> Response:
@@ -152,22 +164,17 @@ def _listed(request: Request, reply: ReadReply, rows: Sequence[filter.Row]) -> R
 def filtered(request: Request, rows: Sequence[R]) -> list[R]:
     """The rows that the parameter `filter` chooses. Raises HttpError."""
     chosen = _chosen_by(request)
-    try:
-        return [row for row in rows if chosen(row)] if chosen is not None else list(rows)
-    except filter.BadFilter as bad:
-        raise _bad_filter(bad) from None
+    return [row for row in rows if chosen(row)] if chosen is not None else list(rows)
 
 
 def _chosen_by(request: Request) -> Callable[[filter.Row], bool] | None:
     text = request.parameters.get("filter", "")
+    if not text:
+        return None
     try:
-        return filter.parse(text) if text else None
+        return filter.parse(text, selectors.of_path(decode_path(request.scope["raw_path"])))
     except filter.BadFilter as bad:
-        raise _bad_filter(bad) from None
-
-
-def _bad_filter(bad: filter.BadFilter) -> HttpError:
-    return HttpError(400, f"Failed to create boolean expression evaluator: {bad}")
+        raise HttpError(400, f"Failed to create boolean expression evaluator: {bad}") from None
 
 
 def _named(request: Request, what: str) -> str:

@@ -24,6 +24,8 @@ DISCARDED_BYTES_MAX = 8 * 1024 * 1024
 """Of a body that is too large. Longer ones are refused at once."""
 INDEX_DIGITS_MAX = 20
 """Of 2^64 - 1; Python refuses to read thousands of digits in its own way."""
+NO_PATH = "No path to datacenter"
+"""What is said of every datacenter but the agent's own."""
 
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
 

@@ -94,12 +94,12 @@ def test_bad_json_is_refused_with_its_position() -> None:
         400,
         "Request decode failed: JSON is malformed: invalid character (byte 9)",
     )
-    assert refused(lambda: bodies.deregistration(b"\xff"))[0] == 400
+    assert refused(lambda: bodies.deregistration(b"\xff", "dc1"))[0] == 400
 
 
 def test_a_deregistration_names_at_least_a_node() -> None:
-    assert bodies.deregistration(b'{"Node": "n", "ServiceID": "s"}') == Deregister("n", "s")
-    assert refused(lambda: bodies.deregistration(b"{}")) == (500, "Must provide node")
+    assert bodies.deregistration(b'{"Node": "n", "ServiceID": "s"}', "dc1") == Deregister("n", "s")
+    assert refused(lambda: bodies.deregistration(b"{}", "dc1")) == (500, "Must provide node")
 
 
 def session(document: Any) -> Session:
@@ -108,9 +108,27 @@ def session(document: Any) -> Session:
 
 def test_a_session_depends_on_its_nodes_agent_unless_it_says_otherwise() -> None:
     assert bodies.session(b"", "me") == Session("", "me", node_checks=("serfHealth",))
-    assert session({"NodeChecks": []}).checks == ()
-    assert session({"Checks": ["a"]}).checks == ("a",)
+    assert session({"NodeChecks": ["a"]}).checks == ("a",)
+    assert session({"Checks": ["a"]}).checks == ("a", "serfHealth")
+    assert session({"Checks": ["a", "b"], "NodeChecks": ["b", "c"]}).checks == ("a", "b", "c")
+    assert session({"Checks": ["serfHealth"], "NodeChecks": ["a"]}).checks == ("a",)
     assert session({"ServiceChecks": [{"ID": "s", "Namespace": ""}]}).checks == ("serfHealth", "s")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"NodeChecks": []},
+        {"Checks": []},
+        {"Checks": None},
+        {"Checks": [], "NodeChecks": ["a"]},
+        {"Checks": ["a"], "NodeChecks": []},
+        {"Checks": ["serfHealth"], "NodeChecks": []},
+    ],
+    ids=json.dumps,
+)
+def test_an_empty_list_of_checks_is_none_not_the_default(document: Any) -> None:
+    assert session(document).checks == ()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +219,7 @@ def test_any_document_is_read_or_refused(document: Any) -> None:
     body = json.dumps(document).encode()
     for read in (
         lambda: bodies.registration(body, "dc1"),
-        lambda: bodies.deregistration(body),
+        lambda: bodies.deregistration(body, "dc1"),
         lambda: bodies.session(body, "me"),
         lambda: bodies.operations(body, "dc1", 10),
     ):

@@ -4,19 +4,58 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impl.http import filter as filters
-from impl.http.filter import BadFilter, parse
+from impl.http import selectors
+from impl.http.filter import BadFilter, Filter
+from impl.http.operations import OPERATIONS
+
+
+class NodeShape(TypedDict):
+    Node: str
+    Meta: dict[str, str] | None
+
+
+class AddressShape(TypedDict):
+    Address: str
+
+
+class ServiceShape(TypedDict):
+    Kind: NotRequired[str]
+    Service: str
+    Tags: list[str]
+    Port: int
+    Meta: dict[str, str] | None
+    TaggedAddresses: NotRequired[dict[str, AddressShape]]
+    EnableTagOverride: bool
+
+
+class CheckShape(TypedDict):
+    Status: str
+
+
+class RowShape(TypedDict):
+    Node: NodeShape
+    Service: ServiceShape
+    Checks: list[CheckShape]
+    Failing: list[CheckShape]
+    Weight: float
+
+
+def parse(text: str) -> Filter:
+    return filters.parse(text, selectors.of_shape(RowShape))
+
 
 ROW: dict[str, Any] = {
     "Node": {"Node": "n1", "Meta": {"rack": "a", "my key": "x"}},
     "Service": {"Service": "web", "Tags": ["v1", "primary"], "Port": 80, "Meta": {}, "EnableTagOverride": False},
     "Checks": [],
+    "Failing": [{"Status": "passing"}, {"Status": "critical"}],
     "Weight": 1.5,
 }
 
@@ -47,6 +86,13 @@ TRUE = (
     'Service.Service == "db" or Service.Port == 80 and Node.Node == n1',
     '(Service.Service == "db" or Service.Port == 80) and not (Node.Node == n2)',
     'Service.Service == "w\\eb"',
+    "Failing.Status == critical",
+    "Failing.Status != critical",
+    'Service.Kind == ""',
+    "Service.Kind != connect-proxy",
+    "Service.TaggedAddresses is empty",
+    "Service.TaggedAddresses.lan.Address is empty",
+    "Service.TaggedAddresses.lan.Address != x",
 )
 FALSE = (
     "Service.Port == 81",
@@ -54,6 +100,10 @@ FALSE = (
     "not Service.Port == 80",
     '"v1" not in Service.Tags',
     "Checks is not empty",
+    "Checks.Status != critical",
+    "Failing.Status == warning",
+    "Service.Kind is not empty",
+    "Service.TaggedAddresses.lan.Address == x",
 )
 
 
@@ -87,16 +137,74 @@ def test_what_cannot_be_parsed_says_where(text: str) -> None:
         parse(text)
 
 
-@pytest.mark.parametrize("text", ["None.Such == 1", "Service.None == 1", "Service.Port.x == 1", "Service.Port == web"])
-def test_a_field_that_rows_do_not_have_is_an_error(text: str) -> None:
+ABSENT = {"Meta.x == a": False, "Meta.x != a": True, "a in Meta.x": False, "a not in Meta.x": True}
+ABSENT |= {"Meta.x is not empty": False, "Meta.x is empty": True, "Meta.x matches a": False, "x in Meta": False}
+
+
+@pytest.mark.parametrize("text", ABSENT)
+@pytest.mark.parametrize("meta", [None, {}, {"y": "a"}], ids=["null", "empty", "another"])
+def test_a_key_that_a_map_does_not_have_is_nothing(text: str, meta: dict[str, str] | None) -> None:
+    expression = text.replace("Meta", "Service.Meta")
+    assert parse(expression)({**ROW, "Service": {**ROW["Service"], "Meta": meta}}) == ABSENT[text]
+
+
+UNASKABLE = {
+    "None.Such == 1": 'Selector "None.Such" is not valid',
+    "Service.None == 1": 'Selector "Service.None" is not valid',
+    "a in Nothing": 'Selector "Nothing" is not valid',
+    "Service.Port.x == 1": 'Selector "Service.Port.x" is not valid',
+    "Node.Meta.a.b == 1": 'Selector "Node.Meta.a.b" is not valid',
+    "Service.Port == web": '"web" is not a number',
+    "Service.EnableTagOverride == yes": '"yes" is not a boolean',
+    "Service.Port matches 8": '"matches" cannot be asked of selector "Service.Port"',
+    "Service == web": '"==" cannot be asked of selector "Service"',
+    "Node.Node == n1 or Foo == 1": 'Selector "Foo" is not valid',
+}
+
+
+@pytest.mark.parametrize("text", UNASKABLE)
+def test_what_no_row_can_have_is_an_error_before_there_are_rows(text: str) -> None:
+    with pytest.raises(BadFilter, match=re.escape(UNASKABLE[text])):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "text"),
+    [
+        ("/v1/health/service/web", "Service.Connect.Native == false and Service.Proxy.Upstreams is empty"),
+        ("/v1/health/service/web", 'Service.Proxy.DestinationServiceName == "" and Node.PeerName == ""'),
+        ("/v1/catalog/service/web", "ServiceProxy.Expose.Checks == false and NodeMeta.x is empty"),
+        ("/v1/catalog/services", "ServiceConnect.Native != true"),
+        ("/v1/catalog/node/n1", "Proxy.MeshGateway.Mode != local"),
+        (
+            "/v1/agent/services",
+            'Kind == "" and Connect.Native == false and SocketPath == "" and x in Tags',
+        ),
+    ],
+)
+def test_what_consul_has_of_the_mesh_can_be_asked_though_it_is_not_shown(endpoint: str, text: str) -> None:
+    row: dict[str, Any] = {"Service": {"Connect": {}, "Proxy": {"Mode": ""}}, "Node": {}, "Tags": ["x"]}
+    assert filters.parse(text, selectors.of_path(endpoint))(row)
+
+
+@pytest.mark.parametrize("text", ["CreateIndex == 1", "ModifyIndex != 1", "Definition.Interval == x"])
+def test_indexes_and_definitions_cannot_be_asked(text: str) -> None:
     with pytest.raises(BadFilter):
-        parse(text)(ROW)
+        filters.parse(text, selectors.of_path("/v1/health/state/any"))
+
+
+def test_every_endpoint_that_has_a_filter_says_what_it_filters() -> None:
+    filtered = {endpoint for (_, endpoint), operation in OPERATIONS.items() if "filter" in operation.parameters}
+    assert set(selectors.ROWS) == filtered
+    with pytest.raises(KeyError):
+        selectors.of_path("/v1/catalog/datacenters")
 
 
 def test_a_regular_expression_takes_a_time_linear_in_the_text() -> None:
     """Python's `re` would try 2^5000 ways to match this one, and hold up the agent for ever."""
-    long = {"Name": "a" * 5000 + "b"}
-    assert not parse('Name matches "(a+)+$"')(long) and parse('Name matches "^(a+)+b$"')(long)
+    long = {"Service": {"Service": "a" * 5000 + "b"}}
+    assert not parse('Service.Service matches "(a+)+$"')(long)
+    assert parse('Service.Service matches "^(a+)+b$"')(long)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -60,7 +61,7 @@ class Client:
         return status, json.loads(text) if "json" in self.headers.get("Content-Type", "") else text
 
 
-WEB = {
+WEB: dict[str, Any] = {
     "Node": "n1",
     "Address": "10.0.0.1",
     "NodeMeta": {"rack": "a"},
@@ -118,6 +119,71 @@ def test_instances_are_chosen_by_tags_metadata_and_filters(client: Client) -> No
     assert client("GET", "/v1/health/service/web?passing=maybe") == (400, "Invalid value for ?passing")
 
 
+PLAIN: dict[str, Any] = {
+    "Node": "plain",
+    "Address": "10.0.0.2",
+    "Service": {"Service": "web", "ID": "web2", "Port": 81},
+}
+
+
+def filtered(client: Client, path: str, expression: str) -> Any:
+    status, document = client("GET", f"{path}?filter={quote_plus(expression)}")
+    assert status == 200, document
+    return document
+
+
+def test_a_filter_may_ask_for_metadata_that_some_rows_do_not_have(client: Client) -> None:
+    client("PUT", "/v1/catalog/register", PLAIN | {"Check": {"Name": "alive", "ServiceID": "web2"}})
+    client("PUT", "/v1/catalog/register", WEB | {"Service": WEB["Service"] | {"Meta": {"version": "1"}}})
+    for path, expression, found in (
+        ("health/service/web", 'Service.Meta.version == "1"', 1),
+        ("health/service/web", 'Service.Meta.version != "1"', 1),
+        ("health/service/web", "Node.Meta.rack is not empty", 1),
+        ("health/service/web", 'Service.Kind == ""', 2),
+        ("health/service/web", "Service.TaggedAddresses.lan.Address == x", 0),
+        ("health/service/web", "Checks.Status == critical", 1),
+        ("catalog/service/web", "NodeMeta.rack == a", 1),
+        ("catalog/service/web", '"1" not in ServiceMeta.version', 1),
+        ("catalog/nodes", "rack in Meta or TaggedAddresses.lan == x", 1),
+    ):
+        assert len(filtered(client, f"/v1/{path}", expression)) == found, expression
+
+
+def test_a_selector_that_does_not_exist_is_refused_though_there_are_no_rows(client: Client) -> None:
+    text = 'Failed to create boolean expression evaluator: Selector "Foo" is not valid'
+    for path in ("health/service/none", "catalog/service/none", "health/node/none", "catalog/node/none"):
+        assert client("GET", f"/v1/{path}?filter=Foo==1") == (400, text)
+    assert client.agent.asked == [], "before anybody waits"
+
+
+def test_the_instances_of_a_node_are_filtered(client: Client) -> None:
+    client("PUT", "/v1/catalog/register", WEB | {"Service": {"Service": "db", "Port": 81, "Meta": {"a": "b"}}})
+    assert list(filtered(client, "/v1/catalog/node/n1", "Meta.a == b")["Services"]) == ["db"]
+    listed = filtered(client, "/v1/catalog/node-services/n1", "Meta.a == b")
+    assert [each["ID"] for each in listed["Services"]] == ["db"]
+    nothing = filtered(client, "/v1/catalog/node/n1", "Port == 1")
+    assert (nothing["Node"]["Node"], nothing["Services"]) == ("n1", {})
+    assert filtered(client, "/v1/catalog/node/none", "Port == 1") is None
+
+
+def test_names_and_tags_are_those_of_the_instances_that_a_filter_chooses(client: Client) -> None:
+    client("PUT", "/v1/catalog/register", PLAIN | {"Service": PLAIN["Service"] | {"Tags": ["canary"]}})
+    client("PUT", "/v1/catalog/register", PLAIN | {"Service": {"Service": "db"}})
+    path = "/v1/catalog/services"
+    for expression, found in (
+        ("ServiceName == web", {"web": ["canary", "primary", "v1"]}),
+        ("canary in ServiceTags", {"web": ["canary"]}),
+        ("NodeMeta.rack == a", {"web": ["primary", "v1"]}),
+        ("Node == plain", {"db": [], "web": ["canary"]}),
+        ("ServiceName == none", {}),
+    ):
+        assert filtered(client, path, expression) == found
+    filtered_index = client.headers["X-Consul-Index"]
+    assert client("GET", f"{path}?node-meta=rack:a&filter=ServicePort!=80") == (200, {})
+    client("GET", path)
+    assert client.headers["X-Consul-Index"] == filtered_index
+
+
 def test_reads_block_and_choose_their_consistency(client: Client) -> None:
     client("GET", "/v1/catalog/services?index=5&wait=10s&stale")
     assert client.agent.asked[-1] == ReadOptions(Consistency.STALE, 5, 10.0)
@@ -142,6 +208,18 @@ def test_a_deregistration_removes_an_instance_or_the_node(client: Client) -> Non
     assert client("GET", "/v1/catalog/services") == (200, {})
     client("PUT", "/v1/catalog/deregister", {"Node": "n1"})
     assert client("GET", "/v1/catalog/nodes") == (200, [])
+
+
+def test_what_is_meant_for_another_datacenter_is_not_done_here(client: Client) -> None:
+    before, refusal = client.agent.index, (500, "No path to datacenter")
+    assert client("PUT", "/v1/catalog/register", {**WEB, "Datacenter": "dc2"}) == refusal
+    assert client("PUT", "/v1/catalog/deregister", {"Node": "n1", "Datacenter": "dc2"}) == refusal
+    assert client("PUT", "/v1/catalog/register?dc=dc2", {**WEB, "Datacenter": "dc1"}) == refusal
+    assert client.agent.index == before
+    assert client("PUT", "/v1/catalog/register", {**WEB, "Datacenter": "dc1"}) == (200, True)
+    assert client("PUT", "/v1/catalog/register?dc=dc1", {**WEB, "Datacenter": "dc2"}) == (200, True), "dc= decides"
+    assert client("GET", "/v1/catalog/nodes")[1][0]["Datacenter"] == "dc1"
+    assert client("PUT", "/v1/catalog/deregister?dc=dc1", {"Node": "n1", "Datacenter": "dc2"}) == (200, True)
 
 
 def session(client: Client, **options: Any) -> str:
