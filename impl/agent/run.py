@@ -213,7 +213,8 @@ def _own_services(
     node = Node(config.node_name, address, started.node_id, config.datacenter, tagged, meta)
     kept = (CONSUL,) if config.server else ()
     scripts = Scripts(_may_run_scripts(config), config.enable_script_checks)
-    own = Registrations(runtime, started.agent, node, kept, RealProber(), scripts, log, config.data_dir)
+    hold_ns = int(config.rpc_hold_timeout * NANOSECONDS)
+    own = Registrations(runtime, started.agent, node, kept, RealProber(), scripts, log, config.data_dir, hold_ns)
     own.restore()
     own.define(*definitions)
     return own

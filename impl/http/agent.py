@@ -2,7 +2,8 @@
 
 Source: Consul, "Agent HTTP API".
 
-What is registered here is the agent's own; the catalog follows in a moment.
+What is registered here is the agent's own. An answer to a change comes when the catalog shows it, too, or could not be
+told of it: then it follows later, and the answer is the same.
 """
 
 from __future__ import annotations
@@ -104,8 +105,10 @@ async def maintain_node(context: Context, request: Request) -> Response:
 
 
 async def _kept(context: Context) -> Response:
-    """Answer when what was registered survives a restart."""
-    await _local(context).shelf.written()
+    """Answer when what was registered survives a restart, and was offered to the catalog."""
+    local = _local(context)
+    await local.synced()  # the disk is written meanwhile
+    await local.shelf.written()
     return _DONE
 
 
@@ -153,17 +156,17 @@ async def deregister_check(context: Context, request: Request) -> Response:
 
 async def pass_check(context: Context, request: Request) -> Response:
     """PUT /v1/agent/check/pass/ID."""
-    return _set(context, request, PASSING, request.parameters.get("note", ""))
+    return await _set(context, request, PASSING, request.parameters.get("note", ""))
 
 
 async def warn_check(context: Context, request: Request) -> Response:
     """PUT /v1/agent/check/warn/ID."""
-    return _set(context, request, WARNING, request.parameters.get("note", ""))
+    return await _set(context, request, WARNING, request.parameters.get("note", ""))
 
 
 async def fail_check(context: Context, request: Request) -> Response:
     """PUT /v1/agent/check/fail/ID."""
-    return _set(context, request, CRITICAL, request.parameters.get("note", ""))
+    return await _set(context, request, CRITICAL, request.parameters.get("note", ""))
 
 
 async def update_check(context: Context, request: Request) -> Response:
@@ -172,16 +175,19 @@ async def update_check(context: Context, request: Request) -> Response:
     status = fields.text("Status")
     if status not in STATUSES:
         raise HttpError(400, f"Invalid check status: '{status}'")
-    return _set(context, request, status, fields.text("Output"))
+    return await _set(context, request, status, fields.text("Output"))
 
 
-def _set(context: Context, request: Request, status: str, output: str) -> Response:
+async def _set(context: Context, request: Request, status: str, output: str) -> Response:
+    local = _local(context)
     try:
-        _local(context).set_ttl(request.rest, status, output)
+        local.set_ttl(request.rest, status, output)
     except Unknown as unknown:
         raise _not_found(unknown) from None
     except NoTtl as error:
         raise HttpError(500, str(error)) from None
+    if request.rest in local.state.pending_checks:  # a renewal need not wait for what others changed
+        await local.synced()
     return _DONE
 
 

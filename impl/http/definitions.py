@@ -7,7 +7,8 @@ checks that Comitia does not run are refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from impl.agent.config import ConfigError, parse_duration
@@ -22,6 +23,15 @@ NOT_RUN: Final = {
     "osservice": "OS service",
 }
 """Consul's checks that Comitia does not have, by the field that asks for one."""
+
+META_PAIRS_MAX: Final = 64
+META_KEY_BYTES_MAX: Final = 128
+META_VALUE_BYTES_MAX: Final = 512
+META_RESERVED: Final = "consul-"
+"""How keys begin that are Consul's own."""
+WEIGHT_MAX: Final = 65535
+"""What an SRV record can hold."""
+_META_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 _REFUSED: Final = "Request decode failed: "
 """How errors begin that are about a body."""
@@ -97,9 +107,44 @@ def service_definition(document: Any) -> ServiceDefinition:
         fields.truth("EnableTagOverride"),
     )
     refuse_nul(service.id, "service ID")
-    if service.weights[0] < 1 or service.weights[1] < 0:
-        raise HttpError(400, "Invalid Weights: Passing must be greater than 0, and Warning not below 0")
+    if why := _weights_problem(*service.weights):
+        raise HttpError(400, f"Invalid Weights: {why}")
+    if why := _meta_problem(service.meta):
+        raise HttpError(400, f"Invalid Service Meta: {why}")
     return ServiceDefinition(service, _checks_of(service, fields))
+
+
+def _weights_problem(passing: int, warning: int) -> str:
+    """Why these DNS weights make no sense; "": they do. The texts are Consul's."""
+    if passing < 1:
+        return "Passing must be greater than 0"
+    if warning < 0:
+        return "Warning must be greater or equal than 0"
+    return "DNS Weight must be between 0 and 65535" if max(passing, warning) > WEIGHT_MAX else ""
+
+
+def _meta_problem(meta: Mapping[str, str]) -> str:
+    """Why these metadata cannot be kept; "": they can. The texts are Consul's, which says "Node" of services, too."""
+    if len(meta) > META_PAIRS_MAX:
+        return f"Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"
+    for key, value in meta.items():
+        if why := _pair_problem(key, value):
+            return f"Couldn't load metadata pair ('{key}', '{value}'): {why}"
+    return ""
+
+
+def _pair_problem(key: str, value: str) -> str:
+    if not key:
+        return "Key cannot be blank"
+    if not _META_KEY.fullmatch(key):
+        return "Key contains invalid characters"
+    if len(key) > META_KEY_BYTES_MAX:
+        return f"Key is too long (limit: {META_KEY_BYTES_MAX} characters)"
+    if key.startswith(META_RESERVED):
+        return f"Key prefix '{META_RESERVED}' is reserved for internal use"
+    if len(value.encode()) > META_VALUE_BYTES_MAX:
+        return f"Value is too long (limit: {META_VALUE_BYTES_MAX} characters)"
+    return ""
 
 
 def _checks_of(service: Service, fields: Fields) -> tuple[CheckDefinition, ...]:

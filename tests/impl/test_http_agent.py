@@ -264,7 +264,31 @@ def test_every_kind_of_check_is_registered_by_its_fields(
         ("service/register", {"Name": "x", "Port": "80"}, 400, "Port must be a number"),
         ("service/register", {"Name": "x", "Checks": {}}, 200, ""),
         ("service/register", {"Name": "x", "Checks": "a"}, 400, "Checks must be a list"),
-        ("service/register", {"Name": "x", "Weights": {"Passing": 0}}, 400, "Invalid Weights"),
+        (
+            "service/register",
+            {"Name": "x", "Weights": {"Passing": 0}},
+            400,
+            "Invalid Weights: Passing must be greater than 0",
+        ),
+        (
+            "service/register",
+            {"Name": "x", "Weights": {"Passing": 1, "Warning": -1}},
+            400,
+            "Invalid Weights: Warning must be greater or equal than 0",
+        ),
+        ("service/register", {"Name": "x", "Weights": {"Passing": 65535, "Warning": 0}}, 200, ""),
+        (
+            "service/register",
+            {"Name": "x", "Weights": {"Passing": 65536, "Warning": 1}},
+            400,
+            "Invalid Weights: DNS Weight must be between 0 and 65535",
+        ),
+        (
+            "service/register",
+            {"Name": "x", "Weights": {"Passing": 1, "Warning": 65536}},
+            400,
+            "Invalid Weights: DNS Weight must be between 0 and 65535",
+        ),
         ("service/register", {"Name": "x", "Check": {"HTTP": "http://x"}}, 400, "Interval must be > 0"),
         ("service/register", {"Name": "x", "Check": {"TTL": "soon"}}, 400, "TTL: invalid duration"),
         ("service/register", {"Name": "x", "Check": {"TTL": "1s", "Header": 1}}, 400, "Header must be an object"),
@@ -288,6 +312,36 @@ def test_every_kind_of_check_is_registered_by_its_fields(
 def test_what_makes_no_sense_is_refused_as_consul_does(target: str, document: Any, status: int, text: str) -> None:
     found = Client()("PUT", target, document)
     assert found[0] == status and text in found[1]
+
+
+LIMITS = {f"k{number}": "v" for number in range(62)} | {"k" * 128: "é" * 256, "A-z_09": ""}
+
+
+@pytest.mark.parametrize(
+    ("meta", "text"),
+    [
+        (LIMITS, ""),
+        (LIMITS | {"more": ""}, "Node metadata cannot contain more than 64 key/value pairs"),
+        ({"": "v"}, "Couldn't load metadata pair ('', 'v'): Key cannot be blank"),
+        ({"a b": "v"}, "Couldn't load metadata pair ('a b', 'v'): Key contains invalid characters"),
+        ({"a\n": "v"}, "Couldn't load metadata pair ('a\n', 'v'): Key contains invalid characters"),
+        (
+            {"k" * 129: "v"},
+            f"Couldn't load metadata pair ('{'k' * 129}', 'v'): Key is too long (limit: 128 characters)",
+        ),
+        (
+            {"consul-x": "v"},
+            "Couldn't load metadata pair ('consul-x', 'v'): Key prefix 'consul-' is reserved for internal use",
+        ),
+        (
+            {"k": "é" * 257},
+            f"Couldn't load metadata pair ('k', '{'é' * 257}'): Value is too long (limit: 512 characters)",
+        ),
+    ],
+)
+def test_metadata_of_a_service_have_limits(meta: dict[str, str], text: str) -> None:
+    found = Client()("PUT", "service/register", {"Name": "web", "Meta": meta})
+    assert found == ((400, f"Invalid Service Meta: {text}") if text else (200, ""))
 
 
 def test_unknown_methods_and_services_are_named() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +67,37 @@ def test_a_client_agent_that_leaves_is_deregistered(cluster: Cluster) -> None:
     eventually(lambda: any(node["Node"] == "c2" for node in ask(agent, "/v1/catalog/nodes")), "the client agent")
     assert leaving.terminate() == 0
     eventually(lambda: all(node["Node"] != "c2" for node in ask(agent, "/v1/catalog/nodes")), "its end")
+
+
+def test_the_catalog_shows_a_change_as_soon_as_its_agent_has_answered(cluster: Cluster) -> None:
+    client, server = cluster.agents["c1"], cluster.agents["s1"]
+    shown = {"/v1/catalog/service/now", "/v1/health/service/now?passing"}
+
+    def ids(path: str, at: AgentProcess) -> list[str]:
+        return [each.get("ServiceID") or each["Service"]["ID"] for each in ask(at, path)]
+
+    for round_number in range(40):
+        at, other = (client, server) if round_number % 2 else (server, client)
+        service = f"now-{round_number}"
+        document = {"Name": "now", "ID": service, "Check": {"TTL": "1h", "CheckID": "ttl"}}
+        assert put(at, "/v1/agent/service/register", document)[0] == 200
+        assert service in ids("/v1/catalog/service/now", other), round_number
+        assert put(at, "/v1/agent/check/pass/ttl")[0] == 200
+        assert service in ids("/v1/health/service/now?passing", other), round_number
+        assert put(at, f"/v1/agent/service/maintenance/{service}?enable=true")[0] == 200
+        assert ids("/v1/health/service/now?passing", other) == [], round_number
+        assert put(at, f"/v1/agent/service/deregister/{service}")[0] == 200
+        assert [ids(path, other) for path in sorted(shown)] == [[], []], round_number
+
+
+def test_a_client_agent_without_servers_answers_all_the_same(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"performance": {"rpc_hold_timeout": "500ms"}}))
+    alone = AgentProcess("-node", "alone", "-retry-join", "127.0.0.1:1", "-config-file", str(config)).started()
+    for number in range(4):
+        started = time.monotonic()
+        assert put(alone, "/v1/agent/service/register", {"Name": f"web{number}", "Check": {"TTL": "1h"}})[0] == 200
+        assert put(alone, f"/v1/agent/check/pass/service:web{number}")[0] == 200
+        assert time.monotonic() - started < 10
+    assert len(ask(alone, "/v1/agent/services")) == 4
+    assert alone.terminate() == 0

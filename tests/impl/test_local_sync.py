@@ -15,6 +15,7 @@ from impl.agent.local import state as local_state
 from impl.agent.local.definitions import CheckDefinition, ServiceDefinition
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.local.state import LocalState
+from impl.agent.local.sync import AntiEntropy
 from impl.agent.logs import Log
 from impl.catalog.commands import Deregister, Register, Write
 from impl.catalog.queries import Query, answer_query
@@ -51,8 +52,10 @@ class Local:
         self.failures = 0
         self.size = 1
         self.while_writing: Callable[[], None] = lambda: None
+        self.write_ns = 0
         runtime = self.world.process("n", VirtualDisk()).runtime
         anything: Any = self
+        self.runtime = runtime
         log = Log(lambda line: None, lambda: 0.0)
         node = Node("n", "10.0.0.1", "id", "dc1", {"lan": "10.0.0.1"}, {"rack": "1"})
         self.own = Registrations(runtime, anything, node, ("consul",), anything, Scripts(), log)
@@ -68,6 +71,8 @@ class Local:
         return self.size
 
     async def write(self, command: Write) -> Result:
+        if self.write_ns:
+            await self.runtime.clock.sleep(self.write_ns)
         if self.failures:
             self.failures -= 1
             raise NoClusterLeader()
@@ -77,6 +82,18 @@ class Local:
 
     async def read(self, query: Query, options: ReadOptions) -> ReadReply:
         return ReadReply(answer_query(self.store, query), True, 0)
+
+    def until_synced(self, change: Callable[[Registrations], None]) -> Callable[[], bool]:
+        """Somebody changes something and waits until the catalog has it: whether that is over."""
+        over = []
+
+        async def wait() -> None:
+            change(self.own)
+            await self.own.synced()
+            over.append(True)
+
+        self.runtime.tasks.spawn(wait(), "waits")
+        return lambda: bool(over)
 
     def apply(self, command: Write) -> None:
         """Somebody else writes."""
@@ -260,6 +277,92 @@ def test_agents_do_not_write_outputs_all_at_once() -> None:
     assert due == [150, 449]
 
 
+# ----------------------------------------------------------------------------------------- waiting for the catalog
+
+
+def test_whoever_waits_is_answered_when_the_catalog_has_it_and_not_before() -> None:
+    local = Local()
+    local.write_ns = 2 * SECOND
+    over = local.until_synced(lambda own: own.register_service(ServiceDefinition(WEB)))
+    local.pass_time(1)
+    assert not over() and local.service("web") is None
+    local.pass_time(2)
+    assert over() and local.service("web") is not None
+
+
+def test_what_changes_during_an_attempt_is_waited_for_until_the_next() -> None:
+    local = Local()
+    local.write_ns = 2 * SECOND
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(1)
+    over = local.until_synced(lambda own: own.register_service(ServiceDefinition(replace(WEB, port=82))))
+    local.pass_time(2)
+    written = local.service("web")
+    assert written is not None and written.port == 80 and not over()
+    local.pass_time(2)
+    written = local.service("web")
+    assert over() and written is not None and written.port == 82
+
+
+def test_a_failure_of_an_attempt_that_began_before_is_not_the_answer() -> None:
+    local = Local()
+    local.write_ns, local.failures = 2 * SECOND, 1
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(1)
+    over = local.until_synced(lambda own: own.register_check(replace(TTL, service_id="")))
+    local.pass_time(2)
+    assert not over()
+    local.pass_time(4)
+    assert over() and local.check("ttl") is not None, "it did not wait for the pause after a failure"
+
+
+def test_whoever_waits_is_answered_when_an_attempt_has_failed() -> None:
+    local = Local()
+    local.failures = 1
+    over = local.until_synced(lambda own: own.register_service(ServiceDefinition(WEB)))
+    local.pass_time(1)
+    assert over() and local.service("web") is None
+    local.pass_time(10)
+    assert local.service("web") is not None
+
+
+def test_shortly_after_a_failure_a_change_is_tried_at_once() -> None:
+    local = Local()
+    local.failures = 1
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(1)
+    over = local.until_synced(lambda own: own.register_check(replace(TTL, service_id="")))
+    local.pass_time(1)
+    assert over() and local.service("web") is not None and local.check("ttl") is not None
+
+
+def test_nobody_waits_for_longer_than_the_hold_timeout() -> None:
+    local = Local()
+    local.write_ns = 3600 * SECOND
+    over = local.until_synced(lambda own: own.register_service(ServiceDefinition(WEB)))
+    local.pass_time(6)
+    assert not over()
+    local.pass_time(2)
+    assert over()
+
+
+def test_nobody_waits_for_an_output_alone_nor_for_an_agent_that_ends() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    local.own.set_ttl("ttl", PASSING, "1")
+    local.pass_time(1)
+    over = local.until_synced(lambda own: own.set_ttl("ttl", PASSING, "2"))
+    local.world.run_for(1)
+    assert over()
+    local.write_ns = 3600 * SECOND
+    over = local.until_synced(lambda own: own.deregister_service("web"))
+    local.pass_time(1)
+    assert not over()
+    local.own.stop()
+    local.world.run_for(1)
+    assert over()
+
+
 # ---------------------------------------------------------------------------------------------- critical for too long
 
 
@@ -365,6 +468,33 @@ def _knows_case(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(local_state, "_alike", lambda identity, others: set())
 
 
+def _counts_the_attempt_under_way(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(AntiEntropy, "_next_attempt", lambda self: self._ended + 1)
+
+
+def _pauses_for_all_its_time(patch: pytest.MonkeyPatch) -> None:
+    async def pause(self: AntiEntropy, duration_ns: int) -> None:
+        await self._runtime.clock.sleep(duration_ns)
+
+    patch.setattr(AntiEntropy, "_pause", pause)
+
+
+def _waits_for_ever(patch: pytest.MonkeyPatch) -> None:
+    synced = AntiEntropy.synced
+    patch.setattr(AntiEntropy, "synced", lambda self, limit_ns: synced(self, 10**18))
+
+
+def _waits_for_nothing(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: AntiEntropy, limit_ns: int) -> None:
+        pass
+
+    patch.setattr(AntiEntropy, "synced", nothing)
+
+
+def _waits_for_success(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(AntiEntropy, "_next_attempt", lambda self: 10**18)
+
+
 def _registers_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sync, "sorted", lambda each, key: sorted(each), raising=False)
 
@@ -381,6 +511,11 @@ def _registers_first(patch: pytest.MonkeyPatch) -> None:
         (_knows_case, test_of_two_checks_that_differ_in_case_the_one_that_is_left_stays_registered),
         (_keeps_foreign_rows, test_rows_of_this_node_that_the_agent_does_not_have_are_removed),
         (_removes_consul, test_what_the_leader_registers_stays),
+        (_waits_for_nothing, test_whoever_waits_is_answered_when_the_catalog_has_it_and_not_before),
+        (_counts_the_attempt_under_way, test_a_failure_of_an_attempt_that_began_before_is_not_the_answer),
+        (_waits_for_success, test_whoever_waits_is_answered_when_an_attempt_has_failed),
+        (_pauses_for_all_its_time, test_shortly_after_a_failure_a_change_is_tried_at_once),
+        (_waits_for_ever, test_nobody_waits_for_longer_than_the_hold_timeout),
         (_defers_nothing, test_a_change_of_output_alone_waits_for_minutes),
         (_never_compares, test_what_others_changed_is_put_right),
     ],

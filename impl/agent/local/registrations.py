@@ -1,7 +1,7 @@
 """What users of an agent may ask of its own services and checks; it keeps state, checks, disk and catalog in step.
 
-Source: Consul, "Agent HTTP API": services, checks, maintenance mode. Whoever asks is answered when the agent knows;
-the catalog follows (`sync`).
+Source: Consul, "Agent HTTP API": services, checks, maintenance mode. What is asked for is done when the agent knows;
+the catalog follows (`sync`), and whoever must not be ahead of it waits for `synced`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from impl.runtime.interfaces import NANOSECONDS, Prober, Runtime, Task
 
 REAP_NS: Final = 30 * NANOSECONDS
 """How often services are looked for that have been critical for too long."""
+HOLD_NS: Final = 7 * NANOSECONDS
+"""How long `synced` waits at most (Consul: `rpc_hold_timeout`), unless the agent says otherwise."""
 _NO_REASON = "Maintenance mode is enabled for this {}, but no reason was provided. This is a default message."
 
 
@@ -82,6 +84,7 @@ class Registrations:
         scripts: Scripts,
         log: Log,
         directory: str = "",
+        hold_ns: int = HOLD_NS,
     ) -> None:
         """An agent's own, none yet.
 
@@ -89,6 +92,7 @@ class Registrations:
             node: the row of this agent's node.
             kept: ids of instances that the leader registers for it.
             directory: where registrations are kept; "": nowhere.
+            hold_ns: how long `synced` waits at most.
         """
         self.scripts = scripts
         self.changes = Changes(runtime)
@@ -100,6 +104,7 @@ class Registrations:
         self._log = log
         self._checks = Checks(runtime, prober, self.state, Others(agent, self.changes), self._keep)
         self._sync = AntiEntropy(runtime, agent, self.state, self.changes, log)
+        self._hold_ns = hold_ns
         self._tasks: list[Task] = []
         self.shelf = Shelf(runtime, directory, log)
         self._configured: set[tuple[str, str]] = set()
@@ -179,6 +184,12 @@ class Registrations:
         self._checks.stop_all()
         for task in self._tasks:
             task.cancel()
+
+    async def synced(self) -> None:
+        """Return when the catalog shows what the agent has, or an attempt to make it so failed (the log says why, and
+        it is tried again), or the hold timeout has passed. At once while the catalog is not kept in step."""
+        if self._tasks:
+            await self._sync.synced(self._hold_ns)
 
     # --- services ----------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """Anti-entropy: what the agent has comes into the catalog, at once when it changes and wholly every minute or so.
 
 The more nodes there are, the rarer the whole comparison, so that the servers' load stays bounded; and agents that
-started together do not compare together. Source: Consul, "Anti-entropy", and its `agent/ae/ae.go`. *Deviation:* after a
-failure it tries again after 3 to 6 s, not 15 to 30 s.
+started together do not compare together. Whoever changed something may wait until the catalog has it (`synced`); that
+asks for an attempt now, even shortly after one that failed. Source: Consul, "Anti-entropy", its `agent/ae/ae.go`, and
+`syncChanges` in its `agent/agent_endpoint.go`. *Deviation:* after a failure it tries again after 3 to 6 s, not 15 to
+30 s.
 """
 
 from __future__ import annotations
@@ -43,19 +45,58 @@ class AntiEntropy:
         self._changes = changes
         self._log = log
         self._told: set[str] = set()
+        self._begun = 0
+        """The attempts so far; this is also the number of the last one."""
+        self._ended = 0
+        """The number of the last attempt that ended, well or not."""
+        self._asked = 0
+        """The number of the last attempt that somebody waits for."""
+        self._over = False
+        self._ends = Changes(runtime)
+        """Notified when an attempt ends, and when there will be no more."""
+
+    async def synced(self, limit_ns: int) -> None:
+        """Return when the catalog has all that the state has now, or one attempt to write all of that has failed, or
+        after `limit_ns`. What waits on purpose (outputs of checks) is not waited for."""
+        number, deadline = self._next_attempt(), self._now_ns() + limit_ns
+        if not self._state.in_sync:
+            self._asked = number
+            self._changes.notify()
+        while self._ended < number and not self._state.in_sync and not self._over:
+            remaining = deadline - self._now_ns()
+            if remaining <= 0:
+                return
+            await self._ends.wait(remaining)
+
+    def _next_attempt(self) -> int:
+        """One under way may have passed by what was just changed: only the next is sure to write it."""
+        return self._begun + 1
 
     async def run(self) -> None:
         """Go on for ever; end it by cancelling the task."""
+        try:
+            await self._go_on()
+        finally:
+            self._over = True
+            self._ends.notify()
+
+    async def _go_on(self) -> None:
         while True:
             if not await self._attempt(whole=True):
-                await self._runtime.clock.sleep(self._staggered(RETRY_NS))
+                await self._pause(self._staggered(RETRY_NS))
                 continue
             next_ns = self._now_ns() + self._staggered(FULL_NS)
             while self._now_ns() < next_ns:
                 await self._something(next_ns)
                 if not self._state.in_sync and not await self._attempt(whole=False):
                     next_ns = min(next_ns, self._now_ns() + self._staggered(RETRY_NS))
-                    await self._runtime.clock.sleep(next_ns - self._now_ns())
+                    await self._pause(next_ns - self._now_ns())
+
+    async def _pause(self, duration_ns: int) -> None:
+        """Return when the time is up, or when somebody waits for an attempt."""
+        until_ns = self._now_ns() + duration_ns
+        while self._asked <= self._begun and (remaining := until_ns - self._now_ns()) > 0:
+            await self._changes.wait(remaining)
 
     async def _something(self, limit_ns: int) -> None:
         """Return when there is something to write, or when the time is up."""
@@ -76,6 +117,7 @@ class AntiEntropy:
 
     async def _attempt(self, whole: bool) -> bool:
         """Write what is to be written, after comparing everything if `whole`; whether all of it was."""
+        self._begun += 1
         try:
             if whole:
                 await self._compare()
@@ -83,6 +125,9 @@ class AntiEntropy:
         except AgentError as error:
             self._tell("cannot sync with the catalog", str(error))
             return False
+        finally:
+            self._ended = self._begun
+            self._ends.notify()
 
     async def _compare(self) -> None:
         node = self._state.node.node
