@@ -11,6 +11,7 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdata
 import dns.rdatatype
 import pytest
 from hypothesis import given, settings
@@ -42,6 +43,7 @@ class FakeDirectory:
         self.nodes = [N1, N2, EXTERNAL, V6]
         self.instances: list[Instance] = [web(N1), web(N2, tags=("v1",))]
         self.failure: Exception | None = None
+        self.lookups = 0
 
     def _check(self, datacenter: str) -> None:
         if self.failure is not None:
@@ -51,11 +53,14 @@ class FakeDirectory:
 
     async def node(self, name: str, datacenter: str) -> Node | None:
         self._check(datacenter)
+        self.lookups += 1
         return next((node for node in self.nodes if node.node.lower() == name), None)
 
     async def service(self, name: str, tag: str, datacenter: str) -> Sequence[Instance]:
         self._check(datacenter)
-        return [each for each in self.instances if name == "web" and (not tag or tag in each.service.tags)]
+        self.lookups += 1
+        found = [each for each in self.instances if each.service.service == name]
+        return [each for each in found if not tag or tag in each.service.tags]
 
     async def servers(self) -> Sequence[Node]:
         return [N1, N2]
@@ -178,6 +183,94 @@ def srv_records_have_ports_weights_and_targets() -> None:
     ]
 
 
+def serving(*addresses: str, node: Node = N1, service: str = "web") -> FakeDirectory:
+    """Instances of a service at these addresses."""
+    directory = FakeDirectory()
+    directory.instances = [
+        Instance(node, Service("n1", f"{service}{number}", service, address=address, port=80), ())
+        for number, address in enumerate(addresses)
+    ]
+    return directory
+
+
+def a_name_is_shown_only_if_no_instance_has_an_ip() -> None:
+    mixed = serving("a.example.com", "192.0.2.7", "b.example.com")
+    assert records(ask("web.service.consul", directory=mixed)) == ["web.service.consul. A 192.0.2.7"]
+    assert records(ask("web.service.consul", "ANY", mixed)) == ["web.service.consul. A 192.0.2.7"]
+    named = serving("a.example.com", "b.example.com")
+    for kind in ("A", "AAAA", "CNAME", "ANY"):
+        assert records(ask("web.service.consul", kind, named)) == ["web.service.consul. CNAME a.example.com."]
+    assert records(ask("web.service.consul", "TXT", named)) == []
+
+
+def a_name_of_the_domain_is_followed_by_its_records() -> None:
+    directory = serving("N1.node.consul")
+    assert records(ask("web.service.consul", directory=directory)) == [
+        "web.service.consul. CNAME N1.node.consul.",
+        "N1.node.consul. A 10.0.0.1",
+    ]
+    ttls = [rrset.ttl for rrset in ask("web.service.consul", directory=directory, service_ttl=(("web", 7),)).answer]
+    assert ttls == [7, 7], "all from the one setting, as in Consul"
+    assert records(ask("web.service.consul", "AAAA", directory)) == ["web.service.consul. CNAME N1.node.consul."]
+    directory.nodes = [Node("alias", "web.service.consul", datacenter="dc1"), N1]
+    assert records(ask("alias.node.consul", directory=directory)) == [
+        "alias.node.consul. CNAME web.service.consul.",
+        "web.service.consul. CNAME N1.node.consul.",
+        "N1.node.consul. A 10.0.0.1",
+    ]
+    missing = serving("x.node.consul")
+    assert records(ask("web.service.consul", directory=missing)) == ["web.service.consul. CNAME x.node.consul."]
+    elsewhere = serving("n1.node.dc9.consul")
+    assert records(ask("web.service.consul", directory=elsewhere)) == ["web.service.consul. CNAME n1.node.dc9.consul."]
+
+
+def an_srv_record_leads_to_an_address() -> None:
+    found = ask("web.service.consul", "SRV", serving("n1.node.consul", "a.example.com"))
+    assert [row.split()[-1] for row in records(found)] == ["n1.node.consul.", "a.example.com."]
+    assert records(found, "additional") == ["n1.node.consul. A 10.0.0.1"]
+    external = ask("web.service.consul", "SRV", serving("", node=EXTERNAL))
+    assert records(external) == ["web.service.consul. SRV 1 1 80 example.com."]
+    directory = serving("alias.node.consul")
+    directory.nodes = [Node("alias", "n1.node.consul", datacenter="dc1"), N1]
+    chain = ["alias.node.consul. CNAME n1.node.consul.", "n1.node.consul. A 10.0.0.1"]
+    assert records(ask("web.service.consul", "SRV", directory), "additional") == chain
+    directory.instances += serving(*(f"{'x' * 50}{number}.example.com" for number in range(9))).instances
+    cut = ask("web.service.consul", "SRV", directory)
+    assert cut.flags & dns.flags.TC and records(cut, "additional") == chain, "what belongs to a record stays with it"
+
+
+def an_address_that_is_the_very_name_is_none() -> None:
+    for kind in ("A", "ANY"):
+        found = ask("web.service.consul", kind, serving("WEB.service.consul"))
+        assert records(found) == ["web.service.consul. A 10.0.0.1"]
+    found = ask("web.service.consul", "SRV", serving("web.service.consul."))
+    assert records(found) == ["web.service.consul. SRV 1 1 80 n1.node.dc1.consul."]
+    directory = FakeDirectory()
+    directory.nodes = [Node("me", "me.node.consul", datacenter="dc1")]
+    assert records(ask("me.node.consul", directory=directory)) == []
+
+
+def circles_end() -> None:
+    directory = serving("x.node.consul")
+    directory.nodes = [Node(name, f"{after}.node.consul", datacenter="dc1") for name, after in ("xy", "yz", "zx")]
+    found = ask("web.service.consul", directory=directory, edns=4096)
+    assert records(found)[0] == "web.service.consul. CNAME x.node.consul."
+    assert (len(records(found)), directory.lookups) == (1 + 3, 1 + 3)
+
+
+def lookups_are_bounded() -> None:
+    directory = serving(*(f"n{number}.node.consul" for number in range(3 * answers.TARGETS_MAX)))
+    found = ask("web.service.consul", "SRV", directory, datagram=False)
+    assert len(records(found)) == 3 * answers.TARGETS_MAX
+    assert directory.lookups == 1 + answers.TARGETS_MAX
+    directory = serving(*["db.service.consul"] * 9)
+    directory.instances += [replace(each, node=V6) for each in serving(*["192.0.2.7"], service="db").instances]
+    directory.instances += serving(*(f"192.0.2.{number}" for number in range(10, 90)), service="db").instances
+    found = ask("web.service.consul", "SRV", directory, edns=4096)
+    assert directory.lookups == 2
+    assert len(records(found, "additional")) == 5
+
+
 def an_address_is_repeated_for_each_instance_while_there_is_room() -> None:
     directory = FakeDirectory()
     directory.instances = [replace(web(N1), service=replace(web(N1).service, port=number)) for number in range(80, 89)]
@@ -252,6 +345,12 @@ SENTENCES = (
     a_service_has_the_addresses_of_its_instances,
     critical_instances_are_left_out,
     srv_records_have_ports_weights_and_targets,
+    a_name_is_shown_only_if_no_instance_has_an_ip,
+    a_name_of_the_domain_is_followed_by_its_records,
+    an_srv_record_leads_to_an_address,
+    an_address_that_is_the_very_name_is_none,
+    circles_end,
+    lookups_are_bounded,
     an_address_is_repeated_for_each_instance_while_there_is_room,
     a_spelled_address_is_itself,
     an_address_has_a_name,
@@ -269,6 +368,20 @@ def test_consul_answers(sentence: Callable[[], None]) -> None:
 
 def no_soa(self: Responder, response: dns.message.Message, rcode: dns.rcode.Rcode) -> None:
     response.set_rcode(rcode)
+
+
+async def every_alias(self: Responder, name: Any, addresses: Any, kind: int, effort: Any, depth: int) -> list[Any]:
+    """A CNAME for each name, whatever else there is."""
+    aliases = [address for address in addresses if not answers._is_ip(address)]
+    return [(name, dns.rdata.from_text("IN", "CNAME", f"{alias}.")) for alias in aliases]
+
+
+def unbounded(rows_max: int, plain: Any = answers._Effort) -> Any:
+    return plain(rows_max, lookups_left=10**6)
+
+
+async def no_targets(*what: Any) -> list[Any]:
+    return []
 
 
 def put_once(self: Responder, response: dns.message.Message, section: Any, name: Any, ttl: int, record: Any) -> None:
@@ -289,6 +402,13 @@ MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
     (answers, "spelled", lambda address: "00000000", srv_records_have_ports_weights_and_targets),
     (names, "_datacenter", lambda rest, own: own, another_datacenter_does_not_exist),
     (answers, "_is_ip", lambda address: True, a_node_may_have_a_name_for_address),
+    (Responder, "_address_rows", every_alias, a_name_is_shown_only_if_no_instance_has_an_ip),
+    (Responder, "_target_rows", no_targets, a_name_of_the_domain_is_followed_by_its_records),
+    (Responder, "_target_rows", no_targets, an_srv_record_leads_to_an_address),
+    (answers, "_names", lambda address, name: False, an_address_that_is_the_very_name_is_none),
+    (answers, "DEPTH_MAX", 9, circles_end),
+    (answers, "_Effort", unbounded, lookups_are_bounded),
+    (answers, "TARGET_RECORDS_MAX", 99, lookups_are_bounded),
     (answers, "refusal", lambda wire, rcode: None, malformed_questions_are_refused_or_dropped),
 )
 
@@ -370,9 +490,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     plain = Responder._instance_records
 
-    def count(self: Responder, *what: Any) -> None:
+    async def count(self: Responder, *what: Any) -> None:
         made.append(1)
-        plain(self, *what)
+        await plain(self, *what)
 
     monkeypatch.setattr(Responder, "_instance_records", count)
     return made
