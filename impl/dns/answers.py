@@ -417,8 +417,9 @@ class Responder:
     def _soa(self) -> dns.rrset.RRset:
         s, domain = self._settings, self._domain.to_text()
         numbers = f"{self._serial()} {s.soa_refresh} {s.soa_retry} {s.soa_expire} {s.soa_min_ttl}"
+        # Resolvers keep a denial for the lesser of this TTL and the last number (RFC 2308, section 5).
         return dns.rrset.from_text(
-            self._domain, 0, dns.rdataclass.IN, SOA, f"ns.{domain} hostmaster.{domain} {numbers}"
+            self._domain, s.soa_min_ttl, dns.rdataclass.IN, SOA, f"ns.{domain} hostmaster.{domain} {numbers}"
         )
 
     def _negative(self, response: dns.message.Message, rcode: dns.rcode.Rcode) -> None:

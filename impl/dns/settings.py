@@ -25,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     soa_retry: int = 600
     soa_expire: int = 86_400
     soa_min_ttl: int = 0
+    """For how long resolvers may keep a denial."""
 
     def ttl_of(self, service: str) -> int:
         """The TTL of a service's records: its own, else that of the longest prefix, else 0."""

@@ -135,6 +135,14 @@ def an_unknown_name_does_not_exist_and_says_for_how_long() -> None:
         assert records(found, "authority")[0].startswith("consul. SOA ns.consul. hostmaster.consul. 7 ")
 
 
+def a_denial_may_be_kept_for_as_long_as_is_set() -> None:
+    for name in ("x.node.consul", "n1.node.consul"):
+        (soa,) = ask(name, "AAAA", soa_min_ttl=60).authority
+        assert (soa.ttl, soa[0].minimum) == (60, 60)
+    assert ask("consul", "SOA", soa_min_ttl=60).answer[0].ttl == 60
+    assert ask("x.node.consul").authority[0].ttl == 0
+
+
 def a_name_without_records_of_the_type_is_empty() -> None:
     found = ask("n1.node.consul", "AAAA")
     assert (found.rcode(), found.answer, len(found.authority)) == (dns.rcode.NOERROR, [], 1)
@@ -339,6 +347,7 @@ SENTENCES = (
     a_node_may_have_a_name_for_address,
     a_nodes_metadata_are_its_texts,
     an_unknown_name_does_not_exist_and_says_for_how_long,
+    a_denial_may_be_kept_for_as_long_as_is_set,
     a_name_without_records_of_the_type_is_empty,
     another_datacenter_does_not_exist,
     a_lookup_that_fails_is_a_failure,
