@@ -165,6 +165,13 @@ def a_service_has_the_addresses_of_its_instances() -> None:
         assert [row.split()[2] for row in records(ask(name))] == ["10.0.0.2"]
 
 
+def only_tcp_stands_for_no_tag() -> None:
+    directory = FakeDirectory()
+    directory.instances = [web(N1), web(N2, tags=("udp",))]
+    assert [row.split()[2] for row in records(ask("_web._udp.service.consul", directory=directory))] == ["10.0.0.2"]
+    assert len(records(ask("_web._TCP.service.consul", directory=directory))) == 2
+
+
 def critical_instances_are_left_out() -> None:
     directory = FakeDirectory()
     directory.instances = [web(N1, "critical"), web(N2, "warning")]
@@ -352,6 +359,7 @@ SENTENCES = (
     another_datacenter_does_not_exist,
     a_lookup_that_fails_is_a_failure,
     a_service_has_the_addresses_of_its_instances,
+    only_tcp_stands_for_no_tag,
     critical_instances_are_left_out,
     srv_records_have_ports_weights_and_targets,
     a_name_is_shown_only_if_no_instance_has_an_ip,
