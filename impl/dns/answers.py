@@ -373,10 +373,11 @@ class Responder:
             for node in nodes:
                 with self._speakable():
                     self._add(response, response.answer, name, 0, PTR, self._node_name(node).to_text())
-            services = {instance.service.service for instance in instances} if not nodes else set()
-            for service in sorted(services):
+            holders = {(each.service.service, self._datacenter(each.node)) for each in instances if not nodes}
+            for service, datacenter in sorted(holders):
                 with self._speakable():
-                    self._add(response, response.answer, name, 0, PTR, self._within(f"{service}.service").to_text())
+                    target = self._within(f"{service}.service.{datacenter}")
+                    self._add(response, response.answer, name, 0, PTR, target.to_text())
         return bool(nodes or instances)
 
     @contextmanager

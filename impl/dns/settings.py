@@ -28,7 +28,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """For how long resolvers may keep a denial."""
 
     def ttl_of(self, service: str) -> int:
-        """The TTL of a service's records: its own, else that of the longest prefix, else 0."""
+        """The TTL of a service's records: its own, else that of the longest prefix, else 0.
+
+        So says "DNS caching"; *deviation:* the code of Consul's current router falls back to `node_ttl`.
+        """
         exact = dict(self.service_ttl)
         if service in exact:
             return exact[service]

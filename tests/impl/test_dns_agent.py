@@ -120,7 +120,7 @@ def test_an_address_that_is_a_name_leads_to_an_address(names: Names) -> None:
 
 def test_addresses_have_names(names: Names) -> None:
     assert names.answers("-x", "10.0.0.1") == [["PTR", "n1.node.dc1.consul."]]
-    assert names.answers("-x", "192.0.2.1") == [["PTR", "web.service.consul."]]
+    assert names.answers("-x", "192.0.2.1") == [["PTR", "web.service.dc1.consul."]]
     assert names.answers("-x", "2001:db8::6") == [["PTR", "six.node.dc1.consul."]]
 
 

@@ -310,7 +310,7 @@ def an_address_has_a_name() -> None:
     directory = FakeDirectory()
     directory.instances = [web(N1, address="192.0.2.7")]
     found = ask("7.2.0.192.in-addr.arpa", "PTR", directory)
-    assert records(found) == ["7.2.0.192.in-addr.arpa. PTR web.service.consul."]
+    assert records(found) == ["7.2.0.192.in-addr.arpa. PTR web.service.dc1.consul."]
     reverse = ".".join(reversed("20010db8000000000000000000000001")) + ".ip6.arpa"
     assert records(ask(reverse, "PTR"))[0].endswith("PTR six.node.dc1.consul.")
     assert ask("9.9.9.9.in-addr.arpa", "PTR").rcode() == dns.rcode.NXDOMAIN
