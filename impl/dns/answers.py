@@ -189,7 +189,7 @@ class Responder:
     async def _answer(self, query: dns.message.Message, response: dns.message.Message, limit: int) -> None:
         question = query.question[0]
         try:
-            asked = self._asked(question.name)
+            asked = self._asked(question.name, question.rdtype)
         except UnknownName:
             self._negative(response, dns.rcode.NXDOMAIN)
             return
@@ -210,9 +210,11 @@ class Responder:
         elif not response.answer:
             self._negative(response, dns.rcode.NOERROR)
 
-    def _asked(self, name: Name) -> Asked | None:
+    def _asked(self, name: Name, kind: int) -> Asked | None:
         """None: the name is in no domain that is served here."""
         if name.is_subdomain(self._domain):
+            if kind in (SOA, NS):
+                return Domain()  # as Consul: who looks for the zone of a name finds it, whatever the name
             within = name.relativize(self._domain)
             return asked_within(tuple(label.decode("latin-1") for label in within.labels), self._settings.datacenter)
         labels = tuple(label.decode("latin-1") for label in name.labels if label)
@@ -223,7 +225,7 @@ class Responder:
         effort = _Effort(min(limit // RECORD_BYTES_MIN, RECORDS_MAX))
         match asked:
             case Domain():
-                await self._domain_records(name, kind, response)
+                await self._domain_records(kind, response)
                 return True
             case AddressName(address):
                 self._put_all(response.answer, _ip_rows(name, address, kind), self._settings.node_ttl, response)
@@ -253,16 +255,17 @@ class Responder:
 
     # --- records ------------------------------------------------------------------------------------------------------
 
-    async def _domain_records(self, name: Name, kind: int, response: dns.message.Message) -> None:
+    async def _domain_records(self, kind: int, response: dns.message.Message) -> None:
         if kind in (SOA, ANY):
             response.answer.append(self._soa())
-        if kind in (NS, ANY):
+        if kind in (NS, SOA, ANY):
+            section = response.authority if kind == SOA else response.answer
             servers = list(await self._directory.servers())
             self._shuffle(servers)
             for server in servers[:NAME_SERVERS_MAX]:
                 with self._speakable():
                     target = self._node_name(server)
-                    self._add(response, response.answer, name, self._settings.node_ttl, NS, target.to_text())
+                    self._add(response, section, self._domain, self._settings.node_ttl, NS, target.to_text())
                     self._put_all(
                         response.additional, _ip_rows(target, server.address, ANY), self._settings.node_ttl, response
                     )
@@ -352,7 +355,7 @@ class Responder:
         return effort.known[target, depth]
 
     async def _found_rows(self, target: Name, kind: int, effort: _Effort, depth: int) -> list[Row]:
-        match self._asked(target):
+        match self._asked(target, kind):
             case AddressName(address):
                 return _ip_rows(target, address, kind)
             case NodeName(node, datacenter):

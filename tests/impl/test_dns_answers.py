@@ -320,7 +320,18 @@ def the_domain_has_servers() -> None:
     found = ask("consul", "NS")
     assert [row.split()[2] for row in records(found)] == ["n1.node.dc1.consul.", "N2.node.dc1.consul."]
     assert len(found.additional) == 2
-    assert records(ask("consul", "SOA"))[0].startswith("consul. SOA")
+
+
+def the_domain_of_a_name_is_found() -> None:
+    for name in ("consul", "n1.node.consul", "web.service.consul", "service.consul", "none.service.dc9.consul"):
+        found = ask(name, "SOA")
+        assert found.rcode() == dns.rcode.NOERROR
+        (soa,) = records(found)
+        assert soa.startswith("consul. SOA ns.consul.")
+        assert records(found, "authority") == ["consul. NS n1.node.dc1.consul.", "consul. NS N2.node.dc1.consul."]
+        assert records(found, "additional") == ["n1.node.dc1.consul. A 10.0.0.1", "N2.node.dc1.consul. A 10.0.0.2"]
+        assert records(ask(name, "NS")) == records(found, "authority")
+    assert ask("example.com", "SOA").rcode() == dns.rcode.REFUSED
 
 
 def answers_over_udp_are_limited_and_marked() -> None:
@@ -372,6 +383,7 @@ SENTENCES = (
     a_spelled_address_is_itself,
     an_address_has_a_name,
     the_domain_has_servers,
+    the_domain_of_a_name_is_found,
     answers_over_udp_are_limited_and_marked,
     a_name_outside_the_domain_is_refused,
     malformed_questions_are_refused_or_dropped,
