@@ -286,11 +286,12 @@ class Responder:
         self, instances: Sequence[Instance], name: Name, kind: int, response: dns.message.Message, effort: _Effort
     ) -> None:
         if kind == SRV:
+            of_targets = _Effort(TARGET_RECORDS_MAX)
             for instance in instances:
                 if sum(map(len, response.answer)) > effort.rows_max:
                     break  # more than fit already: the rest would be made in vain
                 with self._speakable():
-                    await self._instance_records(instance, name, response, effort)
+                    await self._instance_records(instance, name, response, of_targets)
         elif instances:
             addresses = (_address(instance, name) for instance in instances)
             rows = await self._address_rows(name, addresses, kind, effort, DEPTH_MAX)

@@ -537,6 +537,36 @@ def test_records_that_are_made_in_vain_are_noticed(monkeypatch: pytest.MonkeyPat
         no_more_is_made_than_can_be_sent(counted(monkeypatch))
 
 
+def a_large_target_costs_little(made: list[int]) -> None:
+    directory = many(500)
+    directory.instances += serving("web.service.consul", service="front").instances
+    found = ask("front.service.consul", "SRV", directory, datagram=False)
+    assert len(records(found, "additional")) == 5 and len(made) <= 6
+
+
+def counted_addresses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    made: list[int] = []
+    plain = answers._ip_rows
+
+    def count(*what: Any) -> Any:
+        made.append(1)
+        return plain(*what)
+
+    monkeypatch.setattr(answers, "_ip_rows", count)
+    return made
+
+
+def test_the_target_of_an_srv_record_that_is_a_large_service_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_large_target_costs_little(counted_addresses(monkeypatch))
+
+
+def test_addresses_of_targets_that_are_made_in_vain_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_Effort", unbounded)
+    monkeypatch.setattr(answers, "TARGET_RECORDS_MAX", 500)
+    with pytest.raises(AssertionError):
+        a_large_target_costs_little(counted_addresses(monkeypatch))
+
+
 def test_what_fits_is_sent() -> None:
     for count in (20, 300):
         found = ask("web.service.consul", "SRV", many(count), edns=1232)
