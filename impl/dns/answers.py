@@ -277,10 +277,20 @@ class Responder:
         rows = await self._address_rows(name, (node.address,), kind, effort, DEPTH_MAX)
         self._put_all(response.answer, rows, ttl, response)
         if kind in (TXT, ANY):
-            with self._speakable():
-                for key, value in sorted(node.meta.items()):
-                    text = value if key.lower().startswith("rfc1035-") else f"{key}={value}"
-                    self._add(response, response.answer, name, ttl, TXT, _quoted(text))
+            self._add_meta(response, response.answer, name, ttl, node)
+        elif rows:
+            self._add_extra_meta(response, name, ttl, node, effort)
+
+    def _add_meta(self, response: dns.message.Message, section: list[Any], name: Name, ttl: int, node: Node) -> None:
+        with self._speakable():
+            for key, value in sorted(node.meta.items()):
+                text = value if key.lower().startswith("rfc1035-") else f"{key}={value}"
+                self._add(response, section, name, ttl, TXT, _quoted(text))
+
+    def _add_extra_meta(self, response: dns.message.Message, name: Name, ttl: int, node: Node, effort: _Effort) -> None:
+        """A node's metadata, which nobody asked for, if that is set; no more than could fit."""
+        if self._settings.node_meta_txt and len(response.additional) <= effort.rows_max:
+            self._add_meta(response, response.additional, name, ttl, node)
 
     async def _service_records(
         self, instances: Sequence[Instance], name: Name, kind: int, response: dns.message.Message, effort: _Effort
@@ -292,6 +302,11 @@ class Responder:
                     break  # more than fit already: the rest would be made in vain
                 with self._speakable():
                     await self._instance_records(instance, name, response, of_targets)
+            # Behind all addresses, and once a node. *Deviation:* Consul repeats them.
+            for node in {each.node.node: each.node for each in instances[: effort.rows_max]}.values():
+                with self._speakable():
+                    ttl = self._settings.ttl_of(instances[0].service.service)
+                    self._add_extra_meta(response, self._node_name(node), ttl, node, effort)
         elif instances:
             addresses = (_address(instance, name) for instance in instances)
             rows = await self._address_rows(name, addresses, kind, effort, DEPTH_MAX)
@@ -459,7 +474,11 @@ class Responder:
                 return response.to_wire(max_size=limit, want_shuffle=False)
             except dns.exception.TooBig:
                 count = sum(map(len, response.answer))
-                if len(once := _once(response.additional)) < len(response.additional):
+                if len(plain := [each for each in response.additional if each.rdtype != TXT]) < len(
+                    response.additional
+                ):
+                    response.additional = plain
+                elif len(once := _once(response.additional)) < len(response.additional):
                     response.additional = once
                 elif response.additional:
                     response.additional = []

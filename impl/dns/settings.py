@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Records in an answer over UDP to who does not use EDNS."""
     enable_truncate: bool = True
     """*Deviation:* Consul marks cut answers only if told to."""
+    node_meta_txt: bool = True
+    """A node's metadata beside its addresses, and beside SRV records, while there is room."""
     soa_refresh: int = 3600
     soa_retry: int = 600
     soa_expire: int = 86_400

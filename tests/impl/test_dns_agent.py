@@ -84,6 +84,7 @@ def test_services_have_those_instances_that_are_not_critical(names: Names) -> No
     found = names.dig("_web._tcp.service.consul", "SRV", "+nocookie")
     assert "1 1 80 n1.node.dc1.consul." in found
     assert re.search(r"ADDITIONAL SECTION:(\n.*)*n1\.node\.dc1\.consul\.\s+0\s+IN\s+A\s+10\.0\.0\.1", found)
+    assert re.search(r'n1\.node\.dc1\.consul\.\s+0\s+IN\s+TXT\s+"os=linux"', found)
 
 
 def test_names_have_no_case(names: Names) -> None:

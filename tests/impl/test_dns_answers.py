@@ -71,7 +71,8 @@ class FakeDirectory:
 
 
 def respond(wire: bytes, directory: FakeDirectory, datagram: bool, **options: Any) -> bytes | None:
-    responder = Responder(directory, Settings(**options), lambda rows: None, lambda: 7)
+    """Without metadata that nobody asked for, unless the options say otherwise."""
+    responder = Responder(directory, Settings(**{"node_meta_txt": False} | options), lambda rows: None, lambda: 7)
     return asyncio.run(responder.respond(wire, datagram=datagram))
 
 
@@ -126,6 +127,24 @@ def a_node_may_have_a_name_for_address() -> None:
 
 def a_nodes_metadata_are_its_texts() -> None:
     assert records(ask("n1.node.consul", "TXT")) == ['n1.node.consul. TXT "os=linux"', 'n1.node.consul. TXT "plain"']
+
+
+def metadata_stand_beside_addresses_while_there_is_room() -> None:
+    texts = ['n1.node.dc1.consul. TXT "os=linux"', 'n1.node.dc1.consul. TXT "plain"']
+    assert records(ask("n1.node.dc1.consul", node_meta_txt=True), "additional") == texts
+    assert records(ask("n1.node.dc1.consul"), "additional") == []
+    assert records(ask("n1.node.dc1.consul", "AAAA", node_meta_txt=True), "additional") == []
+    assert records(ask("n1.node.dc1.consul", "TXT", node_meta_txt=True), "additional") == []
+    directory = FakeDirectory()
+    directory.instances = [replace(web(N1), service=replace(web(N1).service, port=number)) for number in (80, 81)]
+    addresses = ["n1.node.dc1.consul. A 10.0.0.1"]
+    found = ask("web.service.consul", "SRV", directory, node_meta_txt=True)
+    assert records(found, "additional") == [*addresses, *texts]
+    directory.instances = [web(replace(N1, meta={f"key{number}": "x" * 100 for number in range(5)}))]
+    found = ask("web.service.consul", "SRV", directory, node_meta_txt=True)
+    assert records(found, "additional") == addresses and not found.flags & dns.flags.TC
+    assert len(records(ask("web.service.consul", "SRV", directory, node_meta_txt=True, edns=4096), "additional")) == 6
+    assert records(ask("web.service.consul", "A", directory, node_meta_txt=True), "additional") == []
 
 
 def an_unknown_name_does_not_exist_and_says_for_how_long() -> None:
@@ -364,6 +383,7 @@ SENTENCES = (
     a_node_has_its_address,
     a_node_may_have_a_name_for_address,
     a_nodes_metadata_are_its_texts,
+    metadata_stand_beside_addresses_while_there_is_room,
     an_unknown_name_does_not_exist_and_says_for_how_long,
     a_denial_may_be_kept_for_as_long_as_is_set,
     a_name_without_records_of_the_type_is_empty,
@@ -438,6 +458,7 @@ MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
     (answers, "DEPTH_MAX", 9, circles_end),
     (answers, "_Effort", unbounded, lookups_are_bounded),
     (answers, "TARGET_RECORDS_MAX", 99, lookups_are_bounded),
+    (Responder, "_add_extra_meta", lambda *what: None, metadata_stand_beside_addresses_while_there_is_room),
     (answers, "refusal", lambda wire, rcode: None, malformed_questions_are_refused_or_dropped),
 )
 
@@ -535,6 +556,41 @@ def test_records_that_are_made_in_vain_are_noticed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Responder, "_room", lambda self, query, datagram: (answers.STREAM_BYTES, answers.RECORDS_MAX))
     with pytest.raises(AssertionError):
         no_more_is_made_than_can_be_sent(counted(monkeypatch))
+
+
+def little_metadata_is_made(made: list[int]) -> None:
+    directory = many(2 * answers.RECORDS_MAX)
+    directory.instances = [
+        replace(each, node=replace(each.node, meta={str(key): "x" for key in range(9)})) for each in directory.instances
+    ]
+    ask("web.service.consul", "SRV", directory, datagram=False, node_meta_txt=True)
+    ask("web.service.consul", "SRV", directory, edns=1232, node_meta_txt=True)
+    assert len(made) <= 2
+
+
+def counted_meta(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    made: list[int] = []
+    plain = Responder._add_meta
+
+    def count(self: Responder, *what: Any) -> None:
+        made.append(1)
+        plain(self, *what)
+
+    monkeypatch.setattr(Responder, "_add_meta", count)
+    return made
+
+
+def test_metadata_of_a_large_service_do_not_hold_up_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    little_metadata_is_made(counted_meta(monkeypatch))
+
+
+def test_metadata_that_are_made_in_vain_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def always(self: Responder, response: Any, name: Any, ttl: int, node: Node, effort: Any) -> None:
+        self._add_meta(response, response.additional, name, ttl, node)
+
+    monkeypatch.setattr(Responder, "_add_extra_meta", always)
+    with pytest.raises(AssertionError):
+        little_metadata_is_made(counted_meta(monkeypatch))
 
 
 def a_large_target_costs_little(made: list[int]) -> None:
