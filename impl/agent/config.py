@@ -71,6 +71,7 @@ class DnsConfig(msgspec.Struct, forbid_unknown_fields=True):
     service_ttl: dict[str, str] | UnsetType = UNSET
     udp_answer_limit: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
     enable_truncate: bool | UnsetType = UNSET
+    enable_additional_node_meta_txt: bool | UnsetType = UNSET
     soa: Soa | UnsetType = UNSET
 
 
@@ -347,6 +348,7 @@ def _dns_settings(merged: Document) -> DnsSettings:
         only_passing=_or(given.only_passing, False),
         udp_answer_limit=_or(given.udp_answer_limit, 3),
         enable_truncate=_or(given.enable_truncate, True),
+        node_meta_txt=_or(given.enable_additional_node_meta_txt, True),
         soa_refresh=soa.refresh,
         soa_retry=soa.retry,
         soa_expire=soa.expire,

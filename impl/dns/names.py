@@ -1,7 +1,7 @@
 """What a DNS question asks for: the name, without its domain, taken apart as Consul does.
 
     <node>.node[.<dc>[.dc]]            [<tag>.]<service>.service[.<dc>[.dc]]
-    _<service>._<tag>[.service][.<dc>[.dc]]    (RFC 2782; the tag "tcp" or "udp" means none)
+    _<service>._<tag>[.service][.<dc>[.dc]]    (RFC 2782; the tag "tcp" means none)
     <hex>.addr[.<dc>[.dc]]             8 digits: IPv4, 32: IPv6
 
 Names have no case in DNS. Must not look anything up. Source: Consul, "DNS usage overview", "Static queries".
@@ -87,7 +87,7 @@ def _of_kind(kind: str, labels: tuple[str, ...], datacenter: str) -> Asked:
         return AddressName(_spelled(labels))
     if len(labels) == 2 and labels[0].startswith("_") and labels[1].startswith("_"):
         tag = labels[1][1:]
-        return ServiceName(labels[0][1:], "" if tag.lower() in ("tcp", "udp") else tag, datacenter)
+        return ServiceName(labels[0][1:], "" if tag.lower() == "tcp" else tag, datacenter)
     return ServiceName(labels[-1], ".".join(labels[:-1]), datacenter)
 
 

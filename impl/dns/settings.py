@@ -21,13 +21,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Records in an answer over UDP to who does not use EDNS."""
     enable_truncate: bool = True
     """*Deviation:* Consul marks cut answers only if told to."""
+    node_meta_txt: bool = True
+    """A node's metadata beside its addresses, and beside SRV records, while there is room."""
     soa_refresh: int = 3600
     soa_retry: int = 600
     soa_expire: int = 86_400
     soa_min_ttl: int = 0
+    """For how long resolvers may keep a denial."""
 
     def ttl_of(self, service: str) -> int:
-        """The TTL of a service's records: its own, else that of the longest prefix, else 0."""
+        """The TTL of a service's records: its own, else that of the longest prefix, else 0.
+
+        So says "DNS caching"; *deviation:* the code of Consul's current router falls back to `node_ttl`.
+        """
         exact = dict(self.service_ttl)
         if service in exact:
             return exact[service]

@@ -84,6 +84,7 @@ def test_services_have_those_instances_that_are_not_critical(names: Names) -> No
     found = names.dig("_web._tcp.service.consul", "SRV", "+nocookie")
     assert "1 1 80 n1.node.dc1.consul." in found
     assert re.search(r"ADDITIONAL SECTION:(\n.*)*n1\.node\.dc1\.consul\.\s+0\s+IN\s+A\s+10\.0\.0\.1", found)
+    assert re.search(r'n1\.node\.dc1\.consul\.\s+0\s+IN\s+TXT\s+"os=linux"', found)
 
 
 def test_names_have_no_case(names: Names) -> None:
@@ -100,9 +101,27 @@ def test_names_have_no_case(names: Names) -> None:
         assert names.answers(name) == [["A", "10.0.0.1"]]
 
 
+def test_an_address_that_is_a_name_leads_to_an_address(names: Names) -> None:
+    for service, addresses in (
+        ("alias", ("n1.node.consul",)),
+        ("mix", ("a.example.com", "192.0.2.9")),
+        ("self", ("self.service.consul",)),
+    ):
+        for number, address in enumerate(addresses):
+            instance = {"ID": f"{service}{number}", "Service": service, "Address": address, "Port": 80}
+            names.register("n2", "10.0.0.2", Service=instance)
+    assert names.answers("alias.service.consul") == [["A", "10.0.0.1"], ["CNAME", "n1.node.consul."]]
+    found = names.dig("alias.service.consul", "SRV", "+nocookie")
+    assert re.search(r"ADDITIONAL SECTION:(\n.*)*n1\.node\.consul\.\s+0\s+IN\s+A\s+10\.0\.0\.1", found)
+    assert names.answers("mix.service.consul") == [["A", "192.0.2.9"]]
+    assert names.answers("self.service.consul") == [["A", "10.0.0.2"]]
+    names.register("ext", "www.example.com", Service={"Service": "outside", "Port": 443})
+    assert names.answers("outside.service.consul", "SRV") == [["SRV", "1 1 443 www.example.com."]]
+
+
 def test_addresses_have_names(names: Names) -> None:
     assert names.answers("-x", "10.0.0.1") == [["PTR", "n1.node.dc1.consul."]]
-    assert names.answers("-x", "192.0.2.1") == [["PTR", "web.service.consul."]]
+    assert names.answers("-x", "192.0.2.1") == [["PTR", "web.service.dc1.consul."]]
     assert names.answers("-x", "2001:db8::6") == [["PTR", "six.node.dc1.consul."]]
 
 

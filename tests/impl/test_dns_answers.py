@@ -11,6 +11,7 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdata
 import dns.rdatatype
 import pytest
 from hypothesis import given, settings
@@ -42,6 +43,7 @@ class FakeDirectory:
         self.nodes = [N1, N2, EXTERNAL, V6]
         self.instances: list[Instance] = [web(N1), web(N2, tags=("v1",))]
         self.failure: Exception | None = None
+        self.lookups = 0
 
     def _check(self, datacenter: str) -> None:
         if self.failure is not None:
@@ -51,11 +53,14 @@ class FakeDirectory:
 
     async def node(self, name: str, datacenter: str) -> Node | None:
         self._check(datacenter)
+        self.lookups += 1
         return next((node for node in self.nodes if node.node.lower() == name), None)
 
     async def service(self, name: str, tag: str, datacenter: str) -> Sequence[Instance]:
         self._check(datacenter)
-        return [each for each in self.instances if name == "web" and (not tag or tag in each.service.tags)]
+        self.lookups += 1
+        found = [each for each in self.instances if each.service.service == name]
+        return [each for each in found if not tag or tag in each.service.tags]
 
     async def servers(self) -> Sequence[Node]:
         return [N1, N2]
@@ -66,7 +71,8 @@ class FakeDirectory:
 
 
 def respond(wire: bytes, directory: FakeDirectory, datagram: bool, **options: Any) -> bytes | None:
-    responder = Responder(directory, Settings(**options), lambda rows: None, lambda: 7)
+    """Without metadata that nobody asked for, unless the options say otherwise."""
+    responder = Responder(directory, Settings(**{"node_meta_txt": False} | options), lambda rows: None, lambda: 7)
     return asyncio.run(responder.respond(wire, datagram=datagram))
 
 
@@ -123,11 +129,37 @@ def a_nodes_metadata_are_its_texts() -> None:
     assert records(ask("n1.node.consul", "TXT")) == ['n1.node.consul. TXT "os=linux"', 'n1.node.consul. TXT "plain"']
 
 
+def metadata_stand_beside_addresses_while_there_is_room() -> None:
+    texts = ['n1.node.dc1.consul. TXT "os=linux"', 'n1.node.dc1.consul. TXT "plain"']
+    assert records(ask("n1.node.dc1.consul", node_meta_txt=True), "additional") == texts
+    assert records(ask("n1.node.dc1.consul"), "additional") == []
+    assert records(ask("n1.node.dc1.consul", "AAAA", node_meta_txt=True), "additional") == []
+    assert records(ask("n1.node.dc1.consul", "TXT", node_meta_txt=True), "additional") == []
+    directory = FakeDirectory()
+    directory.instances = [replace(web(N1), service=replace(web(N1).service, port=number)) for number in (80, 81)]
+    addresses = ["n1.node.dc1.consul. A 10.0.0.1"]
+    found = ask("web.service.consul", "SRV", directory, node_meta_txt=True)
+    assert records(found, "additional") == [*addresses, *texts]
+    directory.instances = [web(replace(N1, meta={f"key{number}": "x" * 100 for number in range(5)}))]
+    found = ask("web.service.consul", "SRV", directory, node_meta_txt=True)
+    assert records(found, "additional") == addresses and not found.flags & dns.flags.TC
+    assert len(records(ask("web.service.consul", "SRV", directory, node_meta_txt=True, edns=4096), "additional")) == 6
+    assert records(ask("web.service.consul", "A", directory, node_meta_txt=True), "additional") == []
+
+
 def an_unknown_name_does_not_exist_and_says_for_how_long() -> None:
     for name in ("x.node.consul", "x.service.consul", "x.query.consul", "consul.consul", "x.addr.consul"):
         found = ask(name)
         assert found.rcode() == dns.rcode.NXDOMAIN, name
         assert records(found, "authority")[0].startswith("consul. SOA ns.consul. hostmaster.consul. 7 ")
+
+
+def a_denial_may_be_kept_for_as_long_as_is_set() -> None:
+    for name in ("x.node.consul", "n1.node.consul"):
+        (soa,) = ask(name, "AAAA", soa_min_ttl=60).authority
+        assert (soa.ttl, soa[0].minimum) == (60, 60)
+    assert ask("consul", "SOA", soa_min_ttl=60).answer[0].ttl == 60
+    assert ask("x.node.consul").authority[0].ttl == 0
 
 
 def a_name_without_records_of_the_type_is_empty() -> None:
@@ -150,6 +182,13 @@ def a_service_has_the_addresses_of_its_instances() -> None:
         assert [row.split()[2] for row in records(ask(name))] == ["10.0.0.1", "10.0.0.2"]
     for name in ("v1.web.service.consul", "_web._v1.service.consul"):
         assert [row.split()[2] for row in records(ask(name))] == ["10.0.0.2"]
+
+
+def only_tcp_stands_for_no_tag() -> None:
+    directory = FakeDirectory()
+    directory.instances = [web(N1), web(N2, tags=("udp",))]
+    assert [row.split()[2] for row in records(ask("_web._udp.service.consul", directory=directory))] == ["10.0.0.2"]
+    assert len(records(ask("_web._TCP.service.consul", directory=directory))) == 2
 
 
 def critical_instances_are_left_out() -> None:
@@ -178,6 +217,94 @@ def srv_records_have_ports_weights_and_targets() -> None:
     ]
 
 
+def serving(*addresses: str, node: Node = N1, service: str = "web") -> FakeDirectory:
+    """Instances of a service at these addresses."""
+    directory = FakeDirectory()
+    directory.instances = [
+        Instance(node, Service("n1", f"{service}{number}", service, address=address, port=80), ())
+        for number, address in enumerate(addresses)
+    ]
+    return directory
+
+
+def a_name_is_shown_only_if_no_instance_has_an_ip() -> None:
+    mixed = serving("a.example.com", "192.0.2.7", "b.example.com")
+    assert records(ask("web.service.consul", directory=mixed)) == ["web.service.consul. A 192.0.2.7"]
+    assert records(ask("web.service.consul", "ANY", mixed)) == ["web.service.consul. A 192.0.2.7"]
+    named = serving("a.example.com", "b.example.com")
+    for kind in ("A", "AAAA", "CNAME", "ANY"):
+        assert records(ask("web.service.consul", kind, named)) == ["web.service.consul. CNAME a.example.com."]
+    assert records(ask("web.service.consul", "TXT", named)) == []
+
+
+def a_name_of_the_domain_is_followed_by_its_records() -> None:
+    directory = serving("N1.node.consul")
+    assert records(ask("web.service.consul", directory=directory)) == [
+        "web.service.consul. CNAME N1.node.consul.",
+        "N1.node.consul. A 10.0.0.1",
+    ]
+    ttls = [rrset.ttl for rrset in ask("web.service.consul", directory=directory, service_ttl=(("web", 7),)).answer]
+    assert ttls == [7, 7], "all from the one setting, as in Consul"
+    assert records(ask("web.service.consul", "AAAA", directory)) == ["web.service.consul. CNAME N1.node.consul."]
+    directory.nodes = [Node("alias", "web.service.consul", datacenter="dc1"), N1]
+    assert records(ask("alias.node.consul", directory=directory)) == [
+        "alias.node.consul. CNAME web.service.consul.",
+        "web.service.consul. CNAME N1.node.consul.",
+        "N1.node.consul. A 10.0.0.1",
+    ]
+    missing = serving("x.node.consul")
+    assert records(ask("web.service.consul", directory=missing)) == ["web.service.consul. CNAME x.node.consul."]
+    elsewhere = serving("n1.node.dc9.consul")
+    assert records(ask("web.service.consul", directory=elsewhere)) == ["web.service.consul. CNAME n1.node.dc9.consul."]
+
+
+def an_srv_record_leads_to_an_address() -> None:
+    found = ask("web.service.consul", "SRV", serving("n1.node.consul", "a.example.com"))
+    assert [row.split()[-1] for row in records(found)] == ["n1.node.consul.", "a.example.com."]
+    assert records(found, "additional") == ["n1.node.consul. A 10.0.0.1"]
+    external = ask("web.service.consul", "SRV", serving("", node=EXTERNAL))
+    assert records(external) == ["web.service.consul. SRV 1 1 80 example.com."]
+    directory = serving("alias.node.consul")
+    directory.nodes = [Node("alias", "n1.node.consul", datacenter="dc1"), N1]
+    chain = ["alias.node.consul. CNAME n1.node.consul.", "n1.node.consul. A 10.0.0.1"]
+    assert records(ask("web.service.consul", "SRV", directory), "additional") == chain
+    directory.instances += serving(*(f"{'x' * 50}{number}.example.com" for number in range(9))).instances
+    cut = ask("web.service.consul", "SRV", directory)
+    assert cut.flags & dns.flags.TC and records(cut, "additional") == chain, "what belongs to a record stays with it"
+
+
+def an_address_that_is_the_very_name_is_none() -> None:
+    for kind in ("A", "ANY"):
+        found = ask("web.service.consul", kind, serving("WEB.service.consul"))
+        assert records(found) == ["web.service.consul. A 10.0.0.1"]
+    found = ask("web.service.consul", "SRV", serving("web.service.consul."))
+    assert records(found) == ["web.service.consul. SRV 1 1 80 n1.node.dc1.consul."]
+    directory = FakeDirectory()
+    directory.nodes = [Node("me", "me.node.consul", datacenter="dc1")]
+    assert records(ask("me.node.consul", directory=directory)) == []
+
+
+def circles_end() -> None:
+    directory = serving("x.node.consul")
+    directory.nodes = [Node(name, f"{after}.node.consul", datacenter="dc1") for name, after in ("xy", "yz", "zx")]
+    found = ask("web.service.consul", directory=directory, edns=4096)
+    assert records(found)[0] == "web.service.consul. CNAME x.node.consul."
+    assert (len(records(found)), directory.lookups) == (1 + 3, 1 + 3)
+
+
+def lookups_are_bounded() -> None:
+    directory = serving(*(f"n{number}.node.consul" for number in range(3 * answers.TARGETS_MAX)))
+    found = ask("web.service.consul", "SRV", directory, datagram=False)
+    assert len(records(found)) == 3 * answers.TARGETS_MAX
+    assert directory.lookups == 1 + answers.TARGETS_MAX
+    directory = serving(*["db.service.consul"] * 9)
+    directory.instances += [replace(each, node=V6) for each in serving(*["192.0.2.7"], service="db").instances]
+    directory.instances += serving(*(f"192.0.2.{number}" for number in range(10, 90)), service="db").instances
+    found = ask("web.service.consul", "SRV", directory, edns=4096)
+    assert directory.lookups == 2
+    assert len(records(found, "additional")) == 5
+
+
 def an_address_is_repeated_for_each_instance_while_there_is_room() -> None:
     directory = FakeDirectory()
     directory.instances = [replace(web(N1), service=replace(web(N1).service, port=number)) for number in range(80, 89)]
@@ -202,7 +329,7 @@ def an_address_has_a_name() -> None:
     directory = FakeDirectory()
     directory.instances = [web(N1, address="192.0.2.7")]
     found = ask("7.2.0.192.in-addr.arpa", "PTR", directory)
-    assert records(found) == ["7.2.0.192.in-addr.arpa. PTR web.service.consul."]
+    assert records(found) == ["7.2.0.192.in-addr.arpa. PTR web.service.dc1.consul."]
     reverse = ".".join(reversed("20010db8000000000000000000000001")) + ".ip6.arpa"
     assert records(ask(reverse, "PTR"))[0].endswith("PTR six.node.dc1.consul.")
     assert ask("9.9.9.9.in-addr.arpa", "PTR").rcode() == dns.rcode.NXDOMAIN
@@ -212,7 +339,18 @@ def the_domain_has_servers() -> None:
     found = ask("consul", "NS")
     assert [row.split()[2] for row in records(found)] == ["n1.node.dc1.consul.", "N2.node.dc1.consul."]
     assert len(found.additional) == 2
-    assert records(ask("consul", "SOA"))[0].startswith("consul. SOA")
+
+
+def the_domain_of_a_name_is_found() -> None:
+    for name in ("consul", "n1.node.consul", "web.service.consul", "service.consul", "none.service.dc9.consul"):
+        found = ask(name, "SOA")
+        assert found.rcode() == dns.rcode.NOERROR
+        (soa,) = records(found)
+        assert soa.startswith("consul. SOA ns.consul.")
+        assert records(found, "authority") == ["consul. NS n1.node.dc1.consul.", "consul. NS N2.node.dc1.consul."]
+        assert records(found, "additional") == ["n1.node.dc1.consul. A 10.0.0.1", "N2.node.dc1.consul. A 10.0.0.2"]
+        assert records(ask(name, "NS")) == records(found, "authority")
+    assert ask("example.com", "SOA").rcode() == dns.rcode.REFUSED
 
 
 def answers_over_udp_are_limited_and_marked() -> None:
@@ -245,17 +383,27 @@ SENTENCES = (
     a_node_has_its_address,
     a_node_may_have_a_name_for_address,
     a_nodes_metadata_are_its_texts,
+    metadata_stand_beside_addresses_while_there_is_room,
     an_unknown_name_does_not_exist_and_says_for_how_long,
+    a_denial_may_be_kept_for_as_long_as_is_set,
     a_name_without_records_of_the_type_is_empty,
     another_datacenter_does_not_exist,
     a_lookup_that_fails_is_a_failure,
     a_service_has_the_addresses_of_its_instances,
+    only_tcp_stands_for_no_tag,
     critical_instances_are_left_out,
     srv_records_have_ports_weights_and_targets,
+    a_name_is_shown_only_if_no_instance_has_an_ip,
+    a_name_of_the_domain_is_followed_by_its_records,
+    an_srv_record_leads_to_an_address,
+    an_address_that_is_the_very_name_is_none,
+    circles_end,
+    lookups_are_bounded,
     an_address_is_repeated_for_each_instance_while_there_is_room,
     a_spelled_address_is_itself,
     an_address_has_a_name,
     the_domain_has_servers,
+    the_domain_of_a_name_is_found,
     answers_over_udp_are_limited_and_marked,
     a_name_outside_the_domain_is_refused,
     malformed_questions_are_refused_or_dropped,
@@ -269,6 +417,20 @@ def test_consul_answers(sentence: Callable[[], None]) -> None:
 
 def no_soa(self: Responder, response: dns.message.Message, rcode: dns.rcode.Rcode) -> None:
     response.set_rcode(rcode)
+
+
+async def every_alias(self: Responder, name: Any, addresses: Any, kind: int, effort: Any, depth: int) -> list[Any]:
+    """A CNAME for each name, whatever else there is."""
+    aliases = [address for address in addresses if not answers._is_ip(address)]
+    return [(name, dns.rdata.from_text("IN", "CNAME", f"{alias}.")) for alias in aliases]
+
+
+def unbounded(rows_max: int, plain: Any = answers._Effort) -> Any:
+    return plain(rows_max, lookups_left=10**6)
+
+
+async def no_targets(*what: Any) -> list[Any]:
+    return []
 
 
 def put_once(self: Responder, response: dns.message.Message, section: Any, name: Any, ttl: int, record: Any) -> None:
@@ -289,6 +451,14 @@ MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
     (answers, "spelled", lambda address: "00000000", srv_records_have_ports_weights_and_targets),
     (names, "_datacenter", lambda rest, own: own, another_datacenter_does_not_exist),
     (answers, "_is_ip", lambda address: True, a_node_may_have_a_name_for_address),
+    (Responder, "_address_rows", every_alias, a_name_is_shown_only_if_no_instance_has_an_ip),
+    (Responder, "_target_rows", no_targets, a_name_of_the_domain_is_followed_by_its_records),
+    (Responder, "_target_rows", no_targets, an_srv_record_leads_to_an_address),
+    (answers, "_names", lambda address, name: False, an_address_that_is_the_very_name_is_none),
+    (answers, "DEPTH_MAX", 9, circles_end),
+    (answers, "_Effort", unbounded, lookups_are_bounded),
+    (answers, "TARGET_RECORDS_MAX", 99, lookups_are_bounded),
+    (Responder, "_add_extra_meta", lambda *what: None, metadata_stand_beside_addresses_while_there_is_room),
     (answers, "refusal", lambda wire, rcode: None, malformed_questions_are_refused_or_dropped),
 )
 
@@ -370,9 +540,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     plain = Responder._instance_records
 
-    def count(self: Responder, *what: Any) -> None:
+    async def count(self: Responder, *what: Any) -> None:
         made.append(1)
-        plain(self, *what)
+        await plain(self, *what)
 
     monkeypatch.setattr(Responder, "_instance_records", count)
     return made
@@ -386,6 +556,71 @@ def test_records_that_are_made_in_vain_are_noticed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Responder, "_room", lambda self, query, datagram: (answers.STREAM_BYTES, answers.RECORDS_MAX))
     with pytest.raises(AssertionError):
         no_more_is_made_than_can_be_sent(counted(monkeypatch))
+
+
+def little_metadata_is_made(made: list[int]) -> None:
+    directory = many(2 * answers.RECORDS_MAX)
+    directory.instances = [
+        replace(each, node=replace(each.node, meta={str(key): "x" for key in range(9)})) for each in directory.instances
+    ]
+    ask("web.service.consul", "SRV", directory, datagram=False, node_meta_txt=True)
+    ask("web.service.consul", "SRV", directory, edns=1232, node_meta_txt=True)
+    assert len(made) <= 2
+
+
+def counted_meta(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    made: list[int] = []
+    plain = Responder._add_meta
+
+    def count(self: Responder, *what: Any) -> None:
+        made.append(1)
+        plain(self, *what)
+
+    monkeypatch.setattr(Responder, "_add_meta", count)
+    return made
+
+
+def test_metadata_of_a_large_service_do_not_hold_up_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    little_metadata_is_made(counted_meta(monkeypatch))
+
+
+def test_metadata_that_are_made_in_vain_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def always(self: Responder, response: Any, name: Any, ttl: int, node: Node, effort: Any) -> None:
+        self._add_meta(response, response.additional, name, ttl, node)
+
+    monkeypatch.setattr(Responder, "_add_extra_meta", always)
+    with pytest.raises(AssertionError):
+        little_metadata_is_made(counted_meta(monkeypatch))
+
+
+def a_large_target_costs_little(made: list[int]) -> None:
+    directory = many(500)
+    directory.instances += serving("web.service.consul", service="front").instances
+    found = ask("front.service.consul", "SRV", directory, datagram=False)
+    assert len(records(found, "additional")) == 5 and len(made) <= 6
+
+
+def counted_addresses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    made: list[int] = []
+    plain = answers._ip_rows
+
+    def count(*what: Any) -> Any:
+        made.append(1)
+        return plain(*what)
+
+    monkeypatch.setattr(answers, "_ip_rows", count)
+    return made
+
+
+def test_the_target_of_an_srv_record_that_is_a_large_service_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_large_target_costs_little(counted_addresses(monkeypatch))
+
+
+def test_addresses_of_targets_that_are_made_in_vain_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_Effort", unbounded)
+    monkeypatch.setattr(answers, "TARGET_RECORDS_MAX", 500)
+    with pytest.raises(AssertionError):
+        a_large_target_costs_little(counted_addresses(monkeypatch))
 
 
 def test_what_fits_is_sent() -> None:

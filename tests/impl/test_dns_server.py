@@ -88,7 +88,7 @@ async def everything(host: str, port: int, memory: Memory) -> None:
         assert (await protocol(query("n2.node.consul"), host, port=port, timeout=5)).answer
         assert (await protocol(query("n3.node.consul"), host, port=port, timeout=5)).rcode() == dns.rcode.NXDOMAIN
         assert (await protocol(query("consul", "NS"), host, port=port, timeout=5)).answer
-        for address, name in (("1.0.0.10", "n1.node.dc1.consul."), ("7.2.0.192", "web.service.consul.")):
+        for address, name in (("1.0.0.10", "n1.node.dc1.consul."), ("7.2.0.192", "web.service.dc1.consul.")):
             found = await protocol(query(f"{address}.in-addr.arpa", "PTR"), host, port=port, timeout=5)
             assert str(found.answer[0][0]) == name
     memory.failure = NoClusterLeader()

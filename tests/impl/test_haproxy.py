@@ -100,7 +100,9 @@ class Balanced:
     def __init__(self, directory: Path, stack: ExitStack, *command: str) -> None:
         """`command`: starts an agent with a mistake, whose names lead HAProxy to all three."""
         self._is_misled = bool(command)
-        flags = ("-dev", "-node", "s1", "-server-port", "0", "-dns-port", "0")
+        settings = directory / "agent.json"
+        settings.write_text(json.dumps({"node_meta": {"os": "linux", "rack": "r1"}}))  # beside the addresses, in DNS
+        flags = ("-dev", "-node", "s1", "-server-port", "0", "-dns-port", "0", "-config-file", str(settings))
         self.agent = AgentProcess(*flags, command=command).started()
         stack.callback(self.agent.kill)
         dns = re.search(r" dns=127\.0\.0\.1:(\d+)", self.agent.wait_for_line("agent started"))
