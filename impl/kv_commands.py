@@ -38,6 +38,17 @@ class KvClient:
         return self._http.ask(method, f"/v1/kv/{quote(key)}", parameters, failure, body, accepted=(200, 404))
 
 
+def _without_slash(key: str) -> str:
+    """The key that people mean by `/a`, as Consul reads it where nothing is written."""
+    return key.removeprefix("/")
+
+
+def _verify_key(key: str, failure: str) -> None:
+    """Raises CommandError for a key that Consul's client does not write (`KV.Put` of its Go package)."""
+    if key.startswith("/"):
+        raise CommandError(f"Error! {failure}: Invalid key. Key must not begin with a '/': {key}")
+
+
 _stale = click.option("--stale", is_flag=True, help="Any server may answer, from what it has applied.")
 _consistent = click.option("--consistent", is_flag=True, help="The leader confirms that it leads before it answers.")
 
@@ -53,17 +64,18 @@ def kv_command() -> None:
 @_consistent
 @click.option("--base64", "as_base64", is_flag=True, help="Print the value in base64.")
 @click.option("--detailed", is_flag=True, help="Print the indexes and flags too.")
-@click.option("--keys", is_flag=True, help="Print the names of the keys that start with KEY.")
-@click.option("--recurse", is_flag=True, help="Print every key that starts with KEY.")
+@click.option("--keys", is_flag=True, help="Print the names of the keys that start with KEY, cut at -separator.")
+@click.option("--recurse", is_flag=True, help="Print every key that starts with KEY; with -keys: all names, uncut.")
 @click.option("--separator", default="/", help="With -keys: where to cut names.")
 @click.argument("key", default="")
 def kv_get(http_addr: str, key: str, keys: bool, recurse: bool, separator: str, **how: bool) -> int:
     """Print the value of KEY."""
-    key = key.removeprefix("/")
+    key = _without_slash(key)
     parameters = {name: "" for name in ("stale", "consistent") if how[name]}
     client = KvClient(http_addr)
     if keys:
-        status, answer = client.ask("GET", key, parameters | {"keys": "", "separator": separator})
+        cut = "" if recurse else separator
+        status, answer = client.ask("GET", key, parameters | {"keys": "", "separator": cut})
         for name in json.loads(answer) if status == 200 else []:
             click.echo(name)
         return 0
@@ -109,6 +121,7 @@ def kv_put(http_addr: str, key: str, data: str, as_base64: bool, flags: int, **h
     if as_base64:
         value = _decode(value, "Error! Cannot base 64 decode data")
     condition, refused, done = _put_condition(key, **how)
+    _verify_key(key, f"Did not write to {key}" if how["cas"] else "Failed writing data")
     parameters = ({"flags": str(flags)} if flags else {}) | condition
     _, answer = KvClient(http_addr).ask("PUT", key, parameters, value)
     if answer.strip() != b"true":
@@ -157,6 +170,7 @@ def _read_data(data: str) -> bytes:
 @click.argument("key", default="")
 def kv_delete(http_addr: str, cas: bool, modify_index: int, recurse: bool, key: str) -> int:
     """Delete KEY."""
+    key = _without_slash(key)
     if cas and recurse:
         raise CommandError("Error! Cannot specify both -cas and -recurse")
     if cas and not modify_index:
@@ -178,7 +192,7 @@ def kv_delete(http_addr: str, cas: bool, modify_index: int, recurse: bool, key: 
 def kv_export(http_addr: str, stale: bool, prefix: str) -> int:
     """Print every key that starts with PREFIX as JSON: key, flags, value in base64."""
     parameters = {"recurse": ""} | ({"stale": ""} if stale else {})
-    status, answer = KvClient(http_addr).ask("GET", prefix, parameters)
+    status, answer = KvClient(http_addr).ask("GET", _without_slash(prefix), parameters)
     rows = json.loads(answer) if status == 200 else []
     exported = [{"key": row["Key"], "flags": row["Flags"], "value": row["Value"] or ""} for row in rows]
     click.echo(json.dumps(exported, indent="\t"))
@@ -187,16 +201,22 @@ def kv_export(http_addr: str, stale: bool, prefix: str) -> int:
 
 @kv_command.command("import", cls=GoCommand)
 @address_option
+@click.option("--prefix", default="", help="Put it before every key, with a slash between if it ends with none.")
 @click.argument("data", default="")
-def kv_import(http_addr: str, data: str) -> int:
+def kv_import(http_addr: str, prefix: str, data: str) -> int:
     """Set the keys of DATA, which `kv export` printed: JSON, @FILE, or - for standard input.
 
-    Nothing is written unless all of it can be read; then one key after the other is.
+    Nothing is written unless all of it can be read, and every key can be written; then one key after the other is.
     """
+    # *Deviation:* since 1.10 Consul cleans what it joins as a path and loses the last slash of keys (its issue 10906).
+    before = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
     if not data:
         raise CommandError("Error! Missing DATA argument")
     client = KvClient(http_addr)
-    for key, flags, value in _read_export(_read_data(data)):
+    entries = [(before + key, flags, value) for key, flags, value in _read_export(_read_data(data))]
+    for key, _, _ in entries:
+        _verify_key(key, f"Failed writing data for key {key}")
+    for key, flags, value in entries:
         client.ask("PUT", key, {"flags": str(flags)} if flags else {}, value)
         click.echo(f"Imported: {key}")
     return 0
