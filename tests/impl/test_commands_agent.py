@@ -181,11 +181,12 @@ def test_the_members_are_shown(console: Console, capsys: pytest.CaptureFixture[s
     assert s1.split()[2:5] == ["alive", "server", "1.22.0"]
     assert s1.split()[6:] == ["dc1", "default", "<all>"]
     assert json.loads(console.run(capsys, "members", "-format=json")[1])[0]["Name"] == "s1"
+    assert console.run(capsys, "members", "-wan")[1].splitlines()[1].split()[0] == "s1.dc1"
     assert console.run(capsys, "members", "-status=failed") == (registry_commands.NO_MEMBERS, "", "")
 
 
 def test_the_statistics_are_shown(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = console.run(capsys, "info")
+    code, out, _ = console.run(capsys, "info", "-stale", "-token=any")
     assert code == 0
     assert "\nraft:\n" in out
     assert "\tstate = Leader\n" in out
