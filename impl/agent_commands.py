@@ -10,19 +10,18 @@ from urllib.parse import quote
 
 import click
 
-from impl.commandline import HELP, GoCommand
-from impl.http_client import CommandError, HttpClient, address_option
+from impl.commandline import HELP
+from impl.http_client import ClientCommand, CommandError, HttpClient, ServerCommand
 
 
-@click.command("join", cls=GoCommand, context_settings=HELP)
-@address_option
+@click.command("join", cls=ClientCommand, context_settings=HELP)
 @click.option("--wan", is_flag=True, help="Not here: there is one datacenter.")
 @click.argument("addresses", nargs=-1)
-def join_command(http_addr: str, wan: bool, addresses: tuple[str, ...]) -> int:
+def join_command(client: HttpClient, wan: bool, addresses: tuple[str, ...]) -> int:
     """Tell an agent of servers at ADDRESSES: it introduces itself to them."""
     if not addresses:
         raise CommandError("At least one address to join must be specified.")
-    client, joined = HttpClient(http_addr), 0
+    joined = 0
     for address in addresses:
         try:
             path = f"/v1/agent/join/{quote(address, safe='')}"
@@ -36,39 +35,36 @@ def join_command(http_addr: str, wan: bool, addresses: tuple[str, ...]) -> int:
     return 0
 
 
-@click.command("force-leave", cls=GoCommand, context_settings=HELP)
-@address_option
+@click.command("force-leave", cls=ServerCommand, context_settings=HELP)
 @click.option("--prune", is_flag=True, help="As without it: nobody keeps a list of those that left.")
 @click.argument("nodes", nargs=-1)
-def force_leave_command(http_addr: str, prune: bool, nodes: tuple[str, ...]) -> int:
+def force_leave_command(client: HttpClient, prune: bool, nodes: tuple[str, ...]) -> int:
     """Take NODE, an agent that failed, for one that left."""
     if len(nodes) != 1:
         raise CommandError("A single node name must be specified to force leave.")
     path = f"/v1/agent/force-leave/{quote(nodes[0], safe='')}"
-    _, answer = HttpClient(http_addr).ask("PUT", path, {"prune": "1"} if prune else {}, "Error force leaving: ")
+    _, answer = client.ask("PUT", path, {"prune": "1"} if prune else {}, "Error force leaving: ")
     if answer:
         click.echo(answer.decode(errors="replace"), err=True)
     return 0
 
 
-@click.command("reload", cls=GoCommand, context_settings=HELP)
-@address_option
-def reload_command(http_addr: str) -> int:
+@click.command("reload", cls=ServerCommand, context_settings=HELP)
+def reload_command(client: HttpClient) -> int:
     """Let an agent read its configuration again."""
-    HttpClient(http_addr).ask("PUT", "/v1/agent/reload", {}, "Error reloading: ")
+    client.ask("PUT", "/v1/agent/reload", {}, "Error reloading: ")
     click.echo("Configuration reload triggered")
     return 0
 
 
-@click.command("monitor", cls=GoCommand, context_settings=HELP)
-@address_option
+@click.command("monitor", cls=ServerCommand, context_settings=HELP)
 @click.option("--log-level", default="INFO", help="TRACE, DEBUG, INFO, WARN or ERROR. Default: INFO.")
 @click.option("--log-json", is_flag=True, help="As JSON.")
-def monitor_command(http_addr: str, log_level: str, log_json: bool) -> int:
+def monitor_command(client: HttpClient, log_level: str, log_json: bool) -> int:
     """Print the log of an agent from now on, until it ends or this is interrupted."""
     parameters = {"loglevel": log_level} | ({"logjson": "true"} if log_json else {})
     try:
-        for line in HttpClient(http_addr).follow("/v1/agent/monitor", parameters, "Error starting monitor: "):
+        for line in client.follow("/v1/agent/monitor", parameters, "Error starting monitor: "):
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
     except (KeyboardInterrupt, BrokenPipeError):

@@ -21,23 +21,35 @@ COMITIA = "0.1.0"
 @click.command("agent", cls=GoCommand, context_settings=HELP)
 @click.option("--server", is_flag=True, help="Run as a server: take part in Raft and hold the data.")
 @click.option("--bootstrap-expect", type=int, help="Form a cluster once this many servers are in sight.")
+@click.option("--bootstrap", is_flag=True, help="The same as -bootstrap-expect 1.")
 @click.option("--retry-join", multiple=True, metavar="ADDRESS", help="Address of a server to find. Repeatable.")
 @click.option("--join", multiple=True, metavar="ADDRESS", help="The same as -retry-join.")
+@click.option("--retry-interval", metavar="DURATION", help="Ignored: servers are asked again within two seconds.")
+@click.option("--rejoin", is_flag=True, help="As without it: a server that left asks to join when it is started.")
 @click.option("--node", help="Name of this node. Default: the host name.")
 @click.option("--node-id", help="UUID of this node. Default: kept in the data directory.")
+@click.option("--node-meta", multiple=True, metavar="KEY:VALUE", help="Metadata of this node. Repeatable.")
+@click.option("--disable-host-node-id", is_flag=True, help="As without it: IDs are not made of what the host is.")
 @click.option("--datacenter", help="Name of the datacenter. Default: dc1.")
 @click.option("--data-dir", help="Where a server keeps its log.")
 @click.option("--bind", help="Address for server RPC. Default: 127.0.0.1.")
 @click.option("--advertise", help="Address that others dial. Default: the bind address.")
+@click.option("--advertise-wan", metavar="ADDRESS", help="Ignored: there is one datacenter.")
 @click.option("--client", help="Address for HTTP. Default: 127.0.0.1.")
 @click.option("--http-port", type=int, help="HTTP port. Default: 8500; 0: a free one, which the log reports.")
 @click.option("--dns-port", type=int, help="DNS port. Default: 8600; 0: a free one, which the log reports; -1: no DNS.")
 @click.option("--domain", help="Domain of the names that DNS serves. Default: consul.")
 @click.option("--server-port", type=int, help="Server RPC port. Default: 8300; 0: a free one, which the log reports.")
+@click.option("--serf-lan-port", type=int, help="Ignored: there is no gossip.")
+@click.option("--serf-wan-port", type=int, help="Ignored: there is no gossip.")
+@click.option("--grpc-port", type=int, help="Only -1: there is no gRPC API.")
+@click.option("--recursor", multiple=True, metavar="ADDRESS", help="Not here: DNS answers for its own domain only.")
+@click.option("--ui", is_flag=True, help="Ignored: there is no web UI.")
 @click.option("--config-file", multiple=True, type=click.Path(), help="Configuration file (.json, .hcl). Repeatable.")
 @click.option("--config-dir", multiple=True, type=click.Path(), help="Directory of such files, read in order.")
 @click.option("--config-format", metavar="FORMAT", help="json or hcl, whatever the files are called.")
 @click.option("--log-level", help="TRACE, DEBUG, INFO, WARN or ERROR. Default: INFO.")
+@click.option("--log-file", metavar="FILE", help="Not here: the log goes to standard error.")
 @click.option("--log-json", is_flag=True, help="Write the log as JSON.")
 @click.option("--trace", metavar="DIR", help="Record every step of Raft and every answer, for `comitia check trace`.")
 @click.option("--allow-insecure-rpc", is_flag=True, help="Bind server RPC to an address that others can reach.")
@@ -65,7 +77,7 @@ def agent_command(**flags: Any) -> int:
                 documents = _read_files(flags["config_file"], flags["config_dir"], flags["config_format"] or "")
             except OSError as error:
                 raise ConfigError(f"{error.filename}: {error.strerror}") from error
-            return build([*documents, _document(flags)], socket.gethostname(), temporary)
+            return build([*documents, _document(flags)], socket.gethostname(), temporary, ui=flags["ui"])
 
         try:
             config = read()
@@ -123,7 +135,8 @@ def _document(flags: dict[str, Any]) -> Any:
     multiplier = given("raft_multiplier")
     if multiplier is not UNSET and not 1 <= multiplier <= 10:
         raise ConfigError(f"invalid -raft-multiplier {multiplier}: 1 to 10")
-    for name, least in (("http_port", 0), ("server_port", 0), ("dns_port", -1)):
+    less = ("dns_port", "grpc_port", "serf_lan_port", "serf_wan_port")
+    for name, least in (("http_port", 0), ("server_port", 0), *((name, -1) for name in less)):
         if flags[name] is not None and not least <= flags[name] <= 65535:
             raise ConfigError(f"invalid -{name.replace('_', '-')} {flags[name]}: {least} to 65535")
     for name, least in (("raft_snapshot_threshold", 1), ("raft_trailing_logs", 0), ("raft_lease_ms", 0)):
@@ -141,7 +154,14 @@ def _document(flags: dict[str, Any]) -> Any:
         bind_addr=given("bind"),
         advertise_addr=given("advertise"),
         client_addr=given("client"),
-        ports=Ports(server=given("server_port"), http=given("http_port"), dns=given("dns_port")),
+        ports=Ports(
+            server=given("server_port"),
+            http=given("http_port"),
+            dns=given("dns_port"),
+            grpc=given("grpc_port"),
+            serf_lan=given("serf_lan_port"),
+            serf_wan=given("serf_wan_port"),
+        ),
         domain=given("domain"),
         performance=Performance(raft_multiplier=multiplier),
         read_replica=given("read_replica"),
@@ -158,6 +178,14 @@ def _document(flags: dict[str, Any]) -> Any:
         trace_dir=given("trace"),
         allow_insecure_rpc=given("allow_insecure_rpc"),
         dev=given("dev"),
+        bootstrap=given("bootstrap"),
+        node_meta=dict(pair.split(":", 1) if ":" in pair else (pair, "") for pair in flags["node_meta"]),
+        retry_interval=given("retry_interval"),
+        rejoin_after_leave=given("rejoin"),
+        disable_host_node_id=given("disable_host_node_id"),
+        advertise_addr_wan=given("advertise_wan"),
+        log_file=given("log_file"),
+        recursors=list(flags["recursor"]),
     )
 
 
@@ -174,11 +202,13 @@ def validate_command(quiet: bool, config_format: str, paths: tuple[str, ...]) ->
     directories = [path for path in paths if Path(path).is_dir()]
     try:
         documents = _read_files([path for path in paths if path not in directories], directories, config_format)
-        build(documents, socket.gethostname())
+        config = build(documents, socket.gethostname())
     except ConfigError as error:
         raise CommandError(f"Config validation failed: {error}") from error
     except OSError as error:
         raise CommandError(f"Config validation failed: {error.filename}: {error.strerror}") from error
+    for warning in config.warnings:
+        click.echo(warning, err=True)
     if not quiet:
         click.echo("Configuration is valid!")
     return 0

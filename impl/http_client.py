@@ -1,4 +1,9 @@
-"""What the command line needs of an agent's HTTP API: one request, and errors in the words of Consul's commands."""
+"""What the command line needs of an agent's HTTP API: the flags that say which agent is asked and how, one request, and
+errors in the words of Consul's commands.
+
+Every command that asks an agent is a `ClientCommand`, or a `ServerCommand` if the servers answer in the end: the flags
+are those of Consul's `command/flags`, so that scripts which pass them to every command work.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
 
 import click
+
+from impl.commandline import GoCommand
 
 HTTP_ADDRESS = "http://127.0.0.1:8500"
 TIMEOUT_SECONDS = 30
@@ -19,11 +27,14 @@ PATIENCE_SECONDS = 3600
 """For what takes as long as there is data."""
 PIECE_BYTES = 64 * 1024
 
-address_option = click.option(
-    "--http-addr",
-    default=lambda: os.environ.get("CONSUL_HTTP_ADDR", HTTP_ADDRESS),
-    help="Address of an agent. Default: the environment's CONSUL_HTTP_ADDR, or http://127.0.0.1:8500.",
-)
+_TLS = {
+    "ca_file": "a file of certificates",
+    "ca_path": "a directory of certificates",
+    "client_cert": "a certificate",
+    "client_key": "a key",
+    "tls_server_name": "a name",
+}
+"""Flags that only make sense with TLS, and what they take."""
 
 
 class CommandError(click.ClickException):
@@ -32,6 +43,9 @@ class CommandError(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the text alone."""
         click.echo(self.message, file=file, err=True)
+
+
+_NO_TLS = "the HTTP API of Comitia has no TLS yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +60,16 @@ class Answer:
 class HttpClient:
     """One agent's HTTP API. Threads may share it: each request has a connection of its own."""
 
-    def __init__(self, address: str) -> None:
-        """`address`: host:port, or a URL. Raises CommandError."""
+    def __init__(self, address: str, token: str = "", datacenter: str = "", stale: bool = False) -> None:
+        """An agent at `address`: host:port, or a URL. Raises CommandError.
+
+        Args:
+            token: sent as X-Consul-Token; there are no ACLs that could ask for it.
+            datacenter: whose servers shall answer; "" is the agent's own.
+            stale: reads may be answered by any server, from what it has applied.
+        """
+        if address.startswith("https://"):
+            raise CommandError(f"Error connecting to Consul agent: {address!r}: {_NO_TLS}: use http://")
         parts = urlsplit(address if "://" in address else f"http://{address}")
         try:
             port = parts.port or 8500
@@ -56,12 +78,15 @@ class HttpClient:
         if parts.scheme != "http" or not parts.hostname or not port:
             raise CommandError(f"Error connecting to Consul agent: {address!r} is not http://host:port")
         self._host, self._port = parts.hostname, port
+        self._headers = {"X-Consul-Token": token} if token else {}
+        self._datacenter = datacenter
+        self.stale = stale
 
     def follow(self, path: str, parameters: dict[str, str], failure: str) -> Iterator[bytes]:
         """The lines of an answer that goes on until the agent ends it. Raises CommandError."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
         try:
-            connection.request("GET", f"{path}?{urlencode(parameters)}")
+            connection.request("GET", self._target("GET", path, list(parameters.items())), headers=self._headers)
             response = connection.getresponse()
             if response.status != 200:
                 text = response.read().decode(errors="replace")
@@ -130,13 +155,13 @@ class HttpClient:
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Iterator[http.client.HTTPResponse]:
         """One request, whose answer is read within."""
-        target = path + (f"?{urlencode(parameters)}" if parameters else "")
+        target = self._target(method, path, parameters)
         connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
         try:
             try:
                 # A server that refuses a body answers before it has read all of it.
                 with suppress(BrokenPipeError, ConnectionResetError):
-                    connection.request(method, target, body, headers)
+                    connection.request(method, target, body, {**self._headers, **headers})
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 raise self._no_connection(error) from error
@@ -146,6 +171,14 @@ class HttpClient:
             yield response
         finally:
             connection.close()
+
+    def _target(self, method: str, path: str, parameters: Sequence[tuple[str, str]]) -> str:
+        query = [*parameters]
+        if self._datacenter:
+            query.append(("dc", self._datacenter))
+        if self.stale and method == "GET":
+            query.append(("stale", ""))
+        return path + (f"?{urlencode(query)}" if query else "")
 
     def _all_of(self, response: http.client.HTTPResponse) -> bytes:
         try:
@@ -162,3 +195,90 @@ class HttpClient:
     def _no_connection(self, error: Exception) -> CommandError:
         cause = str(error) or type(error).__name__
         return CommandError(f"Error connecting to Consul agent at {self._host}:{self._port}: {cause}")
+
+
+class ClientCommand(GoCommand):
+    """A command that asks an agent: it has the flags that say which, and how, and gets `client` in their place."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        """As of `click.Command`."""
+        super().__init__(*arguments, **attributes)
+        self._flags = self.flags()
+        self.params = [*self.params, *self._flags]
+
+    @staticmethod
+    def flags() -> list[click.Option]:
+        """Consul's `ClientFlags`."""
+        return [
+            click.Option(
+                ["--http-addr"],
+                default="",
+                help="Address of an agent. Default: the environment's CONSUL_HTTP_ADDR, or http://127.0.0.1:8500.",
+            ),
+            click.Option(
+                ["--token"],
+                default="",
+                help="Sent as an ACL token; Comitia asks for none. Default: the environment's CONSUL_HTTP_TOKEN.",
+            ),
+            click.Option(
+                ["--token-file"],
+                default="",
+                metavar="FILE",
+                help="A file with such a token. Default: the environment's CONSUL_HTTP_TOKEN_FILE.",
+            ),
+            *(
+                click.Option([f"--{name.replace('_', '-')}"], default="", help=f"Not here: {what} for TLS.")
+                for name, what in _TLS.items()
+            ),
+        ]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Raises CommandError."""
+        given = {str(flag.name): ctx.params.pop(str(flag.name)) for flag in self._flags}
+        ctx.params["client"] = _client(**given)
+        return super().invoke(ctx)
+
+
+class ServerCommand(ClientCommand):
+    """A command that the servers of a datacenter answer."""
+
+    @staticmethod
+    def flags() -> list[click.Option]:
+        """Consul's `ClientFlags` and `ServerFlags`."""
+        return [
+            *ClientCommand.flags(),
+            click.Option(["--datacenter"], default="", help="Whose servers shall answer. Default: the agent's own."),
+            click.Option(
+                ["--stale"],
+                is_flag=True,
+                help="For reads: any server may answer, from what it has applied, leader or not.",
+            ),
+        ]
+
+
+def _client(
+    http_addr: str, token: str, token_file: str, datacenter: str = "", stale: bool = False, **tls: str
+) -> HttpClient:
+    given = next((name.replace("_", "-") for name, value in tls.items() if value), "")
+    if given:
+        raise CommandError(f"Error connecting to Consul agent: -{given}: {_NO_TLS}: leave it out")
+    if os.environ.get("CONSUL_HTTP_SSL", "").lower() in ("1", "t", "true"):
+        raise CommandError(f"Error connecting to Consul agent: CONSUL_HTTP_SSL: {_NO_TLS}: unset it")
+    address = http_addr or os.environ.get("CONSUL_HTTP_ADDR") or HTTP_ADDRESS
+    return HttpClient(address, _token(token, token_file), datacenter, stale)
+
+
+def _token(token: str, token_file: str) -> str:
+    """Consul's order: -token-file, -token, CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_TOKEN. Raises CommandError."""
+    file = token_file or ("" if token else os.environ.get("CONSUL_HTTP_TOKEN_FILE", ""))
+    found = token or os.environ.get("CONSUL_HTTP_TOKEN", "")
+    if file:
+        try:
+            found = Path(file).read_text().strip() or found
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(
+                f"Error connecting to Consul agent: Error loading token file {file} : {error}"
+            ) from error
+    if not (found.isascii() and found.isprintable()):
+        raise CommandError("Error connecting to Consul agent: a token is printable ASCII")
+    return found

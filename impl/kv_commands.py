@@ -12,8 +12,8 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from impl.commandline import HELP, GoCommand
-from impl.http_client import CommandError, HttpClient, address_option
+from impl.commandline import HELP
+from impl.http_client import CommandError, HttpClient, ServerCommand
 
 _VERBS = {"GET": "read", "PUT": "write", "DELETE": "delete"}
 
@@ -29,8 +29,8 @@ class ExportedKey(msgspec.Struct):
 class KvClient:
     """`/v1/kv` of one agent, as the command line needs it."""
 
-    def __init__(self, address: str) -> None:
-        self._http = HttpClient(address)
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
 
     def ask(self, method: str, key: str, parameters: dict[str, str], body: bytes | None = None) -> tuple[int, bytes]:
         """Status and body; the statuses that every command treats as errors are raised."""
@@ -38,7 +38,17 @@ class KvClient:
         return self._http.ask(method, f"/v1/kv/{quote(key)}", parameters, failure, body, accepted=(200, 404))
 
 
-_stale = click.option("--stale", is_flag=True, help="Any server may answer, from what it has applied.")
+def _without_slash(key: str) -> str:
+    """The key that people mean by `/a`, as Consul reads it where nothing is written."""
+    return key.removeprefix("/")
+
+
+def _verify_key(key: str, failure: str) -> None:
+    """Raises CommandError for a key that Consul's client does not write (`KV.Put` of its Go package)."""
+    if key.startswith("/"):
+        raise CommandError(f"Error! {failure}: Invalid key. Key must not begin with a '/': {key}")
+
+
 _consistent = click.option("--consistent", is_flag=True, help="The leader confirms that it leads before it answers.")
 
 
@@ -47,29 +57,28 @@ def kv_command() -> None:
     """Read and write keys."""
 
 
-@kv_command.command("get", cls=GoCommand)
-@address_option
-@_stale
+@kv_command.command("get", cls=ServerCommand)
 @_consistent
 @click.option("--base64", "as_base64", is_flag=True, help="Print the value in base64.")
 @click.option("--detailed", is_flag=True, help="Print the indexes and flags too.")
-@click.option("--keys", is_flag=True, help="Print the names of the keys that start with KEY.")
-@click.option("--recurse", is_flag=True, help="Print every key that starts with KEY.")
+@click.option("--keys", is_flag=True, help="Print the names of the keys that start with KEY, cut at -separator.")
+@click.option("--recurse", is_flag=True, help="Print every key that starts with KEY; with -keys: all names, uncut.")
 @click.option("--separator", default="/", help="With -keys: where to cut names.")
 @click.argument("key", default="")
-def kv_get(http_addr: str, key: str, keys: bool, recurse: bool, separator: str, **how: bool) -> int:
+def kv_get(client: HttpClient, key: str, keys: bool, recurse: bool, separator: str, **how: bool) -> int:
     """Print the value of KEY."""
-    key = key.removeprefix("/")
-    parameters = {name: "" for name in ("stale", "consistent") if how[name]}
-    client = KvClient(http_addr)
+    key = _without_slash(key)
+    parameters = {"consistent": ""} if how["consistent"] else {}
+    kv = KvClient(client)
     if keys:
-        status, answer = client.ask("GET", key, parameters | {"keys": "", "separator": separator})
+        cut = "" if recurse else separator
+        status, answer = kv.ask("GET", key, parameters | {"keys": "", "separator": cut})
         for name in json.loads(answer) if status == 200 else []:
             click.echo(name)
         return 0
     if not key and not recurse:
         raise CommandError("Error! Missing KEY argument")
-    status, answer = client.ask("GET", key, parameters | ({"recurse": ""} if recurse else {}))
+    status, answer = kv.ask("GET", key, parameters | ({"recurse": ""} if recurse else {}))
     if status == 404 and not recurse:
         raise CommandError(f"Error! No key exists at: {key}")
     for number, row in enumerate(json.loads(answer) if status == 200 else []):
@@ -92,8 +101,7 @@ def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bo
     sys.stdout.flush()
 
 
-@kv_command.command("put", cls=GoCommand)
-@address_option
+@kv_command.command("put", cls=ServerCommand)
 @click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index; 0: only if it is new.")
 @click.option("--modify-index", type=int, default=0)
 @click.option("--acquire", is_flag=True, help="Take the key's lock for -session.")
@@ -103,14 +111,15 @@ def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bo
 @click.option("--base64", "as_base64", is_flag=True, help="DATA is in base64.")
 @click.argument("key")
 @click.argument("data", default="")
-def kv_put(http_addr: str, key: str, data: str, as_base64: bool, flags: int, **how: Any) -> int:
+def kv_put(client: HttpClient, key: str, data: str, as_base64: bool, flags: int, **how: Any) -> int:
     """Set KEY to DATA: text, @FILE, or - for standard input."""
     value = _read_data(data)
     if as_base64:
         value = _decode(value, "Error! Cannot base 64 decode data")
     condition, refused, done = _put_condition(key, **how)
+    _verify_key(key, f"Did not write to {key}" if how["cas"] else "Failed writing data")
     parameters = ({"flags": str(flags)} if flags else {}) | condition
-    _, answer = KvClient(http_addr).ask("PUT", key, parameters, value)
+    _, answer = KvClient(client).ask("PUT", key, parameters, value)
     if answer.strip() != b"true":
         raise CommandError(f"Error! {refused}")
     click.echo(f"Success! {done}: {key}")
@@ -149,14 +158,14 @@ def _read_data(data: str) -> bytes:
         raise CommandError(f"Error! Failed to read file: {error}") from error
 
 
-@kv_command.command("delete", cls=GoCommand)
-@address_option
+@kv_command.command("delete", cls=ServerCommand)
 @click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index.")
 @click.option("--modify-index", type=int, default=0)
 @click.option("--recurse", is_flag=True, help="Delete every key that starts with KEY.")
 @click.argument("key", default="")
-def kv_delete(http_addr: str, cas: bool, modify_index: int, recurse: bool, key: str) -> int:
+def kv_delete(client: HttpClient, cas: bool, modify_index: int, recurse: bool, key: str) -> int:
     """Delete KEY."""
+    key = _without_slash(key)
     if cas and recurse:
         raise CommandError("Error! Cannot specify both -cas and -recurse")
     if cas and not modify_index:
@@ -164,40 +173,42 @@ def kv_delete(http_addr: str, cas: bool, modify_index: int, recurse: bool, key: 
     if not key and not recurse:
         raise CommandError("Error! Missing KEY argument")
     parameters = {"recurse": ""} if recurse else {"cas": str(modify_index)} if cas else {}
-    _, answer = KvClient(http_addr).ask("DELETE", key, parameters)
+    _, answer = KvClient(client).ask("DELETE", key, parameters)
     if answer.strip() != b"true":
         raise CommandError(f"Error! Did not delete key {key}: CAS failed")
     click.echo(f"Success! Deleted keys with prefix: {key}" if recurse else f"Success! Deleted key: {key}")
     return 0
 
 
-@kv_command.command("export", cls=GoCommand)
-@address_option
-@_stale
+@kv_command.command("export", cls=ServerCommand)
 @click.argument("prefix", default="")
-def kv_export(http_addr: str, stale: bool, prefix: str) -> int:
+def kv_export(client: HttpClient, prefix: str) -> int:
     """Print every key that starts with PREFIX as JSON: key, flags, value in base64."""
-    parameters = {"recurse": ""} | ({"stale": ""} if stale else {})
-    status, answer = KvClient(http_addr).ask("GET", prefix, parameters)
+    status, answer = KvClient(client).ask("GET", _without_slash(prefix), {"recurse": ""})
     rows = json.loads(answer) if status == 200 else []
     exported = [{"key": row["Key"], "flags": row["Flags"], "value": row["Value"] or ""} for row in rows]
     click.echo(json.dumps(exported, indent="\t"))
     return 0
 
 
-@kv_command.command("import", cls=GoCommand)
-@address_option
+@kv_command.command("import", cls=ServerCommand)
+@click.option("--prefix", default="", help="Put it before every key, with a slash between if it ends with none.")
 @click.argument("data", default="")
-def kv_import(http_addr: str, data: str) -> int:
+def kv_import(client: HttpClient, prefix: str, data: str) -> int:
     """Set the keys of DATA, which `kv export` printed: JSON, @FILE, or - for standard input.
 
-    Nothing is written unless all of it can be read; then one key after the other is.
+    Nothing is written unless all of it can be read, and every key can be written; then one key after the other is.
     """
+    # *Deviation:* since 1.10 Consul cleans what it joins as a path and loses the last slash of keys (its issue 10906).
+    before = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
     if not data:
         raise CommandError("Error! Missing DATA argument")
-    client = KvClient(http_addr)
-    for key, flags, value in _read_export(_read_data(data)):
-        client.ask("PUT", key, {"flags": str(flags)} if flags else {}, value)
+    kv = KvClient(client)
+    entries = [(before + key, flags, value) for key, flags, value in _read_export(_read_data(data))]
+    for key, _, _ in entries:
+        _verify_key(key, f"Failed writing data for key {key}")
+    for key, flags, value in entries:
+        kv.ask("PUT", key, {"flags": str(flags)} if flags else {}, value)
         click.echo(f"Imported: {key}")
     return 0
 

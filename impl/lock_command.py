@@ -17,8 +17,8 @@ from typing import Any
 import click
 
 from impl.children import Child, told_to_end
-from impl.commandline import HELP, GoCommand
-from impl.http_client import CommandError, HttpClient, address_option
+from impl.commandline import HELP
+from impl.http_client import CommandError, HttpClient, ServerCommand
 from impl.locks import TTL_SECONDS, Contender, Lock, Semaphore
 from impl.session_commands import create_session
 
@@ -26,8 +26,7 @@ CHILD_FAILED = 2
 _POLL_SECONDS = 0.05
 
 
-@click.command("lock", cls=GoCommand, context_settings=HELP)
-@address_option
+@click.command("lock", cls=ServerCommand, context_settings=HELP)
 @click.option("-n", "limit", type=int, default=1, help="So many may hold it at a time: a semaphore. Default: 1.")
 @click.option("--name", default="", help="Name of the session. Default: made of the program and the prefix.")
 @click.option("--timeout", default="0", help="Give up waiting for the lock after so long (1s, 3h). Default: never.")
@@ -39,7 +38,7 @@ _POLL_SECONDS = 0.05
 @click.option("--verbose", is_flag=True, help="Say what is being done.")
 @click.argument("prefix", default="")
 @click.argument("program", nargs=-1)
-def lock_command(http_addr: str, prefix: str, program: tuple[str, ...], **how: Any) -> int:
+def lock_command(client: HttpClient, prefix: str, program: tuple[str, ...], **how: Any) -> int:
     """Run PROGRAM while holding the lock, or a slot of the semaphore, below PREFIX."""
     if how["limit"] <= 0:
         raise CommandError("Lock holder limit must be positive")
@@ -50,7 +49,7 @@ def lock_command(http_addr: str, prefix: str, program: tuple[str, ...], **how: A
     prefix = prefix.removeprefix("/")
     name = how["name"] or f"Consul lock for '{' '.join(program)}' at '{prefix}'"
     timeout, shell = _seconds(how["timeout"]), _boolean("shell", how["shell"])
-    client = HttpClient(http_addr)
+    client.stale = False  # as in Consul: what is read of a lock must be as the leader has it
     lock = _contender(client, prefix.rstrip("/"), name, how["monitor_retry"], how["limit"])
 
     def say(text: str) -> None:

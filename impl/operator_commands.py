@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from impl.commandline import HELP, GoCommand, columns, print_json
-from impl.http_client import CommandError, HttpClient, address_option
+from impl.commandline import HELP, columns, print_json
+from impl.http_client import CommandError, HttpClient, ServerCommand
 
 _RAFT = "/v1/operator/raft"
 _HEADER = ("Node", "ID", "Address", "State", "Voter", "RaftProtocol", "Commit Index", "Trails Leader By")
@@ -29,15 +29,13 @@ def raft_group() -> None:
     """Who is a member of the cluster, who votes, who leads."""
 
 
-@raft_group.command("list-peers", cls=GoCommand)
-@address_option
-@click.option("--stale", is_flag=True, help="Any server may answer, also without a leader.")
+@raft_group.command("list-peers", cls=ServerCommand)
 @click.option("--format", "form", default="pretty", metavar="FORMAT", help="pretty or json. Default: pretty.")
-def list_peers(http_addr: str, stale: bool, form: str) -> int:
+def list_peers(client: HttpClient, form: str) -> int:
     """Show the members of the cluster."""
     if form not in ("pretty", "json"):
         raise CommandError(f"Invalid format {form!r}: use pretty or json")
-    document = _ask(http_addr, "GET", f"{_RAFT}/configuration", {"stale": ""} if stale else {}, "getting peers")
+    document = _ask(client, "GET", f"{_RAFT}/configuration", {}, "getting peers")
     print_json(document) if form == "json" else click.echo(columns(_rows(document["Servers"])))
     return 0
 
@@ -64,66 +62,60 @@ def _rows(servers: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     return rows
 
 
-@raft_group.command("add-peer", cls=GoCommand)
-@address_option
+@raft_group.command("add-peer", cls=ServerCommand)
 @click.option("--address", default="", metavar="IP:PORT", help="Where the server's RPC can be dialled.")
 @_id
 @click.option("--name", default="", help="Node name of the server. What is given must be true of it.")
 @click.option("--non-voter", is_flag=True, help="Do not promote it when it has caught up.")
-def add_peer(http_addr: str, address: str, id: str, name: str, non_voter: bool) -> int:
+def add_peer(client: HttpClient, address: str, id: str, name: str, non_voter: bool) -> int:
     """Add the server at ADDRESS as a non-voter, which votes once it has caught up."""
     parameters = {"address": address} | _given(id=id, name=name) | ({"non-voter": ""} if non_voter else {})
-    _ask(http_addr, "PUT", f"{_RAFT}/peer", parameters, "adding peer")
+    _ask(client, "PUT", f"{_RAFT}/peer", parameters, "adding peer")
     click.echo(f'Added peer with address "{address}"')
     return 0
 
 
-@raft_group.command("remove-peer", cls=GoCommand)
-@address_option
+@raft_group.command("remove-peer", cls=ServerCommand)
 @click.option("--address", default="", metavar="IP:PORT", help="Address of the server to remove.")
 @_id
-def remove_peer(http_addr: str, address: str, id: str) -> int:
+def remove_peer(client: HttpClient, address: str, id: str) -> int:
     """Remove a server from the cluster, by -id or by -address."""
-    _ask(http_addr, "DELETE", f"{_RAFT}/peer", _given(address=address, id=id), "removing peer")
+    _ask(client, "DELETE", f"{_RAFT}/peer", _given(address=address, id=id), "removing peer")
     click.echo(f'Removed peer with id "{id}"' if id else f'Removed peer with address "{address}"')
     return 0
 
 
-@raft_group.command("promote", cls=GoCommand)
-@address_option
+@raft_group.command("promote", cls=ServerCommand)
 @_id
-def promote(http_addr: str, id: str) -> int:
+def promote(client: HttpClient, id: str) -> int:
     """Let a non-voter that has caught up vote."""
-    _ask(http_addr, "PUT", f"{_RAFT}/promote", _given(id=id), "promoting server")
+    _ask(client, "PUT", f"{_RAFT}/promote", _given(id=id), "promoting server")
     click.echo(f'Promoted server with id "{id}"')
     return 0
 
 
-@raft_group.command("demote", cls=GoCommand)
-@address_option
+@raft_group.command("demote", cls=ServerCommand)
 @_id
-def demote(http_addr: str, id: str) -> int:
+def demote(client: HttpClient, id: str) -> int:
     """Let a voter vote no more; it stays a member."""
-    _ask(http_addr, "PUT", f"{_RAFT}/demote", _given(id=id), "demoting server")
+    _ask(client, "PUT", f"{_RAFT}/demote", _given(id=id), "demoting server")
     click.echo(f'Demoted server with id "{id}"')
     return 0
 
 
-@raft_group.command("transfer-leader", cls=GoCommand)
-@address_option
+@raft_group.command("transfer-leader", cls=ServerCommand)
 @_id
-def transfer_leader(http_addr: str, id: str) -> int:
+def transfer_leader(client: HttpClient, id: str) -> int:
     """Let another server lead: the one of -id, or the one that is furthest."""
-    _ask(http_addr, "POST", f"{_RAFT}/transfer-leader", _given(id=id), "transferring leadership")
+    _ask(client, "POST", f"{_RAFT}/transfer-leader", _given(id=id), "transferring leadership")
     click.echo("Success")
     return 0
 
 
-@click.command("leave", cls=GoCommand, context_settings=HELP)
-@address_option
-def leave_command(http_addr: str) -> int:
+@click.command("leave", cls=ServerCommand, context_settings=HELP)
+def leave_command(client: HttpClient) -> int:
     """Let an agent leave the cluster and end. A server that is started again asks to join."""
-    HttpClient(http_addr).ask("PUT", "/v1/agent/leave", {}, "Error leaving: ")
+    client.ask("PUT", "/v1/agent/leave", {}, "Error leaving: ")
     click.echo("Graceful leave complete")
     return 0
 
@@ -132,7 +124,7 @@ def _given(**parameters: str) -> dict[str, str]:
     return {name: value for name, value in parameters.items() if value}
 
 
-def _ask(http_addr: str, method: str, path: str, parameters: dict[str, str], doing: str) -> Any:
+def _ask(client: HttpClient, method: str, path: str, parameters: dict[str, str], doing: str) -> Any:
     """The document of the answer; None if it has none."""
-    _, answer = HttpClient(http_addr).ask(method, path, parameters, f"Error {doing}: ")
+    _, answer = client.ask(method, path, parameters, f"Error {doing}: ")
     return json.loads(answer) if answer else None

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import click
 
-from impl.commandline import HELP, GoCommand, columns, format_option, print_json
-from impl.http_client import CommandError, HttpClient, address_option
+from impl.commandline import HELP, columns, format_option, print_json
+from impl.http_client import ClientCommand, CommandError, HttpClient, ServerCommand
 
 SERF_STATUSES = ("none", "alive", "leaving", "left", "failed")
 """By the number that `/v1/agent/members` shows."""
@@ -28,16 +28,15 @@ Document = dict[str, Any]
 _node_meta = click.option(
     "--node-meta", multiple=True, metavar="KEY=VALUE", help="Only nodes with this metadata. Repeatable."
 )
-_stale = click.option("--stale", is_flag=True, help="Any server may answer, from what it has applied.")
 
 
-def _get(http_addr: str, path: str, parameters: Parameters, failure: str) -> Any:
-    return json.loads(HttpClient(http_addr).query("GET", path, parameters, f"{failure}: ").body)
+def _get(client: HttpClient, path: str, parameters: Parameters, failure: str) -> Any:
+    return json.loads(client.query("GET", path, parameters, f"{failure}: ").body)
 
 
-def _query(stale: bool, node_meta: Sequence[str] = (), filter: str = "") -> Parameters:
+def _query(node_meta: Sequence[str] = (), filter: str = "") -> Parameters:
     parameters = [("node-meta", each.replace("=", ":", 1)) for each in node_meta]
-    return parameters + ([("stale", "")] if stale else []) + ([("filter", filter)] if filter else [])
+    return parameters + ([("filter", filter)] if filter else [])
 
 
 # --- catalog ----------------------------------------------------------------------------------------------------------
@@ -48,19 +47,16 @@ def catalog_command() -> None:
     """Look at the catalog of a datacenter."""
 
 
-@catalog_command.command("datacenters", cls=GoCommand)
-@address_option
+@catalog_command.command("datacenters", cls=ServerCommand)
 @format_option
-def datacenters(http_addr: str, form: str) -> int:
+def datacenters(client: HttpClient, form: str) -> int:
     """Print the names of the datacenters."""
-    names = _get(http_addr, "/v1/catalog/datacenters", [], "Error listing datacenters")
+    names = _get(client, "/v1/catalog/datacenters", [], "Error listing datacenters")
     print_json(names) if form == "json" else click.echo("\n".join(names))
     return 0
 
 
-@catalog_command.command("nodes", cls=GoCommand)
-@address_option
-@_stale
+@catalog_command.command("nodes", cls=ServerCommand)
 @_node_meta
 @click.option("--service", default="", help="Only nodes with an instance of this service.")
 @click.option("--filter", default="", help="Consul's filter expression.")
@@ -68,8 +64,7 @@ def datacenters(http_addr: str, form: str) -> int:
 @click.option("--detailed", is_flag=True, help="Whole ids, tagged addresses and metadata too.")
 @format_option
 def nodes(
-    http_addr: str,
-    stale: bool,
+    client: HttpClient,
     node_meta: tuple[str, ...],
     service: str,
     filter: str,
@@ -78,12 +73,12 @@ def nodes(
     form: str,
 ) -> int:
     """Print the nodes that are registered."""
-    parameters = _query(stale, node_meta, filter) + ([("near", near)] if near else [])
+    parameters = _query(node_meta, filter) + ([("near", near)] if near else [])
     if service:
         path = f"/v1/catalog/service/{quote(service, safe='')}"
-        found = [_node_of(each) for each in _get(http_addr, path, parameters, "Error listing nodes for service")]
+        found = [_node_of(each) for each in _get(client, path, parameters, "Error listing nodes for service")]
     else:
-        found = _get(http_addr, "/v1/catalog/nodes", parameters, "Error listing nodes")
+        found = _get(client, "/v1/catalog/nodes", parameters, "Error listing nodes")
     if form == "json":
         print_json(found)
     elif not found:
@@ -115,24 +110,22 @@ def _pairs(values: dict[str, str] | None) -> str:
     return ", ".join(f"{name}={value}" for name, value in sorted((values or {}).items()))
 
 
-@catalog_command.command("services", cls=GoCommand)
-@address_option
-@_stale
+@catalog_command.command("services", cls=ServerCommand)
 @_node_meta
 @click.option("--node", default="", help="Only services with an instance on this node.")
 @click.option("--tags", is_flag=True, help="Print the tags of each service too.")
 @format_option
-def services(http_addr: str, stale: bool, node_meta: tuple[str, ...], node: str, tags: bool, form: str) -> int:
+def services(client: HttpClient, node_meta: tuple[str, ...], node: str, tags: bool, form: str) -> int:
     """Print the names of the services that are registered."""
-    parameters = _query(stale, node_meta)
+    parameters = _query(node_meta)
     found: dict[str, list[str]] = {}
     if node:
         path = f"/v1/catalog/node/{quote(node, safe='')}"
-        on_node = _get(http_addr, path, parameters, "Error listing services for node")
+        on_node = _get(client, path, parameters, "Error listing services for node")
         for instance in (on_node or {"Services": {}})["Services"].values():
             found.setdefault(instance["Service"], []).extend(instance["Tags"] or [])
     else:
-        found = _get(http_addr, "/v1/catalog/services", parameters, "Error listing services")
+        found = _get(client, "/v1/catalog/services", parameters, "Error listing services")
     if form == "json":
         print_json({name: sorted(found[name]) for name in sorted(found)})
     elif not found:
@@ -152,8 +145,7 @@ def services_command() -> None:
     """Register services with an agent."""
 
 
-@services_command.command("register", cls=GoCommand)
-@address_option
+@services_command.command("register", cls=ServerCommand)
 @click.option("--name", default="", help="Name of the service.")
 @click.option("--id", default="", help="ID of the instance. Default: the name.")
 @click.option("--address", default="", help="Address of the instance. Default: the node's.")
@@ -163,7 +155,7 @@ def services_command() -> None:
 @click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata. Repeatable.")
 @click.argument("files", nargs=-1)
 def register(
-    http_addr: str,
+    client: HttpClient,
     name: str,
     id: str,
     address: str,
@@ -181,7 +173,6 @@ def register(
     described: Document = {"ID": id, "Name": name, "Address": address, "Port": port, "Kind": kind, "Tags": list(tag)}
     described["Meta"] = {key: value for key, _, value in (each.partition("=") for each in meta)}
     definitions = list(_definitions(files)) if files else [{name: value for name, value in described.items() if value}]
-    client = HttpClient(http_addr)
     for definition in definitions:
         shown = _field(definition, "Name")
         failure = f'Error registering service "{shown}": '
@@ -190,18 +181,16 @@ def register(
     return 0
 
 
-@services_command.command("deregister", cls=GoCommand)
-@address_option
+@services_command.command("deregister", cls=ServerCommand)
 @click.option("--id", default="", help="ID of an instance.")
 @click.argument("files", nargs=-1)
-def deregister(http_addr: str, id: str, files: tuple[str, ...]) -> int:
+def deregister(client: HttpClient, id: str, files: tuple[str, ...]) -> int:
     """Deregister the instance of -id, or those that FILES (JSON) define."""
     if not files and not id:
         raise CommandError("Service deregistration requires at least one argument or -id.")
     if files and id:
         raise CommandError("Service deregistration requires arguments or -id, not both.")
     ids = [_field(each, "ID") or _field(each, "Name") for each in _definitions(files)] if files else [id]
-    client = HttpClient(http_addr)
     for each in ids:
         failure = f'Error deregistering service "{each}": '
         client.ask("PUT", f"/v1/agent/service/deregister/{quote(each, safe='')}", {}, failure)
@@ -236,20 +225,21 @@ def _field(definition: Document, name: str) -> str:
     return next((str(value) for key, value in definition.items() if key.lower() == name.lower()), "")
 
 
-@click.command("members", cls=GoCommand, context_settings=HELP)
-@address_option
+@click.command("members", cls=ClientCommand, context_settings=HELP)
 @click.option("--detailed", is_flag=True, help="Print all that is known of each member.")
+@click.option("--wan", is_flag=True, help="Only servers, by their names in all datacenters.")
 @click.option("--status", default=".*", metavar="REGEXP", help="Only members whose status matches.")
 @click.option("--filter", default="", help="Consul's filter expression.")
 @format_option
-def members_command(http_addr: str, detailed: bool, status: str, filter: str, form: str) -> int:
+def members_command(client: HttpClient, detailed: bool, wan: bool, status: str, filter: str, form: str) -> int:
     """Print the members of the cluster: its servers and client agents."""
     try:
         wanted = re.compile(status)
     except re.error as error:
         raise CommandError(f"Failed to compile status regexp: {error}") from error
-    parameters = [("segment", "_all")] + ([("filter", filter)] if filter else [])
-    found = _get(http_addr, "/v1/agent/members", parameters, "Error retrieving members")
+    parameters = [("wan", "1")] if wan else [("segment", "_all")]
+    parameters += [("filter", filter)] if filter else []
+    found = _get(client, "/v1/agent/members", parameters, "Error retrieving members")
     found = [member for member in found if wanted.search(_status(member))]
     if not found:
         return NO_MEMBERS
@@ -281,12 +271,11 @@ def member_rows(members: Sequence[Document], detailed: bool) -> list[tuple[str, 
     return rows
 
 
-@click.command("info", cls=GoCommand, context_settings=HELP)
-@address_option
+@click.command("info", cls=ServerCommand, context_settings=HELP)
 @format_option
-def info_command(http_addr: str, form: str) -> int:
+def info_command(client: HttpClient, form: str) -> int:
     """Print the statistics of an agent."""
-    statistics = _get(http_addr, "/v1/agent/self", [], "Error querying agent")["Stats"]
+    statistics = _get(client, "/v1/agent/self", [], "Error querying agent")["Stats"]
     if form == "json":
         print_json(statistics)
         return 0

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import click
 
-from impl.commandline import HELP, GoCommand, columns, format_option, print_json
-from impl.http_client import HttpClient, address_option
+from impl.commandline import HELP, columns, format_option, print_json
+from impl.http_client import HttpClient, ServerCommand
 
 
 @click.group("session", context_settings=HELP)
@@ -20,8 +20,7 @@ def session_command() -> None:
     """Create, list, renew and destroy sessions."""
 
 
-@session_command.command("create", cls=GoCommand)
-@address_option
+@session_command.command("create", cls=ServerCommand)
 @click.option("--name", default="", help="A name for people.")
 @click.option("--node", default="", help="Node that the session belongs to. Default: the agent's.")
 @click.option("--ttl", default="", help="How long it lives without renewal, 10s to 24h. Default: for ever.")
@@ -29,14 +28,14 @@ def session_command() -> None:
 @click.option("--behavior", default="", help="What becomes of its keys: release or delete. Default: release.")
 @click.option("--check", multiple=True, help="A check of the node that it depends on. Repeatable. Default: serfHealth.")
 def create(
-    http_addr: str, name: str, node: str, ttl: str, lock_delay: str, behavior: str, check: tuple[str, ...]
+    client: HttpClient, name: str, node: str, ttl: str, lock_delay: str, behavior: str, check: tuple[str, ...]
 ) -> int:
     """Create a session and print its id."""
     fields = {"Name": name, "Node": node, "TTL": ttl, "LockDelay": lock_delay, "Behavior": behavior}
     body: dict[str, Any] = {field: value for field, value in fields.items() if value}
     if check:
         body["NodeChecks"] = list(check)
-    click.echo(create_session(HttpClient(http_addr), body))
+    click.echo(create_session(client, body))
     return 0
 
 
@@ -46,35 +45,32 @@ def create_session(client: HttpClient, body: dict[str, Any]) -> str:
     return str(json.loads(answer)["ID"])
 
 
-@session_command.command("list", cls=GoCommand)
-@address_option
+@session_command.command("list", cls=ServerCommand)
 @click.option("--node", default="", help="Only sessions of this node.")
 @format_option
-def list_sessions(http_addr: str, node: str, form: str) -> int:
+def list_sessions(client: HttpClient, node: str, form: str) -> int:
     """Print the sessions."""
     path = f"/v1/session/node/{quote(node, safe='')}" if node else "/v1/session/list"
-    found = json.loads(HttpClient(http_addr).ask("GET", path, {}, "Error listing sessions: ")[1])
+    found = json.loads(client.ask("GET", path, {}, "Error listing sessions: ")[1])
     header = ["ID", "Name", "Node", "TTL", "Behavior"]
     rows = [header, *([each[column] or "-" for column in header] for each in found)]
     print_json(found) if form == "json" else click.echo(columns(rows))
     return 0
 
 
-@session_command.command("renew", cls=GoCommand)
-@address_option
+@session_command.command("renew", cls=ServerCommand)
 @click.argument("id")
-def renew(http_addr: str, id: str) -> int:
+def renew(client: HttpClient, id: str) -> int:
     """Give session ID its full TTL again."""
-    HttpClient(http_addr).ask("PUT", f"/v1/session/renew/{quote(id, safe='')}", {}, "Error renewing session: ")
+    client.ask("PUT", f"/v1/session/renew/{quote(id, safe='')}", {}, "Error renewing session: ")
     click.echo(f"Renewed session: {id}")
     return 0
 
 
-@session_command.command("destroy", cls=GoCommand)
-@address_option
+@session_command.command("destroy", cls=ServerCommand)
 @click.argument("id")
-def destroy(http_addr: str, id: str) -> int:
+def destroy(client: HttpClient, id: str) -> int:
     """End session ID; its locks are given back."""
-    HttpClient(http_addr).ask("PUT", f"/v1/session/destroy/{quote(id, safe='')}", {}, "Error destroying session: ")
+    client.ask("PUT", f"/v1/session/destroy/{quote(id, safe='')}", {}, "Error destroying session: ")
     click.echo(f"Destroyed session: {id}")
     return 0

@@ -19,7 +19,7 @@ import click
 import msgspec
 
 from impl.commandline import HELP, GoCommand, columns, format_option
-from impl.http_client import CommandError, HttpClient, address_option
+from impl.http_client import CommandError, HttpClient, ServerCommand
 
 if TYPE_CHECKING:
     from impl.storage.archive import ArchiveMeta
@@ -38,16 +38,13 @@ def snapshot_command() -> None:
 # ---------------------------------------------------------------------------------------------------- save and restore
 
 
-@snapshot_command.command("save", cls=GoCommand)
-@address_option
-@click.option("--stale", is_flag=True, help="Any server may answer, also without a leader.")
+@snapshot_command.command("save", cls=ServerCommand)
 @click.option(
     "--append-filename", default="", metavar="WHAT,...", help="Add version, dc, node or status to the name of FILE."
 )
 @click.argument("files", metavar="FILE", nargs=-1)
-def save_command(http_addr: str, stale: bool, append_filename: str, files: tuple[str, ...]) -> int:
+def save_command(client: HttpClient, append_filename: str, files: tuple[str, ...]) -> int:
     """Save the state of the servers to FILE, which is replaced once what was saved has been verified."""
-    client = HttpClient(http_addr)
     target = Path(_appended(_only(files), append_filename, client))
     with _beside(target) as directory:
         archive = directory / "unverified"
@@ -55,7 +52,7 @@ def save_command(http_addr: str, stale: bool, append_filename: str, files: tuple
             # It may hold secrets.
             with open(archive, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
                 failure = "Error saving snapshot: "
-                index = client.download("/v1/snapshot", {"stale": ""} if stale else {}, failure, file)
+                index = client.download("/v1/snapshot", {}, failure, file)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -117,13 +114,11 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-@snapshot_command.command("restore", cls=GoCommand)
-@address_option
+@snapshot_command.command("restore", cls=ServerCommand)
 @click.argument("files", metavar="FILE", nargs=-1)
-def restore_command(http_addr: str, files: tuple[str, ...]) -> int:
+def restore_command(client: HttpClient, files: tuple[str, ...]) -> int:
     """Put the state that was saved to FILE in the place of the servers' state."""
     path = _only(files)
-    client = HttpClient(http_addr)
     try:
         with open(path, "rb") as file:
             client.upload("/v1/snapshot", "Error restoring snapshot: ", file, os.fstat(file.fileno()).st_size)

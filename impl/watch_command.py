@@ -17,8 +17,8 @@ from urllib.parse import quote
 import click
 
 from impl.children import Child, told_to_end
-from impl.commandline import HELP, GoCommand, print_json
-from impl.http_client import CommandError, HttpClient, address_option
+from impl.commandline import HELP, print_json
+from impl.http_client import CommandError, HttpClient, ServerCommand
 
 WAIT_SECONDS = 300
 RETRY_SECONDS = 5.0
@@ -108,8 +108,7 @@ class Watch:
         return document[0] if self._kind == "key" and document else document
 
 
-@click.command("watch", cls=GoCommand, context_settings=HELP)
-@address_option
+@click.command("watch", cls=ServerCommand, context_settings=HELP)
 @click.option("--type", "kind", default="", help=f"What to watch: {', '.join(TYPES)}.")
 @click.option("--key", default="", help="The key, for -type=key.")
 @click.option("--prefix", default="", help="The prefix, for -type=keyprefix.")
@@ -117,10 +116,9 @@ class Watch:
 @click.option("--tag", default="", help="Only instances with this tag, for -type=service.")
 @click.option("--passingonly", default="", help="true: only instances whose checks pass, for -type=service.")
 @click.option("--state", default="", help="Only checks in this state, for -type=checks.")
-@click.option("--stale", is_flag=True, help="Any server may answer, from what it has applied.")
 @click.option("--shell", default="true", metavar="BOOL", help="Let a shell ($SHELL) run the program. Default: true.")
 @click.argument("program", nargs=-1)
-def watch_command(http_addr: str, kind: str, stale: bool, shell: str, program: tuple[str, ...], **flags: str) -> int:
+def watch_command(client: HttpClient, kind: str, shell: str, program: tuple[str, ...], **flags: str) -> int:
     """Print the answer, or run PROGRAM with it now and whenever it changes."""
     if not kind:
         raise CommandError("Watch type must be specified")
@@ -129,7 +127,7 @@ def watch_command(http_addr: str, kind: str, stale: bool, shell: str, program: t
     if kind not in TYPES:
         raise CommandError(f"Unsupported watch type: {kind}")
     path, parameters = TYPES[kind](flags)
-    watch = Watch(HttpClient(http_addr), kind, path, parameters + ([("stale", "")] if stale else []))
+    watch = Watch(client, kind, path, parameters)
     if not program:
         print_json(watch.next()[1])
         return 0

@@ -1,8 +1,8 @@
 """An agent's configuration: what files and flags may say (Consul's names), merged and validated into one frozen value.
 
 Both sources are a `Document`: a configuration file is one, and the flags of the command line become one. Later
-documents win, except that addresses to join, services and checks add up. This module reads no file and no environment:
-callers pass text in.
+documents win, except that addresses to join, metadata, services and checks add up. This module reads no file and no
+environment: callers pass text in.
 
 Source: Consul, "Agent configuration"; keys that Comitia does not have are refused by name, never ignored in silence.
 *Deviation:* `raft_multiplier` scales Comitia's own timings (heartbeat 50, election timeout 300-600, lease 250 ms),
@@ -21,6 +21,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from impl.agent.absent import Acl, Connect, UiConfig, Wanted, bad_meta, refusal, warnings
 from impl.dns.settings import Settings as DnsSettings
 from impl.raft.settings import Settings
 from impl.telemetry.settings import RETENTION_SECONDS
@@ -47,11 +48,16 @@ class ConfigError(Exception):
 
 
 class Ports(msgspec.Struct, forbid_unknown_fields=True):
-    """`ports`: 0 asks for a free one, which the log reports; -1 for no DNS."""
+    """`ports`: 0 asks for a free one, which the log reports; -1 for no DNS. From `grpc` on: see `absent`."""
 
     server: Annotated[int, msgspec.Meta(ge=0, le=65535)] | UnsetType = UNSET
     http: Annotated[int, msgspec.Meta(ge=0, le=65535)] | UnsetType = UNSET
     dns: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
+    grpc: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
+    grpc_tls: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
+    https: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
+    serf_lan: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
+    serf_wan: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
 
 
 class Soa(msgspec.Struct, forbid_unknown_fields=True):
@@ -137,6 +143,20 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     trace_dir: str | UnsetType = UNSET
     allow_insecure_rpc: bool | UnsetType = UNSET
     dev: bool | UnsetType = UNSET
+    bootstrap: bool | UnsetType = UNSET
+    rejoin_after_leave: bool | UnsetType = UNSET
+    """True in any case: a server that left asks to join when it is started."""
+    disable_update_check: bool | UnsetType = UNSET
+    """True in any case: nothing looks for updates."""
+    retry_interval: str | UnsetType = UNSET
+    disable_host_node_id: bool | UnsetType = UNSET
+    advertise_addr_wan: str | UnsetType = UNSET
+    log_file: str | UnsetType = UNSET
+    recursors: list[str] | UnsetType = UNSET
+    ui_config: UiConfig | UnsetType = UNSET
+    connect: Connect | UnsetType = UNSET
+    acl: Acl | UnsetType = UNSET
+    primary_datacenter: str | UnsetType = UNSET
 
 
 class Address(msgspec.Struct, frozen=True, order=True):
@@ -203,14 +223,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trace_dir: str
     allow_insecure_rpc: bool
     dev: bool
+    warnings: tuple[str, ...]
+    """What is ignored of the configuration."""
 
 
-def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "") -> Config:
+def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "", *, ui: bool = False) -> Config:
     """Merge documents, later ones winning, fill in defaults and validate.
 
     Args:
         hostname: the node's name if none is configured.
         temporary_dir: the data directory of `-dev`, which needs none configured.
+        ui: `-ui`, which no file can say.
 
     Raises:
         ConfigError: see its text.
@@ -224,9 +247,12 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
     dev = _or(merged.dev, False)
     bind = _or(merged.bind_addr, "127.0.0.1")
     multiplier = _or(performance.raft_multiplier, 1)
+    wanted = _wanted(merged, ports, ui)
+    if why := refusal(wanted) or bad_meta(_or(merged.node_meta, {})):
+        raise ConfigError(why)
     config = Config(
         server=_or(merged.server, False) or dev,
-        bootstrap_expect=_or(merged.bootstrap_expect, 1 if dev else 0),
+        bootstrap_expect=_bootstrap_expect(merged, dev),
         join=tuple(parse_address(text) for text in _or(merged.retry_join, []) + _or(merged.start_join, [])),
         node_name=_or(merged.node_name, hostname),
         node_id=_or(merged.node_id, "").lower(),
@@ -262,9 +288,44 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         trace_dir=_or(merged.trace_dir, ""),
         allow_insecure_rpc=_or(merged.allow_insecure_rpc, False),
         dev=dev,
+        warnings=tuple(warnings(wanted)),
     )
     _validate(config)
     return config
+
+
+def _bootstrap_expect(merged: Document, dev: bool) -> int:
+    """`bootstrap` is another word for 1."""
+    expected = _or(merged.bootstrap_expect, 0)
+    if not _or(merged.bootstrap, False):
+        return _or(merged.bootstrap_expect, 1 if dev else 0)
+    if expected:
+        raise ConfigError(
+            "'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive: remove -bootstrap, which means 1"
+        )
+    if not (_or(merged.server, False) or dev):
+        raise ConfigError("'bootstrap' requires '-server': add -server, or remove -bootstrap")
+    return 1
+
+
+def _wanted(merged: Document, ports: Ports, ui: bool) -> Wanted:
+    retry_interval = _or(merged.retry_interval, "")
+    if retry_interval:
+        parse_duration(retry_interval)
+    return Wanted(
+        ui_config=_or(merged.ui_config, UiConfig()),
+        connect=_or(merged.connect, Connect()),
+        acl=_or(merged.acl, Acl()),
+        datacenter=_or(merged.datacenter, "dc1"),
+        primary_datacenter=_or(merged.primary_datacenter, ""),
+        log_file=_or(merged.log_file, ""),
+        recursors=_or(merged.recursors, []),
+        ports={name: getattr(ports, name) for name in ("grpc", "grpc_tls", "https", "serf_lan", "serf_wan")},
+        ui=ui,
+        retry_interval=retry_interval,
+        advertise_addr_wan=_or(merged.advertise_addr_wan, ""),
+        disable_host_node_id=_or(merged.disable_host_node_id, True),
+    )
 
 
 def parse_address(text: str) -> Address:
@@ -313,7 +374,7 @@ def _or(value: T | UnsetType, default: T) -> T:
     return default if isinstance(value, UnsetType) else value
 
 
-_ADD_UP = ("retry_join", "start_join", "services", "checks")
+_ADD_UP = ("retry_join", "start_join", "services", "checks", "recursors")
 
 
 def _merge(merged: Document, newer: Document) -> None:
@@ -324,7 +385,9 @@ def _merge(merged: Document, newer: Document) -> None:
         old = getattr(merged, name)
         if name in _ADD_UP:
             value = (old or []) + value
-        elif isinstance(value, (Ports, Performance, Limits, DnsConfig, TelemetryConfig)) and old is not UNSET:
+        elif name == "node_meta":
+            value = (old or {}) | value
+        elif isinstance(value, msgspec.Struct) and old is not UNSET:
             changed = {field: getattr(value, field) for field in value.__struct_fields__}
             value = msgspec.structs.replace(old, **{f: v for f, v in changed.items() if v is not UNSET})
         setattr(merged, name, value)

@@ -36,6 +36,7 @@ RELOADED: Final = (
     "telemetry",
     "raft_snapshot_threshold",
     "raft_snapshot_interval",
+    "warnings",
 )
 """Names in `Config`."""
 _DNS_STAYS: Final = ("domain", "datacenter")

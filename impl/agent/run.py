@@ -70,6 +70,8 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
         sys.stderr.flush()
 
     log = Log(write, lambda: runtime.clock.wall_ns() / NANOSECONDS, level=config.log_level, json=config.log_json)
+    for text in config.warnings:
+        log.warn(text)
     stopped: Future[str] = runtime.tasks.future()
 
     def stop(reason: str) -> None:

@@ -218,6 +218,21 @@ def test_a_signal_ends_an_agent_gracefully(tmp_path: Path) -> None:
     assert [line["seq"] for line in trace[1:]] == list(range(1, len(trace)))
 
 
+def test_flags_that_scripts_of_consul_pass_are_taken(tmp_path: Path) -> None:
+    flags = ("-server", "-bootstrap", "-rejoin", "-ui", "-disable-host-node-id", "-serf-lan-port=8301", "-grpc-port=-1")
+    more = ("-retry-interval=5s", "-node-meta=os:linux", "-node-meta", "url:a:b", "-advertise-wan=127.0.0.1")
+    place = ("-data-dir", str(tmp_path), "-server-port", "0", "-node", "s1")
+    agent = AgentProcess(*flags, *more, *place).started()
+    assert "there is no web UI" in agent.wait_for_line("-ui is ignored")
+    meta = eventually(
+        lambda: next((node["Meta"] for node in json.loads(agent.request("GET", "/v1/catalog/nodes")[1])), None), "s1"
+    )
+    assert (meta["os"], meta["url"]) == ("linux", "a:b")
+    assert agent.terminate() == 0
+    code, error = run_to_end("-dev", "-node-meta=a b:c")
+    assert (code, "Key contains invalid characters" in error) == (1, True)
+
+
 def test_a_damaged_log_is_refused_and_named(tmp_path: Path) -> None:
     flags = ("-server", "-bootstrap-expect", "1", "-node", "one", "-data-dir", str(tmp_path), "-server-port", "0")
     agent = AgentProcess(*flags).started()

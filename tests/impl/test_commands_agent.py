@@ -85,6 +85,33 @@ def test_a_tree_of_keys_survives_export_and_import(console: Console, capsys: pyt
     assert console.run(capsys, "kv", "get", "-keys", "/tree/") == (0, "tree/a\ntree/b/\n", "")
 
 
+def test_a_leading_slash_is_refused_for_writes_and_taken_away_for_the_rest(
+    console: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert console.run(capsys, "kv", "put", "slash/a", "1")[0] == 0
+    assert console.run(capsys, "kv", "get", "/slash/a") == (0, "1\n", "")
+    exported = console.run(capsys, "kv", "export", "/slash/")[1]
+    assert [each["key"] for each in json.loads(exported)] == ["slash/a"]
+    code, _, error = console.run(capsys, "kv", "put", "/slash/a", "2")
+    assert (code, error) == (1, "Error! Failed writing data: Invalid key. Key must not begin with a '/': /slash/a\n")
+    mixed = json.dumps([{"key": "slash/new", "value": ""}, {"key": "/slash/a", "value": ""}])
+    code, _, error = console.run(capsys, "kv", "import", mixed)
+    assert (code, "Failed writing data for key /slash/a: Invalid key" in error) == (1, True)
+    assert (console.key("slash/new"), console.key("%2Fslash/a")) == (None, None)
+    assert console.run(capsys, "kv", "delete", "/slash/a") == (0, "Success! Deleted key: slash/a\n", "")
+    assert console.key("slash/a") is None
+
+
+def test_all_names_below_a_prefix_are_listed(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = json.dumps([{"key": key, "value": ""} for key in ("a", "b/", "b/c/d")])
+    imported = "Imported: deep/a\nImported: deep/b/\nImported: deep/b/c/d\n"
+    for prefix in ("deep", "deep/"):
+        assert console.run(capsys, "kv", "import", f"-prefix={prefix}", entries) == (0, imported, "")
+    assert console.run(capsys, "kv", "get", "-keys", "deep/") == (0, "deep/a\ndeep/b/\n", "")
+    assert console.run(capsys, "kv", "get", "-keys", "-recurse", "deep/") == (0, "deep/a\ndeep/b/\ndeep/b/c/d\n", "")
+    assert console.run(capsys, "kv", "import", "-prefix=/deep", entries)[0] == 1
+
+
 def test_a_key_is_locked_and_given_back(console: Console, capsys: pytest.CaptureFixture[str], session: str) -> None:
     acquire = ("kv", "put", "-acquire", f"-session={session}", "mutex", "x")
     assert console.run(capsys, *acquire) == (0, "Success! Lock acquired on: mutex\n", "")
@@ -154,11 +181,12 @@ def test_the_members_are_shown(console: Console, capsys: pytest.CaptureFixture[s
     assert s1.split()[2:5] == ["alive", "server", "1.22.0"]
     assert s1.split()[6:] == ["dc1", "default", "<all>"]
     assert json.loads(console.run(capsys, "members", "-format=json")[1])[0]["Name"] == "s1"
+    assert console.run(capsys, "members", "-wan")[1].splitlines()[1].split()[0] == "s1.dc1"
     assert console.run(capsys, "members", "-status=failed") == (registry_commands.NO_MEMBERS, "", "")
 
 
 def test_the_statistics_are_shown(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = console.run(capsys, "info")
+    code, out, _ = console.run(capsys, "info", "-stale", "-token=any")
     assert code == 0
     assert "\nraft:\n" in out
     assert "\tstate = Leader\n" in out

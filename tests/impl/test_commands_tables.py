@@ -145,10 +145,10 @@ def test_a_configuration_is_validated_as_the_agent_would(capsys: pytest.CaptureF
     assert run("validate", str(tmp_path)) == 1
     assert "Config validation failed: invalid datacenter 'a b'" in capsys.readouterr().err
     bad.rename(tmp_path / "b.txt")
-    (tmp_path / "c.hcl").write_text('datacenter = "dc1"\nconnect { enabled = true }')
+    (tmp_path / "c.hcl").write_text('datacenter = "dc1"\nautopilot { enabled = true }')
     assert run("validate", str(tmp_path)) == 1
     assert (
-        f"failed to parse {tmp_path / 'c.hcl'}: line 2: Object contains unknown field `connect`"
+        f"failed to parse {tmp_path / 'c.hcl'}: line 2: Object contains unknown field `autopilot`"
         in capsys.readouterr().err
     )
     assert run("validate", "-config-format=json", str(tmp_path / "c.hcl")) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
+from impl.agent.absent import Acl, Connect, UiConfig
 from impl.agent.config import (
     Address,
     Config,
@@ -129,6 +130,23 @@ def test_dns_is_set_as_in_consul() -> None:
         ([Document(retry_join=["a"], read_replica=True)], "'read_replica' requires '-server'"),
         ([SERVER, Document(read_replica=True)], "a read replica forms no cluster"),
         ([SERVER, Document(raft_snapshot_interval="0")], "raft_snapshot_interval must be longer than 0"),
+        ([SERVER, Document(bootstrap=True)], "mutually exclusive"),
+        ([Document(bootstrap=True, retry_join=["a"])], "'bootstrap' requires '-server'"),
+        ([SERVER, Document(ui_config=UiConfig(enabled=True))], "there is no web UI"),
+        ([SERVER, Document(connect=Connect(enabled=True))], "there is no service mesh"),
+        ([SERVER, Document(acl=Acl(enabled=True))], "there are no ACLs"),
+        ([SERVER, Document(primary_datacenter="dc2")], "there is one datacenter in Comitia, 'dc1' here"),
+        ([SERVER, Document(log_file="/l")], "redirect that: 2>> FILE"),
+        ([SERVER, Document(recursors=["1.1.1.1"])], "let the resolver of this machine forward"),
+        ([SERVER, Document(ports=Ports(grpc=8502))], "ports.grpc: there is no gRPC"),
+        ([SERVER, Document(ports=Ports(https=8501))], "ports.https: there is no TLS"),
+        ([SERVER, Document(retry_interval="soon")], "invalid duration 'soon'"),
+        ([SERVER, Document(node_meta={"a b": ""})], "pair \\('a b', ''\\): Key contains invalid characters"),
+        ([SERVER, Document(node_meta={"": "x"})], "Key cannot be blank"),
+        ([SERVER, Document(node_meta={"k" * 129: "x"})], "limit: 128 characters"),
+        ([SERVER, Document(node_meta={"k": "x" * 513})], "limit: 512 characters"),
+        ([SERVER, Document(node_meta={"consul-x": "y"})], "reserved for internal use"),
+        ([SERVER, Document(node_meta={f"k{n}": "" for n in range(65)})], "more than 64 key/value pairs"),
         ([SERVER, Document(clock_drift=1.5)], "invalid clock drift"),
         ([SERVER, Document(raft_lease_ms=290)], "use -raft-lease-ms below 273, or 0"),
         ([SERVER, Document(clock_drift=0.1)], "could outlast the shortest election timeout of 300 ms"),
@@ -138,6 +156,29 @@ def test_a_mistake_is_one_line_that_says_what_to_do(documents: list[Document], r
     with pytest.raises(ConfigError, match=reason) as error:
         built(*documents)
     assert "\n" not in str(error.value)
+
+
+def test_what_almost_every_real_file_says_is_taken() -> None:
+    text = b"""{"server": true, "bootstrap": true, "data_dir": "/d", "disable_update_check": true,
+        "node_meta": {"a": "1"}, "rejoin_after_leave": true, "ui_config": {"enabled": false}, "connect": {"enabled": false},
+        "enable_local_script_checks": true, "datacenter": "dc2", "primary_datacenter": "dc2",
+        "acl": {"enabled": false, "default_policy": "allow", "enable_token_persistence": true},
+        "disable_host_node_id": true, "ports": {"grpc": -1, "https": -1, "serf_wan": -1}}"""
+    config = built(read_document(text, "agent.json"), Document(node_meta={"b": "2"}))
+    assert (config.bootstrap_expect, config.enable_local_script_checks, config.datacenter) == (1, True, "dc2")
+    assert (config.node_meta, config.warnings) == ({"a": "1", "b": "2"}, ())
+
+
+def test_what_does_no_harm_is_ignored_with_a_word() -> None:
+    ignored = Document(
+        ports=Ports(serf_lan=8301, serf_wan=8302),
+        retry_interval="30s",
+        advertise_addr_wan="1.2.3.4",
+        disable_host_node_id=False,
+    )
+    warnings = build([SERVER, ignored], "host", ui=True).warnings
+    for name in ("-ui", "serf-lan-port", "serf-wan-port", "retry_interval", "advertise_addr_wan", "host_node_id"):
+        assert [name in warning for warning in warnings].count(True) == 1, name
 
 
 def a_lease_must_end_before_the_promise_on_any_two_clocks() -> None:

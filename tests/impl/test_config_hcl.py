@@ -175,8 +175,8 @@ def test_what_is_no_hcl_is_refused_with_its_line(text: str, why: str) -> None:
 
 def mistakes_are_named_with_their_line() -> None:
     for text, why in (
-        ("server = true\nconnect {\n  enabled = true\n}", "line 2: Object contains unknown field `connect`"),
-        ("\nacl { enabled = true }", "line 2: Object contains unknown field `acl`"),
+        ("server = true\nautopilot {\n  enabled = true\n}", "line 2: Object contains unknown field `autopilot`"),
+        ("\nmesh { enabled = true }", "line 2: Object contains unknown field `mesh`"),
         ('ports {\n  dns = 1\n  http = "x"\n}', "line 3: Expected `int`, got `str` - at `$.ports.http`"),
         ("ports { dns = 1 }\nports { http = 2 }", "line 1: Expected `object`, got `array` - at `$.ports`"),
         ('service { name = "a" }\nservice {\n  port = 80 }', "line 2: a service: Missing service name"),

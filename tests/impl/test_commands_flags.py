@@ -1,0 +1,130 @@
+"""The flags that every command has: which agent is asked, with what, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+import comitia
+
+ENVIRONMENT = ("CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_HTTP_SSL")
+
+
+class Recorder(HTTPServer):
+    """Answers everything with an empty list, and keeps what it was asked: path and token."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[tuple[str, str]] = []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self._answer(b"[]")
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._answer(b"true")
+
+    def _answer(self, body: bytes) -> None:
+        assert isinstance(self.server, Recorder)
+        self.server.asked.append((self.path, self.headers.get("X-Consul-Token", "")))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    with Recorder() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        monkeypatch.setenv("CONSUL_HTTP_ADDR", f"127.0.0.1:{server.server_port}")
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        comitia.main(list(words))
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def test_the_datacenter_is_asked_for_and_reads_may_be_stale(recorder: Recorder) -> None:
+    both = ("-datacenter=dc2", "-stale")
+    assert run("kv", "get", "-keys", *both, "a") == 0
+    assert run("kv", "put", *both, "a", "b") == 0
+    assert run("catalog", "nodes", *both) == 0
+    assert run("kv", "export") == 0
+    assert [path for path, _ in recorder.asked] == [
+        "/v1/kv/a?keys=&separator=%2F&dc=dc2&stale=",
+        "/v1/kv/a?dc=dc2",
+        "/v1/catalog/nodes?dc=dc2&stale=",
+        "/v1/kv/?recurse=",
+    ]
+
+
+def test_the_token_is_the_one_that_consul_would_send(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("of-file\n")
+    second.write_text("of-the-environments-file\n")
+
+    def sent(*flags: str) -> str:
+        assert run("kv", "get", "-keys", *flags) == 0
+        return recorder.asked[-1][1]
+
+    assert sent() == ""
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "of-environment")
+    assert sent() == "of-environment"
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN_FILE", str(second))
+    assert sent() == "of-the-environments-file"
+    assert sent("-token=of-flag") == "of-flag"
+    assert sent("-token=of-flag", f"-token-file={first}") == "of-file"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("kv", "get", "-ca-file=a.pem", "a"), "-ca-file: the HTTP API of Comitia has no TLS yet: leave it out"),
+        (("members", "-tls-server-name=x"), "-tls-server-name: the HTTP API of Comitia has no TLS yet"),
+        (("info", "-http-addr=https://127.0.0.1:1"), "has no TLS yet: use http://"),
+        (("kv", "get", "-token-file=no-such-file", "a"), "Error loading token file no-such-file"),
+        (("kv", "get", "-token=a\nb", "a"), "a token is printable ASCII"),
+        (("join", "-datacenter=dc1", "a"), "flag provided but not defined: -datacenter"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    recorder: Recorder, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], text: str
+) -> None:
+    assert run(*words) == 1
+    assert text in capsys.readouterr().err
+    assert not recorder.asked
+
+
+def test_tls_from_the_environment_is_refused(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CONSUL_HTTP_SSL", "true")
+    assert run("kv", "get", "-keys") == 1
+    assert "CONSUL_HTTP_SSL: the HTTP API of Comitia has no TLS yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["kv get", "catalog services", "operator raft list-peers", "snapshot save", "lock"])
+def test_help_teaches_the_flags(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert run(*command.split(), "-help") == 0
+    shown = capsys.readouterr().out
+    assert all(f"--{name}" in shown for name in ("http-addr", "token", "token-file", "ca-file", "datacenter", "stale"))
