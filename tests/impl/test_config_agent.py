@@ -160,7 +160,8 @@ def test_a_mistake_is_one_line_that_says_what_to_do(documents: list[Document], r
 
 def test_what_almost_every_real_file_says_is_taken() -> None:
     text = b"""{"server": true, "bootstrap": true, "data_dir": "/d", "disable_update_check": true,
-        "node_meta": {"a": "1"}, "rejoin_after_leave": true, "ui_config": {"enabled": false}, "connect": {"enabled": false},
+        "node_meta": {"a": "1"}, "rejoin_after_leave": true, "ui_config": {"enabled": false},
+        "connect": {"enabled": false},
         "enable_local_script_checks": true, "datacenter": "dc2", "primary_datacenter": "dc2",
         "acl": {"enabled": false, "default_policy": "allow", "enable_token_persistence": true},
         "disable_host_node_id": true, "ports": {"grpc": -1, "https": -1, "serf_wan": -1}}"""
