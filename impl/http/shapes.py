@@ -274,6 +274,7 @@ class ConfigDocument(TypedDict):
     Server: bool
     Revision: str
     Version: str
+    BuildDate: str
 
 
 class SelfDocument(TypedDict):
