@@ -20,6 +20,8 @@ from impl.runtime.interfaces import NANOSECONDS, Runtime
 
 VERSION = "1.22.0"
 """The release of Consul whose interfaces are emulated."""
+BUILD_DATE = "1970-01-01T00:00:01Z"
+"""What Consul shows of a build that knows no date."""
 ALIVE = 1
 """Serf's status of a live member."""
 FAILED = 4
@@ -40,6 +42,7 @@ def describe_config(config: Config, node_id: str, host: str, port: int) -> dict[
             "Server": config.server,
             "Revision": "comitia",
             "Version": VERSION,
+            "BuildDate": BUILD_DATE,
         },
         "DebugConfig": _debug_config(config, node_id),
         "Coord": None,

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from impl.agent.api import AgentError, Consistency, ReadOptions
-from impl.agent.describe import ALIVE, FAILED, VERSION, describe_build, describe_local, describe_member
+from impl.agent.describe import ALIVE, BUILD_DATE, FAILED, VERSION, describe_build, describe_local, describe_member
 from impl.agent.local.checks import NoTtl
 from impl.agent.local.definitions import CheckDefinition
-from impl.agent.local.registrations import NoSuchService, Registrations, Unknown, UnknownServiceId
+from impl.agent.local.registrations import NoSuchService, Registrations, Unknown
 from impl.agent.reconcile import CONSUL
 from impl.catalog.registry_queries import (
     ChecksAnswer,
@@ -60,7 +60,7 @@ async def service(context: Context, request: Request) -> Response:
         await local.until_changed(request.rest, wanted, read_options(request.parameters).wait)
     found = local.state.services.get(request.rest)
     if found is None:
-        raise _not_found(UnknownServiceId(request.rest))
+        raise HttpError(404, f"unknown service ID: {request.rest}")
     digest = local.content_hash(found.id)
     shown = agent_service_document(found, context.datacenter)
     document: HashedServiceDocument = {**shown, "ContentHash": digest}
@@ -141,7 +141,7 @@ async def register_check(context: Context, request: Request) -> Response:
     try:
         local.register_check(definition)
     except NoSuchService as error:
-        raise HttpError(500, str(error)) from None
+        raise HttpError(404, str(error)) from None
     return await _kept(context)
 
 
@@ -251,10 +251,16 @@ def _info(context: Context, status: str, found: Service) -> AgentHealthDocument:
 
 
 def _judged(request: Request, code: int, text: str, document: Any) -> Response:
-    if request.parameters.get("format") == "text":
+    # Consul looks at how the header begins, and at it before the parameter.
+    if _accepted(request).startswith(b"text/plain") or request.parameters.get("format") == "text":
         return text_response(code, text)
     answer = json_response(document, request.pretty)
     return Response(code, answer.headers, answer.body)
+
+
+def _accepted(request: Request) -> bytes:
+    """The Accept header, "" if there is none."""
+    return next((value for name, value in request.scope["headers"] if name == b"accept"), b"")
 
 
 # -------------------------------------------------------------------------------------------------------- about agents
@@ -263,9 +269,10 @@ def _judged(request: Request, code: int, text: str, document: Any) -> Response:
 async def members(context: Context, request: Request) -> Response:
     """GET /v1/agent/members: the agents that the catalog shows; if it cannot be read, this one alone."""
     try:
-        return json_response(await current_members(context, request.truth("wan")), request.pretty)
+        found = await current_members(context, request.truth("wan"))
     except AgentError:
-        return json_response([context.agent.describe()["Member"]], request.pretty)
+        found = [context.agent.describe()["Member"]]
+    return json_response(filtered(request, found), request.pretty)
 
 
 async def current_members(context: Context, servers_only: bool) -> list[dict[str, Any]]:
@@ -312,7 +319,7 @@ async def version(context: Context, request: Request) -> Response:
     """GET /v1/agent/version."""
     document: VersionDocument = {
         "SHA": "comitia",
-        "BuildDate": "1970-01-01T00:00:01Z",
+        "BuildDate": BUILD_DATE,
         "HumanVersion": VERSION,
         "FIPS": "",
     }

@@ -42,7 +42,13 @@ async def metrics(context: Context, request: Request) -> Response:
 
 def _wants_open_metrics(request: Request) -> bool:
     accepted = b",".join(value for name, value in request.scope["headers"] if name == b"accept")
-    return any(each.strip().startswith(b"application/openmetrics-text") for each in accepted.split(b","))
+    return any(_is_prometheus(each) for each in accepted.lower().split(b","))
+
+
+def _is_prometheus(accepted: bytes) -> bool:
+    """Whether one of the accepted types is Prometheus's: of OpenMetrics, or its older text of version 0.4.0."""
+    kind, *attributes = (each.strip() for each in accepted.split(b";"))
+    return kind == b"application/openmetrics-text" or (kind == b"text/plain" and attributes[:1] == [b"version=0.4.0"])
 
 
 async def reload(context: Context, request: Request) -> Response:

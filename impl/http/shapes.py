@@ -304,6 +304,7 @@ class ConfigDocument(TypedDict):
     Server: bool
     Revision: str
     Version: str
+    BuildDate: str
 
 
 class SelfDocument(TypedDict):

@@ -51,6 +51,7 @@ class Client:
             anything, "dc1", 64, lambda what, error: pytest.fail(f"{what}: {error!r}"), "n", self.own
         )
         self.headers: dict[str, str] = {}
+        self.accept = b""
 
     def describe(self) -> dict[str, Any]:
         return {"Member": {"Name": "n"}}
@@ -76,7 +77,7 @@ class Client:
             sent.append(event)
 
         scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode()}
-        scope |= {"query_string": query.encode(), "headers": []}
+        scope |= {"query_string": query.encode(), "headers": [(b"accept", self.accept)] if self.accept else []}
         self.runtime.tasks.spawn(self.app(scope, receive, send), "request")
         self.world.run_for(1)
         return sent
@@ -299,7 +300,7 @@ def test_every_kind_of_check_is_registered_by_its_fields(
         ("check/register", {"Name": "c", "TTL": "1s", "Status": "fine"}, 400, "Bad check status"),
         ("check/register", {"Name": "c", "DockerContainerID": "x"}, 400, "Docker checks are not supported"),
         ("check/register", {"Name": "c", "OSService": "x"}, 400, "OS service checks are not supported"),
-        ("check/register", {"Name": "c", "TTL": "1s", "ServiceID": "x"}, 500, 'ServiceID "x" does not exist'),
+        ("check/register", {"Name": "c", "TTL": "1s", "ServiceID": "x"}, 404, 'ServiceID "x" does not exist'),
         ("check/deregister/c", None, 404, 'Unknown check ID "c"'),
         ("check/pass/c", None, 404, 'Unknown check ID "c"'),
         ("check/update/c", {"Status": "fine"}, 400, "Invalid check status: 'fine'"),
@@ -347,8 +348,18 @@ def test_metadata_of_a_service_have_limits(meta: dict[str, str], text: str) -> N
 def test_unknown_methods_and_services_are_named() -> None:
     client = Client()
     assert client("GET", "service/register")[0] == 405
-    status, text = client("GET", "service/none")
-    assert (status, "Unknown service ID" in text) == (404, True)
+    assert client("GET", "service/none") == (404, "unknown service ID: none")
+
+
+def test_health_is_a_text_for_whoever_accepts_text() -> None:
+    client = Client()
+    client.put("service/register", WEB)
+    client.accept = b"text/plain; charset=utf-8"
+    for target in ("health/service/name/web", "health/service/id/web", "health/service/id/web?format=json"):
+        assert client("GET", target) == (503, "critical")
+    assert client("GET", "health/service/name/none") == (404, "ServiceName none Not Found")
+    client.accept = b"application/json, text/plain"
+    assert client("GET", "health/service/id/web")[1]["AggregatedStatus"] == CRITICAL
 
 
 def test_members_are_the_agents_that_the_catalog_shows() -> None:
@@ -367,8 +378,12 @@ def test_members_are_the_agents_that_the_catalog_shows() -> None:
     shown = [(each["Name"], each["Port"], each["Tags"]["role"], each["Status"]) for each in members]
     assert shown == [("c", 0, "node", 4), ("s", 8300, "consul", 1)]
     assert [each["Name"] for each in client("GET", "members?wan")[1]] == ["s.dc1"]
+    assert [each["Name"] for each in client("GET", "members?filter=Status+==+4")[1]] == ["c"]
+    assert [each["Name"] for each in client("GET", "members?filter=Tags.role+==+consul")[1]] == ["s"]
+    assert client("GET", "members?filter=Status+==")[0] == 400
     client.reachable = False
     assert client("GET", "members") == (200, [{"Name": "n"}])
+    assert client("GET", "members?filter=Name+==+m") == (200, [])
 
 
 def test_the_version_is_known() -> None:

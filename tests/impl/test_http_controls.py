@@ -150,9 +150,14 @@ def test_metrics_are_json_or_what_prometheus_asks_for() -> None:
     status, headers, text = console.ask("GET", "metrics")
     assert (status, headers["content-type"]) == (200, "application/json")
     assert list(json.loads(text)) == ["Timestamp", "Gauges", "Points", "Counters", "Samples"]
+    assert (
+        console.ask("GET", "metrics", b"text/plain;version=0.0.4, text/plain")[1]["content-type"] == "application/json"
+    )
     for target, accept in (
         ("metrics?format=prometheus", b""),
         ("metrics", b"text/html, application/openmetrics-text;q=1"),
+        ("metrics", b"text/plain;version=0.4.0"),
+        ("metrics", b"application/json, Text/Plain; version=0.4.0;q=0.5"),
     ):
         status, headers, text = console.ask("GET", target, accept)
         assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
