@@ -11,18 +11,10 @@ Source: Consul, "Agent configuration".
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterator
 
 import msgspec
 from msgspec import UNSET, UnsetType
-
-_META_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
-_META_PAIRS_MAX: Final = 64
-_META_KEY_BYTES_MAX: Final = 128
-_META_VALUE_BYTES_MAX: Final = 512
-_META_RESERVED: Final = "consul-"
 
 
 class UiConfig(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,30 +99,6 @@ def warnings(wanted: Wanted) -> Iterator[str]:
         yield "-advertise-wan (advertise_addr_wan) is ignored: the tagged address wan is the advertised one"
     if not wanted.disable_host_node_id:
         yield "disable_host_node_id = false is ignored: node IDs are never made of what the host is"
-
-
-def bad_meta(meta: Mapping[str, str]) -> str:
-    """Why these cannot be the metadata of a node, in Consul's words; "" if they can be."""
-    if len(meta) > _META_PAIRS_MAX:
-        return f"Node metadata cannot contain more than {_META_PAIRS_MAX} key/value pairs"
-    for key, value in meta.items():
-        if why := _bad_pair(key, value):
-            return f"Couldn't load metadata pair ('{key}', '{value}'): {why}"
-    return ""
-
-
-def _bad_pair(key: str, value: str) -> str:
-    if not key:
-        return "Key cannot be blank"
-    if _META_KEY.fullmatch(key) is None:
-        return "Key contains invalid characters"
-    if len(key) > _META_KEY_BYTES_MAX:
-        return f"Key is too long (limit: {_META_KEY_BYTES_MAX} characters)"
-    if key.startswith(_META_RESERVED):
-        return f"Key prefix '{_META_RESERVED}' is reserved for internal use"
-    if len(value.encode()) > _META_VALUE_BYTES_MAX:
-        return f"Value is too long (limit: {_META_VALUE_BYTES_MAX} characters)"
-    return ""
 
 
 def _is_port(port: int | UnsetType) -> bool:

@@ -21,7 +21,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from impl.agent.absent import Acl, Connect, UiConfig, Wanted, bad_meta, refusal, warnings
+from impl.agent.absent import Acl, Connect, UiConfig, Wanted, refusal, warnings
+from impl.agent.metadata import metadata_problem
 from impl.dns.settings import Settings as DnsSettings
 from impl.raft.settings import Settings
 from impl.telemetry.settings import RETENTION_SECONDS
@@ -248,7 +249,7 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "",
     bind = _or(merged.bind_addr, "127.0.0.1")
     multiplier = _or(performance.raft_multiplier, 1)
     wanted = _wanted(merged, ports, ui)
-    if why := refusal(wanted) or bad_meta(_or(merged.node_meta, {})):
+    if why := refusal(wanted) or metadata_problem(_or(merged.node_meta, {})):
         raise ConfigError(why)
     config = Config(
         server=_or(merged.server, False) or dev,

@@ -7,16 +7,15 @@ checks that Comitia does not run are refused by name.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
-from impl.agent.config import ConfigError, parse_duration
+from impl.agent.config import ConfigError
 from impl.agent.local.definitions import OUTPUT_BYTES_MAX, CheckDefinition, ServiceDefinition, problem
+from impl.agent.metadata import metadata_problem
 from impl.catalog.rows import CRITICAL, STATUSES, Service
 from impl.http.bodies import ANY_ADDRESS, Fields, refuse_nul, tagged_addresses, weights
 from impl.http.request import HttpError
-from impl.runtime.interfaces import NANOSECONDS
 
 NOT_RUN: Final = {
     "dockercontainerid": "Docker",
@@ -24,14 +23,8 @@ NOT_RUN: Final = {
 }
 """Consul's checks that Comitia does not have, by the field that asks for one."""
 
-META_PAIRS_MAX: Final = 64
-META_KEY_BYTES_MAX: Final = 128
-META_VALUE_BYTES_MAX: Final = 512
-META_RESERVED: Final = "consul-"
-"""How keys begin that are Consul's own."""
 WEIGHT_MAX: Final = 65535
 """What an SRV record can hold."""
-_META_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 _REFUSED: Final = "Request decode failed: "
 """How errors begin that are about a body."""
@@ -109,7 +102,7 @@ def service_definition(document: Any) -> ServiceDefinition:
     refuse_nul(service.id, "service ID")
     if why := _weights_problem(*service.weights):
         raise HttpError(400, f"Invalid Weights: {why}")
-    if why := _meta_problem(service.meta):
+    if why := metadata_problem(service.meta):
         raise HttpError(400, f"Invalid Service Meta: {why}")
     return ServiceDefinition(service, _checks_of(service, fields))
 
@@ -121,30 +114,6 @@ def _weights_problem(passing: int, warning: int) -> str:
     if warning < 0:
         return "Warning must be greater or equal than 0"
     return "DNS Weight must be between 0 and 65535" if max(passing, warning) > WEIGHT_MAX else ""
-
-
-def _meta_problem(meta: Mapping[str, str]) -> str:
-    """Why these metadata cannot be kept; "": they can. The texts are Consul's, which says "Node" of services, too."""
-    if len(meta) > META_PAIRS_MAX:
-        return f"Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"
-    for key, value in meta.items():
-        if why := _pair_problem(key, value):
-            return f"Couldn't load metadata pair ('{key}', '{value}'): {why}"
-    return ""
-
-
-def _pair_problem(key: str, value: str) -> str:
-    if not key:
-        return "Key cannot be blank"
-    if not _META_KEY.fullmatch(key):
-        return "Key contains invalid characters"
-    if len(key) > META_KEY_BYTES_MAX:
-        return f"Key is too long (limit: {META_KEY_BYTES_MAX} characters)"
-    if key.startswith(META_RESERVED):
-        return f"Key prefix '{META_RESERVED}' is reserved for internal use"
-    if len(value.encode()) > META_VALUE_BYTES_MAX:
-        return f"Value is too long (limit: {META_VALUE_BYTES_MAX} characters)"
-    return ""
 
 
 def _checks_of(service: Service, fields: Fields) -> tuple[CheckDefinition, ...]:
@@ -182,10 +151,10 @@ def _check(fields: Fields, check_id: str, name: str, service_id: str) -> CheckDe
         notes=fields.text("Notes"),
         status=status,
         service_id=service_id,
-        ttl_ns=_duration(fields, "TTL"),
+        ttl_ns=fields.duration("TTL"),
         http=fields.text("HTTP"),
         method=fields.text("Method") or "GET",
-        header=_header(fields),
+        header={name: tuple(values) for name, values in fields.lists("Header").items()},
         body=fields.text("Body"),
         disable_redirects=fields.truth("DisableRedirects"),
         tcp=fields.text("TCP"),
@@ -200,33 +169,15 @@ def _check(fields: Fields, check_id: str, name: str, service_id: str) -> CheckDe
         alias_node=fields.text("AliasNode"),
         alias_service=fields.text("AliasService"),
         args=fields.strings("ScriptArgs") or fields.strings("Args"),
-        interval_ns=_duration(fields, "Interval"),
-        timeout_ns=_duration(fields, "Timeout"),
+        interval_ns=fields.duration("Interval"),
+        timeout_ns=fields.duration("Timeout"),
         success_before_passing=fields.number("SuccessBeforePassing"),
         failures_before_warning=fields.number("FailuresBeforeWarning"),
         failures_before_critical=fields.number("FailuresBeforeCritical"),
-        deregister_after_ns=_duration(fields, "DeregisterCriticalServiceAfter"),
+        deregister_after_ns=fields.duration("DeregisterCriticalServiceAfter"),
         output_bytes_max=fields.number("OutputMaxSize") or OUTPUT_BYTES_MAX,
     )
     refuse_nul(definition.check_id, "check ID")
     if why := problem(definition):
         raise HttpError(400, f"Invalid check: {why}")
     return definition
-
-
-def _header(fields: Fields) -> dict[str, tuple[str, ...]]:
-    given = fields.raw("Header") or {}
-    if not isinstance(given, dict):
-        raise HttpError(400, "Request decode failed: Header must be an object")
-    return {name: Fields({name: values}, "Header").strings(name) for name, values in sorted(given.items())}
-
-
-def _duration(fields: Fields, name: str) -> int:
-    """Nanoseconds."""
-    value = fields.raw(name)
-    if not isinstance(value, str):
-        return max(fields.number(name), 0)
-    try:
-        return round(parse_duration(value) * NANOSECONDS) if value else 0
-    except ConfigError as error:
-        raise HttpError(400, f"Request decode failed: {name}: {error}") from None

@@ -18,6 +18,7 @@ from impl.http.shapes import (
     CheckDocument,
     HealthDocument,
     InstanceDocument,
+    MemberDocument,
     NodeDocument,
     ServiceDocument,
 )
@@ -34,6 +35,7 @@ ROWS: Final[Mapping[str, Any]] = {
     "/v1/health/service/": HealthDocument,
     "/v1/agent/services": AgentServiceDocument,
     "/v1/agent/checks": CheckDocument,
+    "/v1/agent/members": MemberDocument,
 }
 """The type of the rows that an endpoint filters. Of `/v1/catalog/services`: those that its answer is made of."""
 
