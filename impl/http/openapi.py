@@ -53,7 +53,9 @@ def document(routes: Routes) -> Schema:
         for method, handler in methods.items():
             operation = OPERATIONS[method, endpoint]
             path = f"{endpoint}{{{operation.rest}}}" if operation.rest else endpoint
-            said = _operation(method, endpoint, operation, handler.__doc__ or "", schema_of)
+            # `/v1/acl/policy/` beside `/v1/acl/policy`: two paths, whose operations need two names.
+            named = f"{endpoint}{operation.rest}" if endpoint.removesuffix("/") in routes else endpoint
+            said = _operation(method, named, operation, handler.__doc__ or "", schema_of)
             paths.setdefault(path, {})[method.lower()] = said
     return {
         "openapi": "3.1.0",

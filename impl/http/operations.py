@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from impl.agent.config import LOG_LEVELS
-from impl.http import body_shapes, shapes
+from impl.http import body_shapes, shapes, unused
 
 ANY_BYTES: Final = object()
 """A body that is a value, not a document."""
@@ -125,6 +125,23 @@ _JUDGED: Final = (200, 404, 429, 503)
 _HEALTH: Final[Mapping[int, tuple[Any, ...]]] = dict.fromkeys(_JUDGED, (shapes.AgentHealthDocument, TEXT))
 _HEALTHS: Final[Mapping[int, tuple[Any, ...]]] = dict.fromkeys(_JUDGED, (list[shapes.AgentHealthDocument], TEXT))
 
+_EMPTY_LISTS: Final[Mapping[str, Any]] = {
+    "/v1/health/connect/": list[shapes.HealthDocument],
+    "/v1/health/ingress/": list[shapes.HealthDocument],
+    "/v1/catalog/connect/": list[shapes.InstanceDocument],
+}
+"""Of `unused`, what the elements would be, where that is known."""
+
+
+def _unused(endpoint: str, answer: unused.Nothing | unused.Refusal) -> Operation:
+    rest = ("name" if endpoint.endswith(("/name/", "/fire/")) else "id") if endpoint.endswith("/") else ""
+    if isinstance(answer, unused.Nothing):
+        rest = answer.missing.partition(" ")[0]
+        filtered = ("filter",) if endpoint in _EMPTY_LISTS else ()
+        return _read(_EMPTY_LISTS.get(endpoint, list[shapes.EmptyDocument]), *filtered, rest=rest)
+    return Operation({answer.status: (TEXT if answer.text else EMPTY,)}, rest=rest)
+
+
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", "/v1/kv/"): Operation(
         {200: (list[shapes.KeyDocument], list[str], TEXT), 404: (EMPTY,)},
@@ -202,4 +219,5 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/v1/operator/raft/transfer-leader"): _local(shapes.SuccessDocument, "dc", "id"),
     ("PUT", "/v1/operator/raft/transfer-leader"): _local(shapes.SuccessDocument, "dc", "id"),
     ("GET", "/v1/openapi.json"): _local(dict[str, Any]),
+    **{(method, endpoint): _unused(endpoint, answer) for (method, endpoint), answer in unused.ANSWERS.items()},
 }

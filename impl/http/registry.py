@@ -1,7 +1,7 @@
 """`/v1/catalog` and `/v1/health`: registrations, and what is registered. Source: Consul, "Catalog", "Health" HTTP APIs.
 
 `near` is accepted and orders nothing: without coordinates Consul does not either. What belongs to the mesh (`connect`,
-`ingress`, `gateway-services`) finds nothing yet.
+`ingress`, `gateway-services`) stands in `unused`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ async def datacenters(context: Context, request: Request) -> Response:
 
 async def nodes(context: Context, request: Request) -> Response:
     """GET /v1/catalog/nodes."""
-    reply = await _read(context, request, ListNodes(_meta(request)))
+    reply = await read(context, request, ListNodes(_meta(request)))
     assert isinstance(reply.answer, NodesAnswer)
     return _listed(request, reply, [node_document(node) for node in reply.answer.nodes])
 
@@ -75,7 +75,7 @@ async def nodes(context: Context, request: Request) -> Response:
 async def services(context: Context, request: Request) -> Response:
     """GET /v1/catalog/services: the names with their tags; of the instances that `filter` chooses, if there is one."""
     chosen, meta = _chosen_by(request), _meta(request)
-    reply = await _read(context, request, ListServices(meta) if chosen is None else ListInstances(meta))
+    reply = await read(context, request, ListServices(meta) if chosen is None else ListInstances(meta))
     if isinstance(reply.answer, ServicesAnswer):
         return _answered(request, reply, reply.answer.services)
     assert isinstance(reply.answer, InstancesAnswer) and chosen is not None
@@ -86,14 +86,14 @@ async def services(context: Context, request: Request) -> Response:
 async def service(context: Context, request: Request) -> Response:
     """GET /v1/catalog/service/NAME."""
     query = ServiceInstances(_named(request, "service name"), request.repeated("tag"), _meta(request))
-    reply = await _read(context, request, query)
+    reply = await read(context, request, query)
     assert isinstance(reply.answer, InstancesAnswer)
     return _listed(request, reply, [instance_document(each) for each in reply.answer.instances])
 
 
 async def node(context: Context, request: Request) -> Response:
     """GET /v1/catalog/node/NAME: null if there is no such node."""
-    reply = await _read(context, request, NodeServices(_named(request, "node name")))
+    reply = await read(context, request, NodeServices(_named(request, "node name")))
     assert isinstance(reply.answer, NodeAnswer)
     document = node_services_document(reply.answer.node, reply.answer.services)
     if document is not None:
@@ -104,7 +104,7 @@ async def node(context: Context, request: Request) -> Response:
 
 async def node_services(context: Context, request: Request) -> Response:
     """GET /v1/catalog/node-services/NAME: the instances as a list."""
-    reply = await _read(context, request, NodeServices(_named(request, "node name")))
+    reply = await read(context, request, NodeServices(_named(request, "node name")))
     assert isinstance(reply.answer, NodeAnswer)
     if reply.answer.node is None:
         nothing: NodeServiceListDocument = {"Node": None, "Services": []}
@@ -133,7 +133,7 @@ async def health_service(context: Context, request: Request) -> Response:
     """GET /v1/health/service/NAME."""
     name = _named(request, "service name")
     query = ServiceHealth(name, request.repeated("tag"), request.truth("passing"), _meta(request))
-    reply = await _read(context, request, query)
+    reply = await read(context, request, query)
     assert isinstance(reply.answer, InstancesAnswer)
     return _listed(request, reply, [health_document(each) for each in reply.answer.instances])
 
@@ -142,13 +142,14 @@ async def health_service(context: Context, request: Request) -> Response:
 
 
 async def _checks(context: Context, request: Request, query: RegistryQuery) -> Response:
-    reply = await _read(context, request, query)
+    reply = await read(context, request, query)
     assert isinstance(reply.answer, ChecksAnswer)
     return _listed(request, reply, [check_document(check) for check in reply.answer.checks])
 
 
-async def _read(context: Context, request: Request, query: RegistryQuery) -> ReadReply:
-    _chosen_by(request)  # a bad filter is refused before anybody waits
+async def read(context: Context, request: Request, query: RegistryQuery) -> ReadReply:
+    """Ask as the request's parameters say. Raises HttpError: a bad filter is refused before anybody waits."""
+    _chosen_by(request)
     return await context.agent.read(query, read_options(request.parameters))
 
 
@@ -169,10 +170,11 @@ def filtered(request: Request, rows: Sequence[R]) -> list[R]:
 
 def _chosen_by(request: Request) -> Callable[[filter.Row], bool] | None:
     text = request.parameters.get("filter", "")
-    if not text:
+    fields = selectors.of_path(decode_path(request.scope["raw_path"])) if text else None
+    if fields is None:
         return None
     try:
-        return filter.parse(text, selectors.of_path(decode_path(request.scope["raw_path"])))
+        return filter.parse(text, fields)
     except filter.BadFilter as bad:
         raise HttpError(400, f"Failed to create boolean expression evaluator: {bad}") from None
 

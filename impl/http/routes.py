@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from impl.http import agent, controls, kv, openapi, operator, registry, sessions, snapshot, transactions
+from impl.http import agent, controls, kv, openapi, operator, registry, sessions, snapshot, transactions, unused
 from impl.http.context import Context, Handler, Request
 from impl.http.response import Response, json_response
 
@@ -80,6 +80,7 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/operator/raft/demote": {"PUT": operator.demote},
     "/v1/operator/raft/transfer-leader": {"POST": operator.transfer_leader, "PUT": operator.transfer_leader},
     "/v1/openapi.json": {"GET": _describe},
+    **unused.endpoints(),
 }
 
 

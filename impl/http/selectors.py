@@ -33,6 +33,9 @@ ROWS: Final[Mapping[str, Any]] = {
     "/v1/health/checks/": CheckDocument,
     "/v1/health/state/": CheckDocument,
     "/v1/health/service/": HealthDocument,
+    "/v1/catalog/connect/": InstanceDocument,
+    "/v1/health/connect/": HealthDocument,
+    "/v1/health/ingress/": HealthDocument,
     "/v1/agent/services": AgentServiceDocument,
     "/v1/agent/checks": CheckDocument,
     "/v1/agent/members": MemberDocument,
@@ -120,12 +123,12 @@ _NEVER: Final = ("CreateIndex", "ModifyIndex", "Definition", "ServiceLocality")
 _PLAIN: Final[Mapping[Any, Kind]] = {str: Kind.TEXT, int: Kind.NUMBER, float: Kind.NUMBER, bool: Kind.TRUTH}
 
 
-def of_path(path: str) -> Field:
-    """What a filter may select at the path of a request. Raises KeyError: nothing is filtered there."""
+def of_path(path: str) -> Field | None:
+    """What a filter may select at the path of a request; None: nothing is filtered there."""
     for endpoint, shape in ROWS.items():
         if path == endpoint or (endpoint.endswith("/") and path.startswith(endpoint)):
             return of_shape(shape)
-    raise KeyError(path)
+    return None
 
 
 @cache

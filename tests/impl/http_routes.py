@@ -74,6 +74,26 @@ UNKNOWN_SERVICE = 'Unknown service ID "none". Ensure that the service ID is pass
 UNKNOWN_SESSION = "00000000-0000-4000-8000-000000000000"
 NOT_A_NUMBER = 'parsing "x": invalid syntax or out of range'
 
+
+def unused(endpoint: str, missing: str = "", **more: Any) -> Line:
+    """A list of what Comitia does not have."""
+    return registry(endpoint, "x" if missing else "", missing, **({"filtered": False} | more))
+
+
+def refused(method: str, endpoint: str, status: int) -> Line:
+    """What has always the same answer."""
+    return Line(method, endpoint, "x" if endpoint.endswith("/") else "", status=status)
+
+
+ACL = """
+    PUT bootstrap, POST login, POST logout, GET replication, GET tokens, PUT token, GET token/self,
+    GET token/, PUT token/, DELETE token/, GET policies, PUT policy, GET policy/name/,
+    GET policy/, PUT policy/, DELETE policy/, GET roles, PUT role, GET role/name/, GET role/, PUT role/, DELETE role/,
+    GET auth-methods, PUT auth-method, GET auth-method/, PUT auth-method/, DELETE auth-method/,
+    GET binding-rules, PUT binding-rule, GET binding-rule/, PUT binding-rule/, DELETE binding-rule/,
+    GET templated-policies, GET templated-policy/name/, POST templated-policy/preview/
+"""
+
 LINES = (
     Line(
         "GET",
@@ -326,6 +346,23 @@ LINES = (
     Line("PUT", "/v1/operator/raft/demote", "?id=none", status=500, bad=(("", None, 400, "Must specify ?id with"),)),
     Line("POST", "/v1/operator/raft/transfer-leader", "?id=none", status=500),
     Line("PUT", "/v1/operator/raft/transfer-leader", "?id=none", status=500),
+    unused("/v1/health/connect/", "service name", filtered=True),
+    unused("/v1/health/ingress/", "service name", filtered=True),
+    unused("/v1/catalog/connect/", "service name", filtered=True),
+    unused("/v1/catalog/gateway-services/", "gateway name"),
+    unused("/v1/event/list"),
+    unused("/v1/query"),
+    unused("/v1/coordinate/datacenters"),
+    unused("/v1/coordinate/nodes"),
+    refused("GET", "/v1/query/", 404),
+    refused("GET", "/v1/coordinate/node/", 404),
+    refused("PUT", "/v1/event/fire/", 501),
+    refused("POST", "/v1/query", 501),
+    refused("PUT", "/v1/query/", 501),
+    refused("DELETE", "/v1/query/", 501),
+    refused("PUT", "/v1/coordinate/update", 501),
+    refused("PUT", "/v1/agent/token/", 401),
+    *(refused(method, f"/v1/acl/{path}", 401) for method, path in (each.split() for each in ACL.split(","))),
 )
 
 

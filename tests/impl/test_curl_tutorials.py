@@ -212,7 +212,8 @@ def test_the_session_api(sh: Shell, agent: AgentProcess) -> None:
         answer = sh.json(command)
         has_shape(answer, [documented])
         (mine,) = (each for each in answer if each["ID"] == session)
-        assert (mine["LockDelay"], mine["TTL"], mine["NodeChecks"]) == (15 * 10**9, "30s", ["a", "b", "c"])
+        assert (mine["LockDelay"], mine["TTL"]) == (15 * 10**9, "30s")
+        assert mine["NodeChecks"] == ["a", "b", "c", "serfHealth"], "`Checks` leave the default of `NodeChecks` alone"
         assert list(mine) == list(documented), "in this order, and nothing else"
     assert sh(f"curl --request PUT http://127.0.0.1:8500/v1/session/destroy/{session}") == "true"
     assert sh(f"curl http://127.0.0.1:8500/v1/session/info/{session}") == "[]"

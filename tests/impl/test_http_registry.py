@@ -222,6 +222,49 @@ def test_what_is_meant_for_another_datacenter_is_not_done_here(client: Client) -
     assert client("PUT", "/v1/catalog/deregister?dc=dc1", {"Node": "n1", "Datacenter": "dc2"}) == (200, True)
 
 
+UNUSED_LISTS = [
+    "health/connect/web",
+    "health/ingress/web",
+    "catalog/connect/web",
+    "catalog/gateway-services/gateway",
+    "event/list",
+    "query",
+    "coordinate/datacenters",
+    "coordinate/nodes",
+]
+
+
+@pytest.mark.parametrize("path", UNUSED_LISTS)
+def test_of_what_is_not_used_there_is_nothing_at_an_index_that_can_be_waited_on(client: Client, path: str) -> None:
+    assert client("GET", f"/v1/{path}") == (200, [])
+    assert client.headers["X-Consul-Index"] == "2" and client.headers["X-Consul-Knownleader"] == "true"
+    assert client("GET", f"/v1/{path}?index=2&wait=10s&stale") == (200, [])
+    assert client.agent.asked[-1] == ReadOptions(Consistency.STALE, 2, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "text"),
+    [
+        ("PUT", "event/fire/deploy", 501, "Events are not supported by Comitia"),
+        ("POST", "query", 501, "Prepared queries are not supported by Comitia"),
+        ("PUT", "coordinate/update", 501, "Coordinates are not supported by Comitia"),
+        ("GET", "query/none/execute", 404, "Query not found"),
+        ("GET", "coordinate/node/n1", 404, ""),
+        ("GET", "acl/tokens", 401, "ACL support disabled"),
+        ("PUT", "acl/token", 401, "ACL support disabled"),
+        ("PUT", "acl/token/id/clone", 401, "ACL support disabled"),
+        ("DELETE", "acl/policy/", 401, "ACL support disabled"),
+        ("PUT", "agent/token/default", 401, "ACL support disabled"),
+    ],
+)
+def test_what_comitia_does_not_have_is_refused_by_name(
+    client: Client, method: str, path: str, status: int, text: str
+) -> None:
+    before = client.agent.index
+    assert client(method, f"/v1/{path}", {}) == (status, text)
+    assert client.agent.index == before
+
+
 def session(client: Client, **options: Any) -> str:
     status, document = client("PUT", "/v1/session/create", {"Node": "n1", "NodeChecks": ["alive"], **options})
     assert status == 200
