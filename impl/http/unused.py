@@ -1,9 +1,9 @@
 """What Comitia does not have, answered as a Consul answers on which it is unused or off: one table of constant answers.
 
 The mesh, events, prepared queries and coordinates have nothing to show: their lists are empty, at an index that one can
-wait on. ACLs are disabled. What would write to any of these is refused as not implemented (501), naming the feature:
-*Deviation,* a Consul would do it. Nothing here may pretend that something was done. Source: Consul's HTTP API
-documentation and its table of endpoints.
+wait on. ACLs are disabled. What would write to any of these is refused with 400, naming the feature (a 5xx would speak
+of a server that is broken): *Deviation,* a Consul would do it. Nothing here may pretend that something was done.
+Source: Consul's HTTP API documentation and its table of endpoints.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _acl(what: str) -> Refusal:
 
 
 def _unsupported(what: str, feature: str) -> Refusal:
-    return Refusal(f"{what}: not implemented", 501, f"{feature} are not supported by Comitia")
+    return Refusal(f"{what}: not implemented", 400, f"{feature} are not supported by Comitia")
 
 
 _NO_QUERY: Final = Refusal("There are no prepared queries", 404, "Query not found")

@@ -245,9 +245,9 @@ def test_of_what_is_not_used_there_is_nothing_at_an_index_that_can_be_waited_on(
 @pytest.mark.parametrize(
     ("method", "path", "status", "text"),
     [
-        ("PUT", "event/fire/deploy", 501, "Events are not supported by Comitia"),
-        ("POST", "query", 501, "Prepared queries are not supported by Comitia"),
-        ("PUT", "coordinate/update", 501, "Coordinates are not supported by Comitia"),
+        ("PUT", "event/fire/deploy", 400, "Events are not supported by Comitia"),
+        ("POST", "query", 400, "Prepared queries are not supported by Comitia"),
+        ("PUT", "coordinate/update", 400, "Coordinates are not supported by Comitia"),
         ("GET", "query/none/execute", 404, "Query not found"),
         ("GET", "coordinate/node/n1", 404, ""),
         ("GET", "acl/tokens", 401, "ACL support disabled"),
