@@ -149,6 +149,8 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     """True in any case: a server that left asks to join when it is started."""
     disable_update_check: bool | UnsetType = UNSET
     """True in any case: nothing looks for updates."""
+    leave_on_terminate: bool | UnsetType = UNSET
+    skip_leave_on_interrupt: bool | UnsetType = UNSET
     retry_interval: str | UnsetType = UNSET
     disable_host_node_id: bool | UnsetType = UNSET
     advertise_addr_wan: str | UnsetType = UNSET
@@ -224,6 +226,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trace_dir: str
     allow_insecure_rpc: bool
     dev: bool
+    leaves_on: frozenset[str]
+    """Signals ("SIGTERM", "SIGINT") by which it leaves the cluster; by others it ends and stays a member."""
     warnings: tuple[str, ...]
     """What is ignored of the configuration."""
 
@@ -289,6 +293,7 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "",
         trace_dir=_or(merged.trace_dir, ""),
         allow_insecure_rpc=_or(merged.allow_insecure_rpc, False),
         dev=dev,
+        leaves_on=_leaves_on(merged, _or(merged.server, False) or dev),
         warnings=tuple(warnings(wanted)),
     )
     _validate(config)
@@ -307,6 +312,13 @@ def _bootstrap_expect(merged: Document, dev: bool) -> int:
     if not (_or(merged.server, False) or dev):
         raise ConfigError("'bootstrap' requires '-server': add -server, or remove -bootstrap")
     return 1
+
+
+def _leaves_on(merged: Document, server: bool) -> frozenset[str]:
+    """As Consul: a client agent leaves unless told otherwise, a server stays unless told otherwise."""
+    terminated = _or(merged.leave_on_terminate, not server)
+    interrupted = not _or(merged.skip_leave_on_interrupt, server)
+    return frozenset(["SIGTERM"] * terminated + ["SIGINT"] * interrupted)
 
 
 def _wanted(merged: Document, ports: Ports, ui: bool) -> Wanted:

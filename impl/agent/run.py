@@ -45,6 +45,8 @@ from impl.storage.errors import StorageError
 from impl.telemetry.instruments import Telemetry
 
 SIGNALS = ("SIGTERM", "SIGINT")
+LEAVING_NS_MAX = 15 * NANOSECONDS
+"""How long a signal may take to let a server leave before it ends as it is; Consul's patience."""
 
 
 class StartError(Exception):
@@ -82,8 +84,32 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
         if not stopped.done():
             stopped.set_exception(StartError(text))
 
+    started: _Started | None = None
+    leaving = False
+
+    async def leave(name: str) -> None:
+        assert started is not None
+        log.info("a signal lets this agent leave: another one ends it at once", signal=name)
+        runtime.tasks.spawn(give_up(name), "patience with leaving")
+        await started.agent.leave()
+
+    async def give_up(name: str) -> None:
+        await runtime.clock.sleep(LEAVING_NS_MAX)
+        if not stopped.done():
+            log.warn("leaving takes too long: ending without having left")
+            stop(name)
+
+    def signalled(name: str) -> None:
+        nonlocal leaving
+        # A client agent leaves as it stops.
+        if started is None or leaving or not config.server or name not in config.leaves_on:
+            stop(name)
+            return
+        leaving = True
+        runtime.tasks.spawn(leave(name), "leave")
+
     for name in SIGNALS:
-        runtime.host.on_signal(name, partial(stop, name))
+        runtime.host.on_signal(name, partial(signalled, name))
     reloading: Reloading | None = None
 
     async def reload() -> None:
@@ -136,7 +162,9 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
     finally:
         telemetry.stop()
         local.stop()
-        await started.stop(reason, orderly)
+        # A client agent that stays a member says no good-bye: it is found to have failed, until it is back.
+        stays = not config.server and reason in SIGNALS and reason not in config.leaves_on
+        await started.stop(reason, orderly and not stays)
         if names is not None:
             names.server.close()
         log.end()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +192,72 @@ def test_a_server_that_leaves_is_removed_and_joins_again_when_it_is_started(clus
     cluster.start("s4")
     everybody_votes(cluster)
     assert not (cluster.directory / "s4" / "left").exists()
+
+
+def nodes(cluster: Cluster) -> set[str]:
+    """The names in the catalog."""
+    return {node["Node"] for node in json.loads(cluster.agents["s1"].request("GET", "/v1/catalog/nodes")[1])}
+
+
+def among_nodes(cluster: Cluster, *names: str) -> bool:
+    return set(names) <= nodes(cluster)
+
+
+def gone(cluster: Cluster, name: str) -> bool:
+    return name not in nodes(cluster)
+
+
+def test_a_server_leaves_on_a_signal_if_its_configuration_says_so(cluster: Cluster) -> None:
+    file = cluster.directory / "leaves.json"
+    file.write_text('{"leave_on_terminate": true}')
+    fifth = join(cluster, "s5", "-config-file", str(file))
+    eventually(lambda: "s5" in voters(cluster), "a fifth voter")
+    assert fifth.terminate() == 0
+    assert sorted(servers(cluster)) == FOUR
+    fifth.wait_for_line("a signal lets this agent leave")
+
+
+def test_a_second_signal_ends_a_server_that_cannot_leave(tmp_path: Path) -> None:
+    file = tmp_path / "leaves.json"
+    file.write_text('{"leave_on_terminate": true}')
+    pair = Cluster(tmp_path, 2)
+    one, other = pair.agents["s1"], pair.agents["s2"]
+    one.terminate()
+    leaving = pair.start("s1", *pair.flags["s1"][5:], "-config-file", str(file))
+    eventually(lambda: pair.leader() and len(servers(pair)) == 2, "a cluster of two")
+    other.kill()
+    leaving.process.send_signal(signal.SIGTERM)
+    leaving.wait_for_line("a signal lets this agent leave")
+    assert leaving.process.poll() is None
+    assert leaving.terminate() == 0
+    leaving.wait_for_line("stopping: reason=SIGTERM")
+    pair.stop()
+
+
+def test_a_server_stays_a_member_when_it_is_interrupted(cluster: Cluster) -> None:
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        cluster.agents["s4"].process.send_signal(signal_number)
+        assert cluster.agents["s4"].ended() == 0
+        assert sorted(servers(cluster)) == FOUR
+        cluster.start("s4")
+    everybody_votes(cluster)
+
+
+def test_a_client_agent_leaves_on_a_signal_unless_its_configuration_says_otherwise(cluster: Cluster) -> None:
+    file = cluster.directory / "stays.json"
+    file.write_text('{"leave_on_terminate": false, "skip_leave_on_interrupt": true}')
+    join_flag = ("-retry-join", cluster.agents["s1"].rpc)
+    stays = ("-config-file", str(file), *join_flag)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        staying, leaving = (f"{name}-{signal_number.name}" for name in ("staying", "leaving"))
+        one = AgentProcess("-node", staying, *stays).started()
+        other = AgentProcess("-node", leaving, *join_flag).started()
+        eventually(partial(among_nodes, cluster, staying, leaving), "both are registered")
+        for agent in (one, other):  # the one that leaves ends last: what the first said has been heard by then
+            agent.process.send_signal(signal_number)
+            assert agent.ended() == 0
+        eventually(partial(gone, cluster, leaving), "the one that left is gone")
+        assert staying in nodes(cluster)
 
 
 def test_a_leader_that_is_stopped_hands_over_first(cluster: Cluster) -> None:

@@ -161,13 +161,23 @@ def test_a_mistake_is_one_line_that_says_what_to_do(documents: list[Document], r
 def test_what_almost_every_real_file_says_is_taken() -> None:
     text = b"""{"server": true, "bootstrap": true, "data_dir": "/d", "disable_update_check": true,
         "node_meta": {"a": "1"}, "rejoin_after_leave": true, "ui_config": {"enabled": false},
-        "connect": {"enabled": false},
-        "enable_local_script_checks": true, "datacenter": "dc2", "primary_datacenter": "dc2",
+        "connect": {"enabled": false}, "enable_local_script_checks": true,
+        "datacenter": "dc2", "primary_datacenter": "dc2",
         "acl": {"enabled": false, "default_policy": "allow", "enable_token_persistence": true},
         "disable_host_node_id": true, "ports": {"grpc": -1, "https": -1, "serf_wan": -1}}"""
     config = built(read_document(text, "agent.json"), Document(node_meta={"b": "2"}))
     assert (config.bootstrap_expect, config.enable_local_script_checks, config.datacenter) == (1, True, "dc2")
     assert (config.node_meta, config.warnings) == ({"a": "1", "b": "2"}, ())
+
+
+def test_signals_let_client_agents_leave_and_servers_stay_unless_told_otherwise() -> None:
+    client = Document(retry_join=["a"])
+    assert built(client).leaves_on == {"SIGTERM", "SIGINT"}
+    assert built(SERVER).leaves_on == set()
+    said = Document(leave_on_terminate=False, skip_leave_on_interrupt=True)
+    assert built(client, said).leaves_on == set()
+    said = Document(leave_on_terminate=True, skip_leave_on_interrupt=False)
+    assert built(SERVER, said).leaves_on == {"SIGTERM", "SIGINT"}
 
 
 def test_what_does_no_harm_is_ignored_with_a_word() -> None:
