@@ -29,6 +29,8 @@ SLOW_MS = 120.0
 """One way: a leader's first entry needs twice that to be committed, and followers (300 ms) hear of it often enough."""
 TIMES = 3
 """The moment is made so often: on a slow machine it may pass once."""
+CLUSTERS = 5
+"""And for a mistake in so many clusters: a server that is slow to start is asked when it may vote already."""
 
 
 async def leads(cluster: Cluster, *among: str) -> bool:
@@ -105,6 +107,9 @@ def test_an_honest_agent_masters_the_moment(tmp_path: Path, mutant: str) -> None
 def test_a_mistake_in_the_moment_is_found_out(tmp_path: Path, mutant: str) -> None:
     servers, moment, properties = MOMENTS[mutant]
     command = shlex.join([sys.executable, str(AGENT), mutant])
-    objection = judged(servers, moment, tmp_path / "traces", command)["conformance/raft"]
+    for number in range(CLUSTERS):
+        objection = judged(servers, moment, tmp_path / f"traces-{number}", command)["conformance/raft"]
+        if objection.verdict is not Verdict.VALID:
+            break
     assert objection.verdict is Verdict.INVALID
     assert objection.property in properties
