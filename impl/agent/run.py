@@ -20,6 +20,7 @@ from impl.agent.client import Client
 from impl.agent.config import Config, ConfigError
 from impl.agent.describe import VERSION
 from impl.agent.dns import Dns, serve_dns
+from impl.agent.ending import SIGNALS, Ending
 from impl.agent.gauges import show_local, show_process
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log, Value
@@ -36,17 +37,13 @@ from impl.http.measures import HttpMeasures
 from impl.rpc.bind import InsecureBind, check_bind
 from impl.runtime.http_connections import Connections
 from impl.runtime.http_server import HttpServer
-from impl.runtime.interfaces import NANOSECONDS, Future, Runtime
+from impl.runtime.interfaces import NANOSECONDS, Runtime
 from impl.runtime.off_loop import ignore
 from impl.runtime.probes import RealProber
 from impl.runtime.real import run
 from impl.storage.data_directory import DataDirectory, open_data_directory
 from impl.storage.errors import StorageError
 from impl.telemetry.instruments import Telemetry
-
-SIGNALS = ("SIGTERM", "SIGINT")
-LEAVING_NS_MAX = 15 * NANOSECONDS
-"""How long a signal may take to let a server leave before it ends as it is; Consul's patience."""
 
 
 class StartError(Exception):
@@ -74,42 +71,7 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
     log = Log(write, lambda: runtime.clock.wall_ns() / NANOSECONDS, level=config.log_level, json=config.log_json)
     for text in config.warnings:
         log.warn(text)
-    stopped: Future[str] = runtime.tasks.future()
-
-    def stop(reason: str) -> None:
-        if not stopped.done():
-            stopped.set_result(reason)
-
-    def fail(text: str) -> None:
-        if not stopped.done():
-            stopped.set_exception(StartError(text))
-
-    started: _Started | None = None
-    leaving = False
-
-    async def leave(name: str) -> None:
-        assert started is not None
-        log.info("a signal lets this agent leave: another one ends it at once", signal=name)
-        runtime.tasks.spawn(give_up(name), "patience with leaving")
-        await started.agent.leave()
-
-    async def give_up(name: str) -> None:
-        await runtime.clock.sleep(LEAVING_NS_MAX)
-        if not stopped.done():
-            log.warn("leaving takes too long: ending without having left")
-            stop(name)
-
-    def signalled(name: str) -> None:
-        nonlocal leaving
-        # A client agent leaves as it stops.
-        if started is None or leaving or not config.server or name not in config.leaves_on:
-            stop(name)
-            return
-        leaving = True
-        runtime.tasks.spawn(leave(name), "leave")
-
-    for name in SIGNALS:
-        runtime.host.on_signal(name, partial(signalled, name))
+    ending = Ending(runtime, log, config.leaves_on)
     reloading: Reloading | None = None
 
     async def reload() -> None:
@@ -131,8 +93,12 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
     definitions = defined(config)
     telemetry = Telemetry(runtime.clock, runtime.host.hostname, config.telemetry)
     show_process(telemetry, runtime, log)
-    started = await _start(runtime, config, log, fail, partial(stop, "leave"), telemetry)
+    started = await _start(
+        runtime, config, log, lambda why: ending.fail(StartError(why)), partial(ending.stop, "leave"), telemetry
+    )
     agent = started.agent
+    if config.server:  # a client agent leaves as it stops
+        ending.leave = agent.leave
     local = _own_services(runtime, config, started, definitions, log.named("local"))
     show_local(telemetry, local)
 
@@ -154,7 +120,7 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
         log.info("agent started", node=config.node_name, **ports, **started.facts)
         local.start()
         telemetry.start()
-        reason, orderly = await stopped, True
+        reason, orderly = await ending.reason, True
         log.info("stopping", reason=reason)
     except StartError:
         reason, orderly = "it cannot run here, or be part of the cluster", True
