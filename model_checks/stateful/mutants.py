@@ -404,6 +404,13 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         Property.LIVENESS,
         "who has a configuration that leaves it out never campaigns, though nobody else has it (Ongaro 2014, 4.2.2)",
     ),
+    "listens-to-whoever-asks": Mutant(
+        election,
+        "is_disturbed_by",
+        _always(False),
+        Property.LIVENESS,
+        "servers that hear from a leader take on the term of a server that was removed (Ongaro 2014, 4.2.3)",
+    ),
     "pre-vote-for-a-stale-log": Mutant(
         pre_vote,
         "would_vote",

@@ -82,8 +82,8 @@ class World:
         """What happened, for people; whoever shows it clears it."""
         self.counts: dict[str, int] = {}
         """How often each kind of thing happened: a schedule that never elects checks little."""
-        self.healing_ticks = 0
-        """How long `heal_and_check` took."""
+        self._healing = False
+        """Whether what happens now is part of `heal_and_check`, and so no line of its own."""
         self._cuts: set[tuple[str, str]] = set()
         self._held: set[str] = set()
         self._unreported: list[Envelope] = []
@@ -361,7 +361,11 @@ class World:
     def heal_and_check(self) -> None:
         """Heal everything; the servers must elect a leader and agree within a bounded time, and have kept what was
         acknowledged.
+
+        One line of the transcript: run again, a shorter schedule is healed in its own way, and judged.
         """
+        self._note("heal-and-check")
+        self._healing = True
         self.heal()
         for name in self.names:
             if not self.is_up(name):
@@ -370,13 +374,20 @@ class World:
         leader = self._agreement()
         self._check_calm(leader)
         self.observer.look_at_the_end(leader.configuration.names)
+        self._healing = False
 
     def _agreement(self) -> Core:
+        """The leader of an agreement that has lasted for a heartbeat: by then all its followers have heard from it. Who
+        has not may campaign right after the servers agreed, as a member should that was cut off until then.
+        """
+        agreed_term, since = 0, 0
         for ticks in range(HEALING_TICKS_MAX):
             self.settle()
             leader = self._agreed_leader()
-            if leader is not None:
-                self.healing_ticks = ticks
+            term = 0 if leader is None else leader.term
+            if term != agreed_term:
+                agreed_term, since = term, ticks
+            elif leader is not None and ticks - since >= leader.server.settings.heartbeat_ticks:
                 return leader
             self.pass_time()
         states = "; ".join(self.status(name) for name in self.names)
@@ -499,7 +510,8 @@ class World:
             self._count("acknowledged")
 
     def _note(self, line: str) -> None:
-        self.transcript.append(line)
+        if not self._healing:
+            self.transcript.append(line)
         self._count(line.partition(" ")[0])
 
     def _count(self, what: str) -> None:

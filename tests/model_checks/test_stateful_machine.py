@@ -58,6 +58,11 @@ def test_a_server_that_has_just_received_a_snapshot_takes_none(monkeypatch: pyte
         run_script(schedule)
 
 
+def test_a_member_that_was_cut_off_until_the_end_may_campaign_once_before_all_is_calm() -> None:
+    """It was taken for a disturbance from outside, once in some thousand schedules."""
+    run_script(Path(__file__).with_name("member_cut_off_until_the_end.txt").read_text().splitlines())
+
+
 def test_hunted_schedules_end_in_agreement_with_nothing_acknowledged_lost() -> None:
     outcomes = [try_seed(seed, HUNT_STEPS) for seed in range(200)]
     assert [outcome for outcome in outcomes if isinstance(outcome, Found)] == []

@@ -119,8 +119,10 @@ def test_an_input_that_makes_a_core_fail_is_found(monkeypatch: pytest.MonkeyPatc
     )
 
 
-def test_what_the_hunt_finds_is_shortened_to_a_schedule_that_fails_in_the_same_way() -> None:
-    with applied("two-votes"):
+@pytest.mark.parametrize("name", ["two-votes", "listens-to-whoever-asks"])
+def test_what_the_hunt_finds_is_shortened_to_a_schedule_that_fails_in_the_same_way(name: str) -> None:
+    """Also what shows only in the end, after everything was mended."""
+    with applied(name):
         found = next(found for seed in range(SEEDS_MAX) if isinstance(found := try_seed(seed, HUNT_STEPS), Found))
         short = shrink(found)
         assert len(short.transcript) < len(found.transcript) / 3
