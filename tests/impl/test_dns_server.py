@@ -20,8 +20,8 @@ from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import Check, Node, Service
 from impl.catalog.store import Store
 from impl.dns import server as server_module
-from impl.dns.answers import Responder
-from impl.dns.directory import AgentDirectory
+from impl.dns.agent_directory import AgentDirectory
+from impl.dns.responder import Responder
 from impl.dns.server import DnsServer
 from impl.dns.settings import Settings
 from impl.runtime.interfaces import NANOSECONDS, Runtime
