@@ -18,6 +18,8 @@ from impl.dns.records import TXT
 DATAGRAM_BYTES: Final = 512
 """Of an answer to who does not say that larger ones are welcome (RFC 1035, section 2.3.4)."""
 STREAM_BYTES: Final = 65_535
+UDP_ANSWER_LIMIT_MAX: Final = 8
+"""Records in an answer of 512 bytes; Consul's, whatever is set."""
 RECORDS_MAX: Final = 1024
 """In any answer. Consul's bound of SRV records, beyond which they do not fit; making more would hold up the agent."""
 RECORD_BYTES_MIN: Final = 16
@@ -46,9 +48,9 @@ def room_for(query: dns.message.Message, udp_answer_limit: int, *, datagram: boo
     """What who asked this takes."""
     if not datagram:
         return Room(STREAM_BYTES, RECORDS_MAX)
-    if query.edns >= 0:
-        return Room(max(DATAGRAM_BYTES, query.payload), RECORDS_MAX)
-    return Room(DATAGRAM_BYTES, udp_answer_limit)
+    if query.payload > DATAGRAM_BYTES:  # 0 without EDNS
+        return Room(query.payload, RECORDS_MAX)
+    return Room(DATAGRAM_BYTES, min(udp_answer_limit, UDP_ANSWER_LIMIT_MAX))
 
 
 def fitted(response: dns.message.Message, room: Room, *, mark: bool) -> tuple[bytes, bool]:

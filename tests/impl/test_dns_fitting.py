@@ -11,7 +11,6 @@ import dns.rdataclass
 import pytest
 from msgspec.structs import replace
 
-from impl.catalog.rows import Node
 from impl.dns import answers, fitting, responder
 from impl.dns.answers import Answer, Answers
 from impl.dns.fitting import RECORD_BYTES_MIN, RECORDS_MAX, STREAM_BYTES, Room
@@ -52,7 +51,7 @@ def an_address_is_repeated_for_each_instance_while_there_is_room() -> None:
     directory = FakeDirectory()
     directory.instances = [replace(web(N1), service=replace(web(N1).service, port=number)) for number in range(80, 89)]
     numbers = []
-    for payload in (4096, 512):
+    for payload in (4096, 513):
         query = dns.message.make_query("web.service.consul", "SRV", use_edns=0, payload=payload)
         wire = respond(query.to_wire(), directory, True)
         assert wire is not None
@@ -61,8 +60,7 @@ def an_address_is_repeated_for_each_instance_while_there_is_room() -> None:
 
 
 def answers_over_udp_are_limited_and_marked() -> None:
-    directory = FakeDirectory()
-    directory.instances = [web(Node(f"n{number}", f"10.0.0.{number}")) for number in range(1, 60)]
+    directory = many(59)
     plain = ask("web.service.consul", directory=directory)
     assert len(records(plain)) == 3 and plain.flags & dns.flags.TC
     larger = ask("web.service.consul", directory=directory, edns=1232)
@@ -73,10 +71,19 @@ def answers_over_udp_are_limited_and_marked() -> None:
     assert len(records(stream)) == 59 == len(records(stream, "additional"))
 
 
+def the_limit_is_for_all_who_take_512_bytes_and_ends_at_8() -> None:
+    counts = [
+        len(records(ask("web.service.consul", directory=many(20), edns=edns, udp_answer_limit=limit)))
+        for edns, limit in ((None, 3), (512, 3), (100, 3), (None, 9), (513, 3))
+    ]
+    assert counts == [3, 3, 3, 8, 20]
+
+
 SENTENCES = (
     metadata_stand_beside_addresses_while_there_is_room,
     an_address_is_repeated_for_each_instance_while_there_is_room,
     answers_over_udp_are_limited_and_marked,
+    the_limit_is_for_all_who_take_512_bytes_and_ends_at_8,
 )
 
 
@@ -99,6 +106,8 @@ MUTANTS: tuple[Mutant, ...] = (
     (responder, "_write", put_once, an_address_is_repeated_for_each_instance_while_there_is_room),
     (fitting, "_once", lambda rows: rows, an_address_is_repeated_for_each_instance_while_there_is_room),
     (responder, "fitted", everything, answers_over_udp_are_limited_and_marked),
+    (fitting, "UDP_ANSWER_LIMIT_MAX", 20, the_limit_is_for_all_who_take_512_bytes_and_ends_at_8),
+    (fitting, "DATAGRAM_BYTES", 99, the_limit_is_for_all_who_take_512_bytes_and_ends_at_8),
     (Answers, "_add_metadata", lambda *what: None, metadata_stand_beside_addresses_while_there_is_room),
 )
 
