@@ -17,6 +17,8 @@ from impl.dns.records import TXT
 
 DATAGRAM_BYTES: Final = 512
 """Of an answer to who does not say that larger ones are welcome (RFC 1035, section 2.3.4)."""
+DATAGRAM_BYTES_MAX: Final = 65_535 - 68
+"""Consul's: what a datagram carries beside the headers of IP and UDP. The kernel sends none that is larger."""
 STREAM_BYTES: Final = 65_535
 UDP_ANSWER_LIMIT_MAX: Final = 8
 """Records in an answer of 512 bytes; Consul's, whatever is set."""
@@ -49,7 +51,7 @@ def room_for(query: dns.message.Message, udp_answer_limit: int, *, datagram: boo
     if not datagram:
         return Room(STREAM_BYTES, RECORDS_MAX)
     if query.payload > DATAGRAM_BYTES:  # 0 without EDNS
-        return Room(query.payload, RECORDS_MAX)
+        return Room(min(query.payload, DATAGRAM_BYTES_MAX), RECORDS_MAX)
     return Room(DATAGRAM_BYTES, min(udp_answer_limit, UDP_ANSWER_LIMIT_MAX))
 
 

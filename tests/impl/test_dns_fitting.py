@@ -11,6 +11,7 @@ import dns.rdataclass
 import pytest
 from msgspec.structs import replace
 
+from impl.catalog.rows import Node
 from impl.dns import answers, fitting, responder
 from impl.dns.answers import Answer, Answers
 from impl.dns.fitting import RECORD_BYTES_MIN, RECORDS_MAX, STREAM_BYTES, Room
@@ -79,11 +80,20 @@ def the_limit_is_for_all_who_take_512_bytes_and_ends_at_8() -> None:
     assert counts == [3, 3, 3, 8, 20]
 
 
+def no_datagram_is_larger_than_can_be_sent() -> None:
+    directory = FakeDirectory()
+    directory.instances = [web(Node(f"{'x' * 60}{number}", "10.0.0.1", datacenter="dc1")) for number in range(1000)]
+    query = dns.message.make_query("web.service.consul", "SRV", use_edns=0, payload=65_535)
+    lengths = [len(respond(query.to_wire(), directory, datagram) or b"") for datagram in (True, False)]
+    assert 65_000 < lengths[0] <= 65_467 < lengths[1] <= 65_535
+
+
 SENTENCES = (
     metadata_stand_beside_addresses_while_there_is_room,
     an_address_is_repeated_for_each_instance_while_there_is_room,
     answers_over_udp_are_limited_and_marked,
     the_limit_is_for_all_who_take_512_bytes_and_ends_at_8,
+    no_datagram_is_larger_than_can_be_sent,
 )
 
 
@@ -108,6 +118,7 @@ MUTANTS: tuple[Mutant, ...] = (
     (responder, "fitted", everything, answers_over_udp_are_limited_and_marked),
     (fitting, "UDP_ANSWER_LIMIT_MAX", 20, the_limit_is_for_all_who_take_512_bytes_and_ends_at_8),
     (fitting, "DATAGRAM_BYTES", 99, the_limit_is_for_all_who_take_512_bytes_and_ends_at_8),
+    (fitting, "DATAGRAM_BYTES_MAX", 65_535, no_datagram_is_larger_than_can_be_sent),
     (Answers, "_add_metadata", lambda *what: None, metadata_stand_beside_addresses_while_there_is_room),
 )
 
