@@ -6,7 +6,7 @@ Must not do I/O, nor decide what is answered: `answers` does. Source: RFC 1035, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import dns.exception
 import dns.flags
@@ -14,6 +14,7 @@ import dns.message
 import dns.opcode
 import dns.rcode
 import dns.rdataclass
+import dns.rdatatype
 import dns.rrset
 
 from impl.dns.answers import Answer, Answers
@@ -23,6 +24,9 @@ from impl.dns.fitting import fitted, room_for
 from impl.dns.selection import Selection
 from impl.dns.settings import Settings
 from impl.dns.zone import Zone
+
+_TRANSFERS: Final = (dns.rdatatype.AXFR, dns.rdatatype.IXFR)
+"""Of whole zones: the domain is none that another server could serve."""
 
 
 class Responder:
@@ -56,7 +60,7 @@ class Responder:
         settings = self._settings
         response = dns.message.make_response(query, recursion_available=False)
         room = room_for(query, settings.udp_answer_limit, datagram=datagram)
-        if query.opcode() != dns.opcode.QUERY:
+        if query.opcode() != dns.opcode.QUERY or any(each.rdtype in _TRANSFERS for each in query.question):
             response.set_rcode(dns.rcode.NOTIMP)
         elif len(query.question) != 1:
             self.counters.malformed += 1

@@ -162,6 +162,12 @@ def malformed_questions_are_refused_or_dropped() -> None:
     assert respond(response, FakeDirectory(), True) is None
 
 
+def the_domain_is_not_transferred() -> None:
+    for name, kind in (("consul", "AXFR"), ("consul", "IXFR"), ("n1.node.consul", "AXFR")):
+        found = ask(name, kind, datagram=False)
+        assert (found.rcode(), found.answer) == (dns.rcode.NOTIMP, [])
+
+
 SENTENCES = (
     a_node_has_its_address,
     a_node_may_have_a_name_for_address,
@@ -181,6 +187,7 @@ SENTENCES = (
     the_domain_of_a_name_is_found,
     a_name_outside_the_domain_is_refused,
     malformed_questions_are_refused_or_dropped,
+    the_domain_is_not_transferred,
 )
 
 
@@ -199,6 +206,7 @@ MUTANTS: tuple[Mutant, ...] = (
     (zone, "spelled", lambda address: "00000000", srv_records_have_ports_weights_and_targets),
     (names, "_datacenter", lambda rest, own: own, another_datacenter_does_not_exist),
     (aliases, "is_ip", lambda address: True, a_node_may_have_a_name_for_address),
+    (responder, "_TRANSFERS", (), the_domain_is_not_transferred),
     (responder, "refusal", lambda wire, rcode: None, malformed_questions_are_refused_or_dropped),
 )
 
