@@ -49,9 +49,9 @@ class AgentDirectory:
         assert isinstance(answer, InstancesAnswer)
         return answer.instances
 
-    async def servers(self) -> Sequence[Node]:
+    async def servers(self) -> Sequence[Instance]:
         """As `Directory.servers`."""
-        return [instance.node for instance in await self.service(CONSUL, "", self._datacenter)]
+        return await self.service(CONSUL, "", self._datacenter)
 
     async def holders(self, address: str) -> tuple[Sequence[Node], Sequence[Instance]]:
         """As `Directory.holders`. Instances are looked for only if no node has the address: it takes a scan."""

@@ -28,8 +28,8 @@ class Directory(Protocol):
         """The instances of a service, with their checks."""
         ...
 
-    async def servers(self) -> Sequence[Node]:
-        """The nodes of the servers of this datacenter."""
+    async def servers(self) -> Sequence[Instance]:
+        """The servers of this datacenter, with their checks."""
         ...
 
     async def holders(self, address: str) -> tuple[Sequence[Node], Sequence[Instance]]:

@@ -34,20 +34,21 @@ class Selection:
 
     async def instances(self, asked: ServiceName) -> list[Instance]:
         """The instances that may be shown, in an order that is drawn."""
-        found = await self._directory.service(asked.service, asked.tag, asked.datacenter)
-        instances = self._healthy(found)
-        self._shuffle(instances)
-        return instances
+        return self._drawn(await self._directory.service(asked.service, asked.tag, asked.datacenter))
 
     async def servers(self) -> list[Node]:
         """Some of the servers, who serve the domain."""
-        servers = list(await self._directory.servers())
-        self._shuffle(servers)
-        return servers[:NAME_SERVERS_MAX]
+        servers = self._drawn(await self._directory.servers())
+        return [each.node for each in servers[:NAME_SERVERS_MAX]]
 
     async def holders(self, asked: ReverseName) -> tuple[Sequence[Node], Sequence[Instance]]:
         """The nodes and the instances that have an address."""
         return await self._directory.holders(asked.address)
+
+    def _drawn(self, instances: Sequence[Instance]) -> list[Instance]:
+        shown = self._healthy(instances)
+        self._shuffle(shown)
+        return shown
 
     def _healthy(self, instances: Sequence[Instance]) -> list[Instance]:
         if self._only_passing:

@@ -44,6 +44,7 @@ class FakeDirectory:
     def __init__(self) -> None:
         self.nodes = [N1, N2, EXTERNAL, V6]
         self.instances: list[Instance] = [web(N1), web(N2, tags=("v1",))]
+        self.server_instances = [web(N1), web(N2)]
         self.failure: Exception | None = None
         self.lookups = 0
 
@@ -64,8 +65,8 @@ class FakeDirectory:
         found = [each for each in self.instances if each.service.service == name]
         return [each for each in found if not tag or tag in each.service.tags]
 
-    async def servers(self) -> Sequence[Node]:
-        return [N1, N2]
+    async def servers(self) -> Sequence[Instance]:
+        return self.server_instances
 
     async def holders(self, address: str) -> tuple[Sequence[Node], Sequence[Instance]]:
         nodes = [node for node in self.nodes if node.address == address]

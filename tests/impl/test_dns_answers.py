@@ -137,6 +137,13 @@ def the_domain_has_servers() -> None:
     assert len(found.additional) == 2
 
 
+def a_server_that_is_critical_is_no_name_server() -> None:
+    directory = FakeDirectory()
+    directory.server_instances = [web(N1, "critical"), web(N2)]
+    for kind, section in (("NS", "answer"), ("SOA", "authority")):
+        assert records(ask("consul", kind, directory), section) == ["consul. NS N2.node.dc1.consul."]
+
+
 def the_domain_of_a_name_is_found() -> None:
     for name in ("consul", "n1.node.consul", "web.service.consul", "service.consul", "none.service.dc9.consul"):
         found = ask(name, "SOA")
@@ -184,6 +191,7 @@ SENTENCES = (
     a_spelled_address_is_itself,
     an_address_has_a_name,
     the_domain_has_servers,
+    a_server_that_is_critical_is_no_name_server,
     the_domain_of_a_name_is_found,
     a_name_outside_the_domain_is_refused,
     malformed_questions_are_refused_or_dropped,
@@ -202,6 +210,7 @@ def no_soa(self: Answers, rcode: dns.rcode.Rcode) -> Answer:
 
 MUTANTS: tuple[Mutant, ...] = (
     (Selection, "_healthy", lambda self, instances: list(instances), critical_instances_are_left_out),
+    (Selection, "_healthy", lambda self, instances: list(instances), a_server_that_is_critical_is_no_name_server),
     (Answers, "_denial", no_soa, an_unknown_name_does_not_exist_and_says_for_how_long),
     (zone, "spelled", lambda address: "00000000", srv_records_have_ports_weights_and_targets),
     (names, "_datacenter", lambda rest, own: own, another_datacenter_does_not_exist),
