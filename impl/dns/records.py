@@ -1,11 +1,13 @@
 """Resource records made of what the registry has: addresses, names, metadata.
 
 Pure. What DNS has no way to write (a label of 64 letters, a port of six digits) raises a DNSException or ValueError. It
-must not know where the values come from: `answers` and `aliases` do. Source: RFC 1035, section 3; RFC 2782; RFC 3596.
+must not know where the values come from: `answers` and `aliases` do. Source: RFC 1035, section 3;
+RFC 1464, 2782, 3596.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -15,6 +17,7 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.rdtypes.ANY.CNAME
+import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 import dns.rdtypes.IN.SRV
@@ -38,9 +41,13 @@ Row = tuple[Name, dns.rdata.Rdata]
 """A record and whose it is; how long it may be kept is the answer's."""
 SRV_PRIORITY = 1
 """Consul's: who is preferred is said by weights alone."""
+STRING_BYTES_MAX = 255
+TEXT_BYTES_MAX = 65_000
+"""More would not leave room for the length of each string."""
 
 # dnspython has no types for its constructors.
 _srv: Callable[..., dns.rdata.Rdata] = dns.rdtypes.IN.SRV.SRV
+_txt: Callable[..., dns.rdata.Rdata] = dns.rdtypes.ANY.TXT.TXT
 _cname: Callable[..., dns.rdata.Rdata] = dns.rdtypes.ANY.CNAME.CNAME
 
 
@@ -88,9 +95,10 @@ def pointer_row(name: Name, kind: dns.rdatatype.RdataType, target: Name) -> Row:
 def metadata_rows(name: Name, node: Node) -> list[Row]:
     """A TXT record for each pair of a node's metadata, by key; a key may say that its value is the whole text."""
     texts = [
-        value if key.lower().startswith("rfc1035-") else f"{key}={value}" for key, value in sorted(node.meta.items())
+        value if key.lower().startswith("rfc1035-") else _attribute(key, value)
+        for key, value in sorted(node.meta.items())
     ]
-    return [(name, dns.rdata.from_text(dns.rdataclass.IN, TXT, _quoted(text))) for text in texts]
+    return [(name, _txt(dns.rdataclass.IN, TXT, _strings(text.encode()))) for text in texts]
 
 
 def soa_row(domain: Name, serial: int, settings: Settings) -> Row:
@@ -100,7 +108,15 @@ def soa_row(domain: Name, serial: int, settings: Settings) -> Row:
     return domain, dns.rdata.from_text(dns.rdataclass.IN, SOA, f"ns.{text} hostmaster.{text} {numbers}")
 
 
-def _quoted(text: str) -> str:
-    """A TXT record's strings: 255 bytes at most, each."""
-    pieces = [text[at : at + 60] for at in range(0, max(len(text), 1), 60)]
-    return " ".join('"' + piece.replace("\\", "\\\\").replace('"', '\\"') + '"' for piece in pieces)
+def _attribute(key: str, value: str) -> str:
+    """A pair as one text: "`" says that what follows belongs to the key (RFC 1464, section 2)."""
+    key = re.sub("[`=]", r"`\g<0>", key)
+    key = re.sub("^ +| +$", lambda spaces: "` " * len(spaces[0]), key)
+    return f"{key}={value.replace('`', '``')}"
+
+
+def _strings(text: bytes) -> list[bytes]:
+    """As a TXT record has them (RFC 1035, section 3.3.14): as few as hold the text, at least one."""
+    if len(text) > TEXT_BYTES_MAX:
+        raise ValueError("no TXT record holds so much")
+    return [text[at : at + STRING_BYTES_MAX] for at in range(0, max(len(text), 1), STRING_BYTES_MAX)]

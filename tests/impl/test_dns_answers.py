@@ -13,10 +13,12 @@ import dns.rcode
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Node, Service
 from impl.dns import aliases, names, responder, zone
+from impl.dns import records as record_module
 from impl.dns.answers import Answer, Answers
 from impl.dns.counters import Counters
 from impl.dns.directory import LookupFailed
@@ -41,6 +43,18 @@ def a_node_may_have_a_name_for_address() -> None:
 
 def a_nodes_metadata_are_its_texts() -> None:
     assert records(ask("n1.node.consul", "TXT")) == ['n1.node.consul. TXT "os=linux"', 'n1.node.consul. TXT "plain"']
+
+
+def metadata_are_written_as_rfc_1464_says() -> None:
+    directory = FakeDirectory()
+    directory.nodes = [replace(N1, meta={"a=b": "c=d", " `k ": "1`2", "long": "é" * 100, "rfc1035-x": "`="})]
+    found = ask("n1.node.consul", "TXT", directory, datagram=False)
+    texts = [b"".join(data.strings).decode() for data in found.answer[0]]
+    assert texts == ["` ``k` =1``2", "a`=b=c=d", f"long={'é' * 100}", "`="]
+    assert [len(data.strings) for data in found.answer[0]] == [1, 1, 1, 1]
+    directory.nodes = [replace(N1, meta={"k": "x" * 500})]
+    found = ask("n1.node.consul", "TXT", directory, datagram=False)
+    assert [len(string) for string in found.answer[0][0].strings] == [255, 247]
 
 
 def an_unknown_name_does_not_exist_and_says_for_how_long() -> None:
@@ -179,6 +193,7 @@ SENTENCES = (
     a_node_has_its_address,
     a_node_may_have_a_name_for_address,
     a_nodes_metadata_are_its_texts,
+    metadata_are_written_as_rfc_1464_says,
     an_unknown_name_does_not_exist_and_says_for_how_long,
     a_denial_may_be_kept_for_as_long_as_is_set,
     a_name_without_records_of_the_type_is_empty,
@@ -211,6 +226,8 @@ def no_soa(self: Answers, rcode: dns.rcode.Rcode) -> Answer:
 MUTANTS: tuple[Mutant, ...] = (
     (Selection, "_healthy", lambda self, instances: list(instances), critical_instances_are_left_out),
     (Selection, "_healthy", lambda self, instances: list(instances), a_server_that_is_critical_is_no_name_server),
+    (record_module, "_attribute", "{}={}".format, metadata_are_written_as_rfc_1464_says),
+    (record_module, "STRING_BYTES_MAX", 60, metadata_are_written_as_rfc_1464_says),
     (Answers, "_denial", no_soa, an_unknown_name_does_not_exist_and_says_for_how_long),
     (zone, "spelled", lambda address: "00000000", srv_records_have_ports_weights_and_targets),
     (names, "_datacenter", lambda rest, own: own, another_datacenter_does_not_exist),
@@ -264,6 +281,9 @@ def rows_that_dns_cannot_write_cost_no_other() -> None:
     directory.instances = [Instance(N1, Service("n1", LONG, LONG, address="192.0.2.9"), ())]
     found = ask("9.2.0.192.in-addr.arpa", "PTR", directory)
     assert (found.rcode(), found.answer) == (dns.rcode.NOERROR, [])
+    directory.nodes = [replace(N1, meta={"k": "x" * 70_000})]
+    found = ask("n1.node.consul", directory=directory, node_meta_txt=True)
+    assert (records(found), found.additional) == (["n1.node.consul. A 10.0.0.1"], [])
 
 
 def test_rows_that_dns_cannot_write_cost_no_other() -> None:
