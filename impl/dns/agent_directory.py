@@ -6,6 +6,7 @@ Must not decide what an answer looks like: `answers` does. Source: Consul, "DNS 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
 
 from impl.agent.api import Agent, AgentError, Consistency, ReadOptions
 from impl.agent.reconcile import CONSUL
@@ -24,6 +25,7 @@ from impl.catalog.registry_queries import (
 )
 from impl.catalog.rows import Node
 from impl.dns.directory import LookupFailed, NoPath
+from impl.dns.records import is_ip
 
 _STALE = ReadOptions(Consistency.STALE)
 
@@ -57,7 +59,7 @@ class AgentDirectory:
         """As `Directory.holders`. Instances are looked for only if no node has the address: it takes a scan."""
         nodes = await self._ask(ListNodes(), self._datacenter)
         assert isinstance(nodes, NodesAnswer)
-        found = [node for node in nodes.nodes if node.address == address]
+        found = [node for node in nodes.nodes if _is_at(node.address, address)]
         if found:
             return found, []
         services = await self._ask(ListServices(), self._datacenter)
@@ -67,13 +69,20 @@ class AgentDirectory:
             await self._pause()
             answer = await self._ask(ServiceInstances(name), self._datacenter)
             assert isinstance(answer, InstancesAnswer)
-            holders.extend(each for each in answer.instances if each.service.address == address)
+            holders.extend(each for each in answer.instances if _is_at(each.service.address, address))
         return [], holders
 
     async def _ask(self, query: Query, datacenter: str) -> Answer:
-        if datacenter != self._datacenter.lower() and datacenter != self._datacenter:
+        if datacenter.lower() != self._datacenter.lower():
             raise NoPath(datacenter)
         try:
             return (await self._agent.read(query, _STALE)).answer
         except AgentError as error:
             raise LookupFailed(str(error)) from error
+
+
+def _is_at(registered: str, address: str) -> bool:
+    """Whether an address is this one, which a reverse name spells: IPv6 has other spellings, and users register any."""
+    return registered == address or (
+        ":" in address and ":" in registered and is_ip(registered) and str(ip_address(registered)) == address
+    )
