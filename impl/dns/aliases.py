@@ -19,7 +19,7 @@ from impl.dns.counters import Counters
 from impl.dns.directory import NoPath
 from impl.dns.names import AddressName, NodeName, ServiceName, UnknownName
 from impl.dns.records import AAAA, ANY, CNAME, A, Name, Row, alias_row, ip_rows, is_ip, is_name
-from impl.dns.selection import Selection, address_of
+from impl.dns.selection import Selection, addresses_of
 from impl.dns.zone import Zone
 
 DEPTH_MAX: Final = 3
@@ -88,7 +88,7 @@ class Aliases:
                 addresses = (node.address,) if node is not None else ()
             case ServiceName() as asked:
                 instances = await self._selection.instances(asked)
-                addresses = (address_of(instance, target) for instance in instances)
+                addresses = addresses_of(instances, target)
             case _:
                 return []
         return await self.address_rows(target, addresses, kind, depth)

@@ -39,7 +39,7 @@ from impl.dns.records import (
     soa_row,
     srv_row,
 )
-from impl.dns.selection import Selection, address_of, weight_of
+from impl.dns.selection import Selection, address_of, addresses_of, distinct, weight_of
 from impl.dns.settings import Settings
 from impl.dns.zone import Zone
 
@@ -128,8 +128,7 @@ class Answers:
                 ttl = self._settings.ttl_of(instances[0].service.service)
                 if kind == SRV:
                     return await self._located(instances, name, ttl)
-                addresses = (address_of(instance, name) for instance in instances)
-                rows = await self._aliases(self._rows_max).address_rows(name, addresses, kind)
+                rows = await self._aliases(self._rows_max).address_rows(name, addresses_of(instances, name), kind)
                 return Answer(answer=_records(ttl, rows))
             case ReverseName():
                 return await self._holders(asked, name, kind)
@@ -169,7 +168,7 @@ class Answers:
     async def _located(self, instances: Sequence[Instance], name: Name, ttl: int) -> Answer:
         """SRV records, with the addresses of their targets and what is known about the nodes."""
         found, targets = Answer(), self._aliases(TARGET_RECORDS_MAX)
-        for instance in instances:
+        for instance in distinct(instances):
             if len(found.answer) > self._rows_max:
                 break  # more than fit already: the rest would be made in vain
             with self._counters.speakable():

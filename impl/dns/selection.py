@@ -7,7 +7,7 @@ Source: Consul, "DNS usage overview", "Service lookups".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from impl.catalog.registry_queries import Instance
@@ -61,10 +61,27 @@ def is_passing(instance: Instance) -> bool:
     return all(check.status == PASSING for check in instance.checks)
 
 
+def distinct(instances: Sequence[Instance]) -> list[Instance]:
+    """The first instance at each port of each address of a node: to a client, others there are the same."""
+    found: dict[tuple[str, str, int], Instance] = {}
+    for each in instances:
+        found.setdefault((each.node.node, each.service.address, each.service.port), each)
+    return list(found.values())
+
+
+def addresses_of(instances: Iterable[Instance], name: Name) -> Iterator[str]:
+    """The instances' addresses, when `name` is asked for: many may share one, on ports of their own."""
+    for own, of_node in dict.fromkeys((each.service.address, each.node.address) for each in instances):
+        yield _address(own, of_node, name)
+
+
 def address_of(instance: Instance, name: Name) -> str:
     """An instance's address, when `name` is asked for: its node's if it has none, or none but that very name."""
-    address = instance.service.address
-    return address if address and not is_name(address, name) else instance.node.address
+    return _address(instance.service.address, instance.node.address, name)
+
+
+def _address(own: str, of_node: str, name: Name) -> str:
+    return own if own and not is_name(own, name) else of_node
 
 
 def weight_of(instance: Instance) -> int:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Node, Service
-from impl.dns import aliases, names, responder, zone
+from impl.dns import aliases, answers, names, responder, zone
 from impl.dns import records as record_module
 from impl.dns.answers import Answer, Answers
 from impl.dns.counters import Counters
@@ -127,6 +127,18 @@ def srv_records_have_ports_weights_and_targets() -> None:
     ]
 
 
+def instances_at_one_port_are_one() -> None:
+    directory = FakeDirectory()
+    directory.instances = [web(N1), web(N1, "warning"), web(N1, address="192.0.2.7"), web(N2)]
+    found = ask("web.service.consul", "SRV", directory, edns=4096)
+    assert [row.split(maxsplit=2)[2] for row in records(found)] == [
+        "1 10 80 n1.node.dc1.consul.",
+        "1 10 80 c0000207.addr.dc1.consul.",
+        "1 10 80 N2.node.dc1.consul.",
+    ]
+    assert len(records(found, "additional")) == 3
+
+
 def a_spelled_address_is_itself() -> None:
     assert records(ask("c0000207.addr.dc1.consul")) == ["c0000207.addr.dc1.consul. A 192.0.2.7"]
     six = "20010db8000000000000000000000001.addr.dc1.consul"
@@ -203,6 +215,7 @@ SENTENCES = (
     only_tcp_stands_for_no_tag,
     critical_instances_are_left_out,
     srv_records_have_ports_weights_and_targets,
+    instances_at_one_port_are_one,
     a_spelled_address_is_itself,
     an_address_has_a_name,
     the_domain_has_servers,
@@ -229,6 +242,7 @@ MUTANTS: tuple[Mutant, ...] = (
     (record_module, "_attribute", "{}={}".format, metadata_are_written_as_rfc_1464_says),
     (record_module, "STRING_BYTES_MAX", 60, metadata_are_written_as_rfc_1464_says),
     (Answers, "_denial", no_soa, an_unknown_name_does_not_exist_and_says_for_how_long),
+    (answers, "distinct", list, instances_at_one_port_are_one),
     (zone, "spelled", lambda address: "00000000", srv_records_have_ports_weights_and_targets),
     (names, "_datacenter", lambda rest, own: own, another_datacenter_does_not_exist),
     (aliases, "is_ip", lambda address: True, a_node_may_have_a_name_for_address),

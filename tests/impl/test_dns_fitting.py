@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dns.flags
@@ -11,6 +11,7 @@ import dns.rdataclass
 import pytest
 from msgspec.structs import replace
 
+from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Node
 from impl.dns import answers, fitting, responder
 from impl.dns.answers import Answer, Answers
@@ -88,12 +89,21 @@ def no_datagram_is_larger_than_can_be_sent() -> None:
     assert 65_000 < lengths[0] <= 65_467 < lengths[1] <= 65_535
 
 
+def an_address_that_many_share_leaves_room_for_others() -> None:
+    directory = FakeDirectory()
+    directory.instances = [web(N1, address="10.0.0.1") for _ in range(100)] + [web(N1), web(N1, address="10.0.0.2")]
+    for edns in (None, 1232):
+        found = ask("web.service.consul", directory=directory, edns=edns)
+        assert [row.split()[-1] for row in records(found)] == ["10.0.0.1", "10.0.0.2"]
+
+
 SENTENCES = (
     metadata_stand_beside_addresses_while_there_is_room,
     an_address_is_repeated_for_each_instance_while_there_is_room,
     answers_over_udp_are_limited_and_marked,
     the_limit_is_for_all_who_take_512_bytes_and_ends_at_8,
     no_datagram_is_larger_than_can_be_sent,
+    an_address_that_many_share_leaves_room_for_others,
 )
 
 
@@ -112,6 +122,10 @@ def everything(response: dns.message.Message, room: Room, *, mark: bool) -> tupl
     return response.to_wire(), False
 
 
+def addresses_of_each(instances: list[Instance], name: Any) -> Iterator[str]:
+    return (each.service.address or each.node.address for each in instances)
+
+
 MUTANTS: tuple[Mutant, ...] = (
     (responder, "_write", put_once, an_address_is_repeated_for_each_instance_while_there_is_room),
     (fitting, "_once", lambda rows: rows, an_address_is_repeated_for_each_instance_while_there_is_room),
@@ -119,6 +133,7 @@ MUTANTS: tuple[Mutant, ...] = (
     (fitting, "UDP_ANSWER_LIMIT_MAX", 20, the_limit_is_for_all_who_take_512_bytes_and_ends_at_8),
     (fitting, "DATAGRAM_BYTES", 99, the_limit_is_for_all_who_take_512_bytes_and_ends_at_8),
     (fitting, "DATAGRAM_BYTES_MAX", 65_535, no_datagram_is_larger_than_can_be_sent),
+    (answers, "addresses_of", addresses_of_each, an_address_that_many_share_leaves_room_for_others),
     (Answers, "_add_metadata", lambda *what: None, metadata_stand_beside_addresses_while_there_is_room),
 )
 
