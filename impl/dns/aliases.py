@@ -31,12 +31,12 @@ TARGETS_MAX: Final = 64
 class Aliases:
     """The names that come up in one answer."""
 
-    def __init__(self, zone: Zone, selection: Selection, counters: Counters, rows_max: int) -> None:
-        """`rows_max`: rows for one name, beyond which they do not fit anyway."""
+    def __init__(self, zone: Zone, selection: Selection, counters: Counters, enough: int) -> None:
+        """`enough`: the addresses of one name that are made into rows at the most, if it has more."""
         self._zone = zone
         self._selection = selection
         self._counters = counters
-        self._rows_max = rows_max
+        self._enough = enough
         self._lookups_left = TARGETS_MAX
         self._known: dict[tuple[Name, int], list[Row]] = {}
         """By the name of a target and how many names led to it."""
@@ -49,7 +49,7 @@ class Aliases:
         rows: list[Row] = []
         alias: Name | None = None
         for address in addresses:
-            if len(rows) > self._rows_max:
+            if len(rows) >= self._enough:
                 break
             with self._counters.speakable():
                 if is_ip(address):

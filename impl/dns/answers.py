@@ -77,15 +77,15 @@ class Answers:
         selection: Selection,
         counters: Counters,
         serial: Callable[[], int],
-        rows_max: int,
+        enough: int,
     ) -> None:
-        """`serial` is the SOA's; `rows_max`: rows of an answer, beyond which they do not fit anyway."""
+        """`serial` is the SOA's; `enough`: records of a section, beyond which none are made: they would not fit."""
         self._zone = zone
         self._settings = settings
         self._selection = selection
         self._counters = counters
         self._serial = serial
-        self._rows_max = rows_max
+        self._enough = enough
 
     async def about(self, name: Name, kind: int) -> Answer:
         """The answer to the question for the records of a name that are of a type."""
@@ -128,13 +128,14 @@ class Answers:
                 ttl = self._settings.ttl_of(instances[0].service.service)
                 if kind == SRV:
                     return await self._located(instances, name, ttl)
-                rows = await self._aliases(self._rows_max).address_rows(name, addresses_of(instances, name), kind)
-                return Answer(answer=_records(ttl, rows))
+                return Answer(answer=await self._addresses(addresses_of(instances, name), name, kind, ttl))
             case ReverseName():
                 return await self._holders(asked, name, kind)
 
-    def _aliases(self, rows_max: int) -> Aliases:
-        return Aliases(self._zone, self._selection, self._counters, rows_max)
+    async def _addresses(self, addresses: Iterable[str], name: Name, kind: int, ttl: int) -> list[Record]:
+        limit = self._settings.a_record_limit or self._enough
+        aliases = Aliases(self._zone, self._selection, self._counters, min(limit, self._enough))
+        return _records(ttl, await aliases.address_rows(name, addresses, kind))
 
     async def _domain(self, kind: int) -> Answer:
         found, ttl = Answer(), self._settings.node_ttl
@@ -151,30 +152,30 @@ class Answers:
 
     async def _node(self, node: Node, name: Name, kind: int) -> Answer:
         ttl = self._settings.node_ttl
-        rows = await self._aliases(self._rows_max).address_rows(name, (node.address,), kind)
-        found = Answer(answer=_records(ttl, rows))
+        found = Answer(answer=await self._addresses((node.address,), name, kind, ttl))
         with self._counters.speakable():
             if kind in (TXT, ANY):
                 found.answer += _records(ttl, metadata_rows(name, node))
-            elif rows:
+            elif found.answer:
                 self._add_metadata(found, name, ttl, node)
         return found
 
     def _add_metadata(self, found: Answer, name: Name, ttl: int, node: Node) -> None:
         """A node's metadata, which nobody asked for, if that is set; no more than could fit."""
-        if self._settings.node_meta_txt and len(found.additional) <= self._rows_max:
+        if self._settings.node_meta_txt and len(found.additional) < self._enough:
             found.additional += _records(ttl, metadata_rows(name, node))
 
     async def _located(self, instances: Sequence[Instance], name: Name, ttl: int) -> Answer:
         """SRV records, with the addresses of their targets and what is known about the nodes."""
-        found, targets = Answer(), self._aliases(TARGET_RECORDS_MAX)
+        found = Answer()
+        targets = Aliases(self._zone, self._selection, self._counters, TARGET_RECORDS_MAX)
         for instance in distinct(instances):
-            if len(found.answer) > self._rows_max:
+            if len(found.answer) >= self._enough:
                 break  # more than fit already: the rest would be made in vain
             with self._counters.speakable():
                 await self._add_instance(found, instance, name, ttl, targets)
         # Behind all addresses, and once a node. *Deviation:* Consul repeats them.
-        for node in {each.node.node: each.node for each in instances[: self._rows_max]}.values():
+        for node in {each.node.node: each.node for each in instances[: self._enough]}.values():
             with self._counters.speakable():
                 self._add_metadata(found, self._zone.node(node), ttl, node)
         return found

@@ -41,9 +41,9 @@ class Room(NamedTuple):
     """Of the answer section."""
 
     @property
-    def rows_max(self) -> int:
-        """Records, beyond which they do not fit, whatever is in them."""
-        return min(self.bytes_max // RECORD_BYTES_MIN, RECORDS_MAX)
+    def enough(self) -> int:
+        """One record more than fit, whatever is in them: it is known to be cut, then."""
+        return min(self.bytes_max // RECORD_BYTES_MIN, RECORDS_MAX) + 1
 
 
 def room_for(query: dns.message.Message, udp_answer_limit: int, *, datagram: bool) -> Room:

@@ -67,16 +67,16 @@ class Responder:
             response.set_rcode(dns.rcode.FORMERR)
         else:
             question = query.question[0]
-            answer = await self._answers(settings, room.rows_max).about(question.name, question.rdtype)
+            answer = await self._answers(settings, room.enough).about(question.name, question.rdtype)
             _write(answer, response)
         self.counters.answered += 1
         answered, cut = fitted(response, room, mark=settings.enable_truncate)
         self.counters.truncated += cut
         return answered
 
-    def _answers(self, settings: Settings, rows_max: int) -> Answers:
+    def _answers(self, settings: Settings, enough: int) -> Answers:
         selection = Selection(self._directory, self._shuffle, only_passing=settings.only_passing)
-        return Answers(self._zone, settings, selection, self.counters, self._serial, rows_max)
+        return Answers(self._zone, settings, selection, self.counters, self._serial, enough)
 
 
 def _write(answer: Answer, response: dns.message.Message) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Node
 from impl.dns import answers, fitting, responder
+from impl.dns.aliases import Aliases
 from impl.dns.answers import Answer, Answers
 from impl.dns.fitting import RECORD_BYTES_MIN, RECORDS_MAX, STREAM_BYTES, Room
 from tests.impl.dns_questions import (
@@ -97,6 +98,16 @@ def an_address_that_many_share_leaves_room_for_others() -> None:
         assert [row.split()[-1] for row in records(found)] == ["10.0.0.1", "10.0.0.2"]
 
 
+def addresses_are_as_few_as_is_set() -> None:
+    for options in ({"datagram": False}, {"edns": 1232}):
+        found = ask("web.service.consul", directory=many(9), a_record_limit=2, **options)
+        assert len(records(found)) == 2 and not found.flags & dns.flags.TC
+        assert len(records(ask("web.service.consul", "SRV", many(9), a_record_limit=2, **options))) == 9
+    assert len(records(ask("web.service.consul", directory=many(9), a_record_limit=4))) == 3
+    large = ask("web.service.consul", directory=many(3 * RECORDS_MAX), a_record_limit=2 * RECORDS_MAX, datagram=False)
+    assert len(records(large)) == RECORDS_MAX and large.flags & dns.flags.TC
+
+
 SENTENCES = (
     metadata_stand_beside_addresses_while_there_is_room,
     an_address_is_repeated_for_each_instance_while_there_is_room,
@@ -104,6 +115,7 @@ SENTENCES = (
     the_limit_is_for_all_who_take_512_bytes_and_ends_at_8,
     no_datagram_is_larger_than_can_be_sent,
     an_address_that_many_share_leaves_room_for_others,
+    addresses_are_as_few_as_is_set,
 )
 
 
@@ -126,6 +138,10 @@ def addresses_of_each(instances: list[Instance], name: Any) -> Iterator[str]:
     return (each.service.address or each.node.address for each in instances)
 
 
+def without_a_limit(zone: Any, selection: Any, counters: Any, enough: int) -> Aliases:
+    return Aliases(zone, selection, counters, RECORDS_MAX)
+
+
 MUTANTS: tuple[Mutant, ...] = (
     (responder, "_write", put_once, an_address_is_repeated_for_each_instance_while_there_is_room),
     (fitting, "_once", lambda rows: rows, an_address_is_repeated_for_each_instance_while_there_is_room),
@@ -134,6 +150,7 @@ MUTANTS: tuple[Mutant, ...] = (
     (fitting, "DATAGRAM_BYTES", 99, the_limit_is_for_all_who_take_512_bytes_and_ends_at_8),
     (fitting, "DATAGRAM_BYTES_MAX", 65_535, no_datagram_is_larger_than_can_be_sent),
     (answers, "addresses_of", addresses_of_each, an_address_that_many_share_leaves_room_for_others),
+    (answers, "Aliases", without_a_limit, addresses_are_as_few_as_is_set),
     (Answers, "_add_metadata", lambda *what: None, metadata_stand_beside_addresses_while_there_is_room),
 )
 
@@ -181,7 +198,7 @@ def test_metadata_that_are_made_in_vain_are_noticed(monkeypatch: pytest.MonkeyPa
     plain = Answers._add_metadata
 
     def always(self: Answers, *what: Any) -> None:
-        self._rows_max = 10**6
+        self._enough = 10**6
         plain(self, *what)
 
     monkeypatch.setattr(Answers, "_add_metadata", always)
