@@ -2,7 +2,8 @@
 
 A name is shown as a CNAME only if no instance has an IP (RFC 1034, section 3.6.2: beside a CNAME is nothing else); if
 it is of this domain, its records follow, since stub resolvers do not ask on. *Deviation:* Consul adds records of every
-type there, metadata included; this leaves the room to those of the type asked for.
+type there, metadata included; this leaves the room to those of the type asked for. *Deviation:* who asks Consul for
+IPv6 is told of a name though there are IPs, if all are IPv4; in a resolver's cache it would stand for these, too.
 
 Each name may be a request to a server, and names may lead to each other in circles: both are bounded, for one answer.
 Must not know what the answer is: `answers` does.
@@ -48,15 +49,17 @@ class Aliases:
         """
         rows: list[Row] = []
         alias: Name | None = None
+        has_ip = False
         for address in addresses:
             if len(rows) >= self._enough:
                 break
             with self._counters.speakable():
                 if is_ip(address):
+                    has_ip = True
                     rows += ip_rows(name, address, kind)
                 elif alias is None and address and not is_name(address, name):
                     alias = dns.name.from_text(address)
-        if rows or alias is None or kind not in (A, AAAA, CNAME, ANY):
+        if has_ip or alias is None or kind not in (A, AAAA, CNAME, ANY):
             return rows
         more = [] if kind == CNAME else await self.target_rows(alias, kind, depth)
         return [alias_row(name, alias), *more]

@@ -34,6 +34,8 @@ def a_name_is_shown_only_if_no_instance_has_an_ip() -> None:
     mixed = serving("a.example.com", "192.0.2.7", "b.example.com")
     assert records(ask("web.service.consul", directory=mixed)) == ["web.service.consul. A 192.0.2.7"]
     assert records(ask("web.service.consul", "ANY", mixed)) == ["web.service.consul. A 192.0.2.7"]
+    for kind in ("AAAA", "CNAME"):
+        assert records(ask("web.service.consul", kind, mixed)) == [], "a CNAME would stand for the IPv4 address, too"
     named = serving("a.example.com", "b.example.com")
     for kind in ("A", "AAAA", "CNAME", "ANY"):
         assert records(ask("web.service.consul", kind, named)) == ["web.service.consul. CNAME a.example.com."]
@@ -129,6 +131,15 @@ async def every_alias(self: Aliases, name: Any, addresses: Any, kind: int, depth
     return [(name, dns.rdata.from_text("IN", "CNAME", f"{alias}.")) for alias in aliases]
 
 
+async def alias_for_other_types(
+    self: Aliases, name: Any, addresses: Any, kind: int, depth: int = 0, plain: Any = Aliases.address_rows
+) -> Any:
+    """As Consul: a CNAME beside IPs, if none is of the type."""
+    found = list(addresses)
+    named = [address for address in found if not is_ip(address)]
+    return await plain(self, name, found, kind, depth) or await plain(self, name, named, kind, depth)
+
+
 def unbounded(*what: Any) -> Aliases:
     made = Aliases(*what)
     made._lookups_left = 10**6
@@ -141,6 +152,7 @@ async def no_targets(*what: Any) -> list[Any]:
 
 MUTANTS: tuple[Mutant, ...] = (
     (Aliases, "address_rows", every_alias, a_name_is_shown_only_if_no_instance_has_an_ip),
+    (Aliases, "address_rows", alias_for_other_types, a_name_is_shown_only_if_no_instance_has_an_ip),
     (Aliases, "target_rows", no_targets, a_name_of_the_domain_is_followed_by_its_records),
     (Aliases, "target_rows", no_targets, an_srv_record_leads_to_an_address),
     (selection, "is_name", lambda address, name: False, an_address_that_is_the_very_name_is_none),
