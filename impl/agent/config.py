@@ -77,6 +77,7 @@ class DnsConfig(msgspec.Struct, forbid_unknown_fields=True):
     node_ttl: str | UnsetType = UNSET
     service_ttl: dict[str, str] | UnsetType = UNSET
     udp_answer_limit: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
+    a_record_limit: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
     enable_truncate: bool | UnsetType = UNSET
     enable_additional_node_meta_txt: bool | UnsetType = UNSET
     soa: Soa | UnsetType = UNSET
@@ -423,6 +424,7 @@ def _dns_settings(merged: Document) -> DnsSettings:
         ),
         only_passing=_or(given.only_passing, False),
         udp_answer_limit=_or(given.udp_answer_limit, 3),
+        a_record_limit=_or(given.a_record_limit, 0),
         enable_truncate=_or(given.enable_truncate, True),
         node_meta_txt=_or(given.enable_additional_node_meta_txt, True),
         soa_refresh=soa.refresh,

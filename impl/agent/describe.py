@@ -59,6 +59,7 @@ def _debug_config(config: Config, node_id: str) -> dict[str, Any]:
         "BindAddr": config.bind_addr,
         "BootstrapExpect": config.bootstrap_expect,
         "ClientAddrs": [config.client_addr],
+        "DNSARecordLimit": config.dns.a_record_limit,
         "DNSDomain": f"{config.dns.domain}.",
         "DNSNodeTTL": f"{config.dns.node_ttl}s",
         "DNSOnlyPassing": config.dns.only_passing,

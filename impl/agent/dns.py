@@ -13,8 +13,8 @@ from impl.agent.api import Agent
 from impl.agent.config import Config
 from impl.agent.gauges import show_dns
 from impl.agent.logs import Log
-from impl.dns.answers import Responder
-from impl.dns.directory import AgentDirectory
+from impl.dns.agent_directory import AgentDirectory
+from impl.dns.responder import Responder
 from impl.dns.server import DnsServer
 from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS, Clock, Random, Runtime
 from impl.telemetry.instruments import Telemetry

@@ -16,7 +16,7 @@ from impl.agent.logs import Log
 from impl.agent.members import Members
 from impl.agent.promotion import TRAILING_MAX
 from impl.catalog.tables import Tables
-from impl.dns.answers import Counters as DnsCounters
+from impl.dns.counters import Counters as DnsCounters
 from impl.raft.quorum import majority
 from impl.raft.ready import Role
 from impl.rpc.server import Counters as RpcCounters

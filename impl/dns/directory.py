@@ -1,79 +1,37 @@
-"""Names looked up in the registry through the agent. Source: Consul, "DNS interface": stale reads are allowed.
-
-It must not decide what an answer looks like: `answers` does.
-"""
+"""What DNS asks of the registry, and how that may fail. Only the interface: `agent_directory` asks an agent."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
-from impl.agent.api import Agent, AgentError, Consistency, ReadOptions
-from impl.agent.reconcile import CONSUL
-from impl.catalog.queries import Answer, Query
-from impl.catalog.registry_queries import (
-    Instance,
-    InstancesAnswer,
-    ListNodes,
-    ListServices,
-    NodeAnswer,
-    NodesAnswer,
-    NodeServices,
-    ServiceHealth,
-    ServiceInstances,
-    ServicesAnswer,
-)
+from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Node
-from impl.dns.answers import LookupFailed, NoPath
-
-_STALE = ReadOptions(Consistency.STALE)
 
 
-class AgentDirectory:
-    """The `Directory` of one agent."""
+class NoPath(Exception):
+    """The datacenter is not known here: NXDOMAIN."""
 
-    def __init__(self, agent: Agent, datacenter: str, pause: Callable[[], Awaitable[None]]) -> None:
-        """`datacenter`: the agent's own, the only one that it can ask. `pause` lets others run in a long search."""
-        self._pause = pause
-        self._agent = agent
-        self._datacenter = datacenter
+
+class LookupFailed(Exception):
+    """The registry could not be asked: SERVFAIL."""
+
+
+class Directory(Protocol):
+    """Where names are looked up. Every method may raise NoPath and LookupFailed."""
 
     async def node(self, name: str, datacenter: str) -> Node | None:
-        """As `Directory.node`."""
-        answer = await self._ask(NodeServices(name), datacenter)
-        assert isinstance(answer, NodeAnswer)
-        return answer.node
+        """A node by its name."""
+        ...
 
     async def service(self, name: str, tag: str, datacenter: str) -> Sequence[Instance]:
-        """As `Directory.service`."""
-        answer = await self._ask(ServiceHealth(name, (tag,) if tag else ()), datacenter)
-        assert isinstance(answer, InstancesAnswer)
-        return answer.instances
+        """The instances of a service, with their checks."""
+        ...
 
-    async def servers(self) -> Sequence[Node]:
-        """As `Directory.servers`."""
-        return [instance.node for instance in await self.service(CONSUL, "", self._datacenter)]
+    async def servers(self) -> Sequence[Instance]:
+        """The servers of this datacenter, with their checks."""
+        ...
 
     async def holders(self, address: str) -> tuple[Sequence[Node], Sequence[Instance]]:
-        """As `Directory.holders`. Instances are looked for only if no node has the address: it takes a scan."""
-        nodes = await self._ask(ListNodes(), self._datacenter)
-        assert isinstance(nodes, NodesAnswer)
-        found = [node for node in nodes.nodes if node.address == address]
-        if found:
-            return found, []
-        services = await self._ask(ListServices(), self._datacenter)
-        assert isinstance(services, ServicesAnswer)
-        holders: list[Instance] = []
-        for name in services.services:
-            await self._pause()
-            answer = await self._ask(ServiceInstances(name), self._datacenter)
-            assert isinstance(answer, InstancesAnswer)
-            holders.extend(each for each in answer.instances if each.service.address == address)
-        return [], holders
-
-    async def _ask(self, query: Query, datacenter: str) -> Answer:
-        if datacenter != self._datacenter.lower() and datacenter != self._datacenter:
-            raise NoPath(datacenter)
-        try:
-            return (await self._agent.read(query, _STALE)).answer
-        except AgentError as error:
-            raise LookupFailed(str(error)) from error
+        """The nodes that have an address, and the instances that do."""
+        ...

@@ -4,6 +4,9 @@
     _<service>._<tag>[.service][.<dc>[.dc]]    (RFC 2782; the tag "tcp" means none)
     <hex>.addr[.<dc>[.dc]]             8 digits: IPv4, 32: IPv6
 
+*Deviation:* in Consul, `_<service>._<tag>` without `service` exists only for who asks for SRV; a resolver that asked
+for another type before may hold it for a name that does not exist (RFC 8020).
+
 Names have no case in DNS. Must not look anything up. Source: Consul, "DNS usage overview", "Static queries".
 """
 

@@ -2,7 +2,7 @@
 
 A question whose answer is a defect of this program is a SERVFAIL and is reported: strangers must not end an agent.
 What waits is bounded: beyond that a datagram is dropped, as a full socket buffer would drop it, and a connection's next
-question waits for its last. It must not look into messages: `answers` does.
+question waits for its last. It must not look into messages: `responder` does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from errno import EADDRINUSE
 
 import dns.rcode
 
-from impl.dns.answers import Responder, refusal
+from impl.dns.responder import Responder, refusal
 from impl.runtime.interfaces import Address, Connection, Datagrams, Listener, Runtime
 
 WAITING_MAX = 1024

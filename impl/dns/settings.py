@@ -18,7 +18,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """By service; a name that ends with `*` stands for all that begin like it, see `ttl_of`."""
     only_passing: bool = False
     udp_answer_limit: int = 3
-    """Records in an answer over UDP to who does not use EDNS."""
+    """Records in an answer over UDP to who takes no more than 512 bytes; 8 at most."""
+    a_record_limit: int = 0
+    """Addresses in an answer about a service, and not marked if there are more; 0: all. Not of SRV records."""
     enable_truncate: bool = True
     """*Deviation:* Consul marks cut answers only if told to."""
     node_meta_txt: bool = True

@@ -96,11 +96,12 @@ def test_dns_is_set_as_in_consul() -> None:
     assert (built(SERVER).dns_port, built(SERVER).dns) == (8600, DnsSettings())
     text = b"""{"ports": {"dns": -1}, "domain": "Example.COM.", "datacenter": "dc2",
         "dns_config": {"only_passing": true,
-        "node_ttl": "30s", "service_ttl": {"web": "1m30s", "*": "5s"}, "udp_answer_limit": 9,
+        "node_ttl": "30s", "service_ttl": {"web": "1m30s", "*": "5s"}, "udp_answer_limit": 9, "a_record_limit": 2,
         "enable_truncate": false, "enable_additional_node_meta_txt": false, "soa": {"refresh": 1, "min_ttl": 60}}}"""
     config = built(SERVER, read_document(text, "file"))
     assert (config.dns_port, config.dns.domain, config.dns.datacenter) == (-1, "example.com", "dc2")
     assert (config.dns.only_passing, config.dns.node_ttl, config.dns.udp_answer_limit) == (True, 30, 9)
+    assert config.dns.a_record_limit == 2
     assert (config.dns.enable_truncate, config.dns.node_meta_txt) == (False, False)
     assert config.dns.service_ttl == (("*", 5), ("web", 90))
     assert (config.dns.soa_refresh, config.dns.soa_retry, config.dns.soa_min_ttl) == (1, 600, 60)

@@ -12,6 +12,7 @@ import dns.asyncquery
 import dns.exception
 import dns.message
 import dns.rcode
+import dns.reversename
 import pytest
 
 from impl.agent.api import NoClusterLeader, ReadOptions, ReadReply
@@ -19,9 +20,10 @@ from impl.catalog.commands import Register
 from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import Check, Node, Service
 from impl.catalog.store import Store
+from impl.dns import agent_directory
 from impl.dns import server as server_module
-from impl.dns.answers import Responder
-from impl.dns.directory import AgentDirectory
+from impl.dns.agent_directory import AgentDirectory
+from impl.dns.responder import Responder
 from impl.dns.server import DnsServer
 from impl.dns.settings import Settings
 from impl.runtime.interfaces import NANOSECONDS, Runtime
@@ -98,6 +100,26 @@ async def everything(host: str, port: int, memory: Memory) -> None:
 
 def test_questions_are_answered_over_udp_and_tcp() -> None:
     served(everything)
+
+
+def an_ipv6_address_has_a_name_however_it_was_spelled() -> None:
+    memory = Memory()
+    memory.store.apply(Register(Node("n6", "2001:DB8:0::6"), Service("n6", "web6", "web6", address="2001:DB8::7")), 4)
+    for address, name in (("2001:db8::6", "n6.node.dc1.consul."), ("2001:db8::7", "web6.service.dc1.consul.")):
+        wire = query(dns.reversename.from_address(address).to_text(), "PTR").to_wire()
+        found = asyncio.run(responder(memory).respond(wire, datagram=True))
+        assert found is not None
+        assert [str(data) for rrset in dns.message.from_wire(found).answer for data in rrset] == [name]
+
+
+def test_an_ipv6_address_has_a_name_however_it_was_spelled() -> None:
+    an_ipv6_address_has_a_name_however_it_was_spelled()
+
+
+def test_addresses_that_are_compared_as_texts_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_directory, "_is_at", str.__eq__)
+    with pytest.raises(AssertionError):
+        an_ipv6_address_has_a_name_however_it_was_spelled()
 
 
 async def two_questions(host: str, port: int, memory: Memory) -> None:

@@ -226,13 +226,13 @@ def test_requests_are_shared_out_by_weight(balanced: Balanced) -> None:
     ("target", "mutant", "sentence", "why"),
     [
         (
-            "impl.dns.answers:Responder._healthy",
+            "impl.dns.selection:Selection._healthy",
             "lambda self, instances: list(instances)",
             requests_reach_exactly_those_that_are_registered_and_healthy,
             r"HAProxy sends requests to ab: .* but to \{\d+: 1, \d+: 1, \d+: 1\}",
         ),
         (
-            "impl.dns.answers:_srv",
+            "impl.dns.records:_srv",
             "lambda *fields: original(*fields[:3], 1, *fields[4:])",
             requests_are_shared_out_by_weight,
             r"HAProxy has the weights .* but to \{\d+: 1, \d+: 1, \d+: 1\}",
