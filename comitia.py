@@ -9,9 +9,12 @@ Commands that Consul has too, and what is like them (`impl`), keep Consul's code
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 
 import click
 
@@ -72,12 +75,28 @@ def root() -> None:
     """Comitia: a Consul-compatible control plane as a formally checked reference implementation."""
 
 
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Until an agent listens to signals itself, they end it as they do later: with 0."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(0)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the documented code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     consul_style = bool(arguments) and arguments[0] in CONSUL_STYLE
     try:
-        code = root.main(args=arguments, prog_name="comitia", standalone_mode=False)
+        with _ended_by_signals() if arguments[:1] == ["agent"] else nullcontext():
+            code = root.main(args=arguments, prog_name="comitia", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = 1 if consul_style else (EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_INTERNAL)

@@ -21,7 +21,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from impl.agent.absent import Acl, Connect, UiConfig, Wanted, refusal, warnings
+from impl.agent.absent import Asked, refusal, warnings
 from impl.agent.metadata import metadata_problem
 from impl.dns.settings import Settings as DnsSettings
 from impl.raft.settings import Settings
@@ -49,16 +49,11 @@ class ConfigError(Exception):
 
 
 class Ports(msgspec.Struct, forbid_unknown_fields=True):
-    """`ports`: 0 asks for a free one, which the log reports; -1 for no DNS. From `grpc` on: see `absent`."""
+    """`ports`: 0 asks for a free one, which the log reports; -1 for no DNS."""
 
     server: Annotated[int, msgspec.Meta(ge=0, le=65535)] | UnsetType = UNSET
     http: Annotated[int, msgspec.Meta(ge=0, le=65535)] | UnsetType = UNSET
     dns: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
-    grpc: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
-    grpc_tls: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
-    https: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
-    serf_lan: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
-    serf_wan: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
 
 
 class Soa(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,8 +102,8 @@ class TelemetryConfig(msgspec.Struct, forbid_unknown_fields=True):
     prometheus_retention_time: str | UnsetType = UNSET
 
 
-class Document(msgspec.Struct, forbid_unknown_fields=True):
-    """One source of configuration: everything optional, named as in Consul's configuration files."""
+class Contents(msgspec.Struct, forbid_unknown_fields=True):
+    """What a file may say of what Comitia has: everything optional, named as in Consul's configuration files."""
 
     server: bool | UnsetType = UNSET
     bootstrap_expect: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
@@ -145,21 +140,16 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     allow_insecure_rpc: bool | UnsetType = UNSET
     dev: bool | UnsetType = UNSET
     bootstrap: bool | UnsetType = UNSET
-    rejoin_after_leave: bool | UnsetType = UNSET
-    """True in any case: a server that left asks to join when it is started."""
-    disable_update_check: bool | UnsetType = UNSET
-    """True in any case: nothing looks for updates."""
     leave_on_terminate: bool | UnsetType = UNSET
     skip_leave_on_interrupt: bool | UnsetType = UNSET
-    retry_interval: str | UnsetType = UNSET
-    disable_host_node_id: bool | UnsetType = UNSET
-    advertise_addr_wan: str | UnsetType = UNSET
-    log_file: str | UnsetType = UNSET
-    recursors: list[str] | UnsetType = UNSET
-    ui_config: UiConfig | UnsetType = UNSET
-    connect: Connect | UnsetType = UNSET
-    acl: Acl | UnsetType = UNSET
     primary_datacenter: str | UnsetType = UNSET
+
+
+class Document(Contents):
+    """One source of configuration: a file, or the flags of the command line."""
+
+    absent: dict[str, Asked] = {}
+    """What it says of what Comitia has not, by key: see `absent`."""
 
 
 class Address(msgspec.Struct, frozen=True, order=True):
@@ -232,13 +222,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """What is ignored of the configuration."""
 
 
-def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "", *, ui: bool = False) -> Config:
+def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "") -> Config:
     """Merge documents, later ones winning, fill in defaults and validate.
 
     Args:
         hostname: the node's name if none is configured.
         temporary_dir: the data directory of `-dev`, which needs none configured.
-        ui: `-ui`, which no file can say.
 
     Raises:
         ConfigError: see its text.
@@ -252,8 +241,7 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "",
     dev = _or(merged.dev, False)
     bind = _or(merged.bind_addr, "127.0.0.1")
     multiplier = _or(performance.raft_multiplier, 1)
-    wanted = _wanted(merged, ports, ui)
-    if why := refusal(wanted) or metadata_problem(_or(merged.node_meta, {})):
+    if why := refusal(merged.absent) or _other_datacenter(merged) or metadata_problem(_or(merged.node_meta, {})):
         raise ConfigError(why)
     config = Config(
         server=_or(merged.server, False) or dev,
@@ -294,10 +282,21 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "",
         allow_insecure_rpc=_or(merged.allow_insecure_rpc, False),
         dev=dev,
         leaves_on=_leaves_on(merged, _or(merged.server, False) or dev),
-        warnings=tuple(warnings(wanted)),
+        warnings=tuple(warnings(merged.absent)),
     )
     _validate(config)
     return config
+
+
+def _other_datacenter(merged: Document) -> str:
+    own = _or(merged.datacenter, "dc1")
+    primary = _or(merged.primary_datacenter, "") or own
+    if primary == own:
+        return ""
+    return (
+        f"primary_datacenter {primary!r}: there is one datacenter in Comitia, {own!r} here: name it, or remove "
+        "primary_datacenter"
+    )
 
 
 def _bootstrap_expect(merged: Document, dev: bool) -> int:
@@ -319,26 +318,6 @@ def _leaves_on(merged: Document, server: bool) -> frozenset[str]:
     terminated = _or(merged.leave_on_terminate, not server)
     interrupted = not _or(merged.skip_leave_on_interrupt, server)
     return frozenset(["SIGTERM"] * terminated + ["SIGINT"] * interrupted)
-
-
-def _wanted(merged: Document, ports: Ports, ui: bool) -> Wanted:
-    retry_interval = _or(merged.retry_interval, "")
-    if retry_interval:
-        parse_duration(retry_interval)
-    return Wanted(
-        ui_config=_or(merged.ui_config, UiConfig()),
-        connect=_or(merged.connect, Connect()),
-        acl=_or(merged.acl, Acl()),
-        datacenter=_or(merged.datacenter, "dc1"),
-        primary_datacenter=_or(merged.primary_datacenter, ""),
-        log_file=_or(merged.log_file, ""),
-        recursors=_or(merged.recursors, []),
-        ports={name: getattr(ports, name) for name in ("grpc", "grpc_tls", "https", "serf_lan", "serf_wan")},
-        ui=ui,
-        retry_interval=retry_interval,
-        advertise_addr_wan=_or(merged.advertise_addr_wan, ""),
-        disable_host_node_id=_or(merged.disable_host_node_id, True),
-    )
 
 
 def parse_address(text: str) -> Address:
@@ -387,7 +366,7 @@ def _or(value: T | UnsetType, default: T) -> T:
     return default if isinstance(value, UnsetType) else value
 
 
-_ADD_UP = ("retry_join", "start_join", "services", "checks", "recursors")
+_ADD_UP = ("retry_join", "start_join", "services", "checks")
 
 
 def _merge(merged: Document, newer: Document) -> None:
@@ -398,7 +377,7 @@ def _merge(merged: Document, newer: Document) -> None:
         old = getattr(merged, name)
         if name in _ADD_UP:
             value = (old or []) + value
-        elif name == "node_meta":
+        elif name in ("node_meta", "absent"):
             value = (old or {}) | value
         elif isinstance(value, msgspec.Struct) and old is not UNSET:
             changed = {field: getattr(value, field) for field in value.__struct_fields__}

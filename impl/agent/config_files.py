@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, Final
 
 import msgspec
 
 from impl.agent import hcl
-from impl.agent.config import ConfigError, Document
+from impl.agent.absent import take
+from impl.agent.config import ConfigError, Contents, Document
 
 FORMATS: Final = ("json", "hcl")
 _SEVERAL: Final = {"service": "services", "check": "checks"}
@@ -52,10 +54,17 @@ def read_document(
         ConfigError: it cannot be read, has an unknown key, or a value of the wrong type or range; names file and line.
     """
     raw, lines = decode(text, source, form)
+
+    def where(key: str) -> str:
+        line = _line(f"$.{key}", lines, text)
+        return f"{source}: line {line}: " if line else f"{source}: "
+
+    absent = take(raw, where) if isinstance(raw, dict) else {}
     try:
-        document = msgspec.convert(raw, Document)
+        document = Document(absent=absent, **msgspec.structs.asdict(msgspec.convert(raw, Contents)))
     except msgspec.ValidationError as error:
-        raise _failure(source, str(error), _line_of(str(error), lines)) from error
+        place, why = _explained(str(error))
+        raise _failure(source, why, _line(place, lines, text)) from error
     for kind, several in _SEVERAL.items():
         for number, definition in enumerate(getattr(document, several) or []):
             try:
@@ -79,7 +88,7 @@ def decode(text: bytes, source: str, form: str) -> tuple[Any, dict[str, int]]:
     # HCL includes JSON.
     if form == "json" or decoded.lstrip().startswith("{"):
         try:
-            return _shaped(msgspec.json.decode(text)), {}
+            return _weighed(_shaped(msgspec.json.decode(text))), {}
         except (msgspec.DecodeError, RecursionError) as error:
             found = _BYTE.search(str(error))
             line = text.count(b"\n", 0, int(found[1])) + 1 if found is not None else 0
@@ -89,22 +98,34 @@ def decode(text: bytes, source: str, form: str) -> tuple[Any, dict[str, int]]:
     except hcl.HclError as error:
         raise _failure(source, str(error)) from error
     lines: dict[str, int] = {}
-    return _plain(tree, "$", lines), lines
+    return _weighed(_plain(tree, "$", lines)), lines
 
 
 def _failure(source: str, why: str, line: int = 0) -> ConfigError:
     return ConfigError(f"failed to parse {source}: {f'line {line}: ' if line else ''}{why}")
 
 
-def _line_of(error: str, lines: dict[str, int]) -> int:
-    """The line that an error of msgspec is about; 0: it is not known."""
+def _explained(error: str) -> tuple[str, str]:
+    """Where in a document an error of msgspec is, and what it says in the words of Consul, with a remedy."""
     path, unknown = _PATH.search(error), _FIELD.search(error)
-    where = path[1] if path is not None else "$"
-    if unknown is not None:
-        where = f"{where}.{unknown[1]}"
-    while where and where not in lines:
-        where = where[: max(where.rfind("."), where.rfind("["), 0)]
-    return lines.get(where, 0)
+    place = path[1] if path is not None else "$"
+    if unknown is None:
+        return place, error
+    place = f"{place}.{unknown[1]}"
+    meant = get_close_matches(unknown[1], Contents.__struct_fields__, 1) if path is None else []
+    remedy = f"did you mean {meant[0]}?" if meant else "Comitia has no such setting: remove it"
+    return place, f"invalid config key {place.removeprefix('$.')}: {remedy}"
+
+
+def _line(place: str, lines: dict[str, int], text: bytes) -> int:
+    """The line of a place in a document; 0: it is not known. JSON has no lines: a name that stands there once has."""
+    if not lines:
+        name = re.escape(place.rpartition(".")[2]).encode()
+        found = [named.start() for named in re.finditer(b'"' + name + rb'"\s*:', text)]
+        return text.count(b"\n", 0, found[0]) + 1 if len(found) == 1 else 0
+    while place and place not in lines:
+        place = place[: max(place.rfind("."), place.rfind("["), 0)]
+    return lines.get(place, 0)
 
 
 def _shaped(document: Any) -> Any:
@@ -116,6 +137,17 @@ def _shaped(document: Any) -> Any:
             found, several = document.pop(single), document.get(name, [])
             added = found if isinstance(found, list) else [found]
             document[name] = [*several, *added] if isinstance(several, list) else several
+    return document
+
+
+def _weighed(document: Any) -> Any:
+    """A document whose services have both weights if they have one: in files, not over HTTP, the other one is 1."""
+    services = document.get("services", []) if isinstance(document, dict) else []
+    for service in services if isinstance(services, list) else []:
+        for key, given in service.items() if isinstance(service, dict) else ():
+            if key.lower() == "weights" and isinstance(given, dict):
+                known = {name.lower() for name in given}
+                given.update({name: 1 for name in ("passing", "warning") if name not in known})
     return document
 
 

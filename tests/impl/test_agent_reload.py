@@ -178,7 +178,7 @@ def a_bad_file_changes_nothing_and_says_why() -> None:
         ('log_level = "loud"', "invalid log level 'LOUD'"),
         (FILE.replace("80", '"x"'), "a service: Port must be a number"),
         (WEB.replace('ttl = "1h"', 'args = ["true"] interval = "1s"'), "is a script: set 'enable_local_script_checks'"),
-        ("autopilot { enabled = true }", "unknown field `autopilot`"),
+        ("autopilot { enabled = true }", "line 1: invalid config key autopilot"),
     ):
         assert why in running.reload(file)
         assert why in running.lines[-1] and "the old one stays in force" in running.lines[-1]

@@ -147,12 +147,37 @@ def test_a_configuration_is_validated_as_the_agent_would(capsys: pytest.CaptureF
     bad.rename(tmp_path / "b.txt")
     (tmp_path / "c.hcl").write_text('datacenter = "dc1"\nautopilot { enabled = true }')
     assert run("validate", str(tmp_path)) == 1
-    assert (
-        f"failed to parse {tmp_path / 'c.hcl'}: line 2: Object contains unknown field `autopilot`"
-        in capsys.readouterr().err
-    )
+    why = "line 2: invalid config key autopilot: Comitia has no such setting: remove it"
+    assert f"failed to parse {tmp_path / 'c.hcl'}: {why}" in capsys.readouterr().err
     assert run("validate", "-config-format=json", str(tmp_path / "c.hcl")) == 1
     assert "JSON is malformed" in capsys.readouterr().err
+
+
+def flags_win_over_files_and_fragments_over_flags(capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    path.write_text('datacenter = "of file"')
+    for words, text in (
+        ((), "invalid datacenter 'of file'"),
+        (("-datacenter=of flag",), "invalid datacenter 'of flag'"),
+        (("-datacenter=of flag", "-hcl", 'datacenter = "of text"'), "invalid datacenter 'of text'"),
+        (("-encrypt=a2V5",), "-encrypt: there is no gossip that could be encrypted"),
+        (("-encrypt=a2V5", "-hcl=encrypt = ''"), "-hcl: line 1: a value is expected"),
+        (("-encrypt=a2V5", '-hcl=encrypt = "" datacenter = "of text"'), "invalid datacenter 'of text'"),
+        (("-syslog", "-ui", "-retry-max=3"), "-syslog: the log is written to standard error only"),
+    ):
+        assert run("agent", "-dev", "-config-file", str(path), *words) == 1
+        assert text in capsys.readouterr().err
+
+
+def test_flags_win_over_files_and_fragments_over_flags(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    flags_win_over_files_and_fragments_over_flags(capsys, tmp_path / "a.hcl")
+
+
+def test_a_flag_that_is_forgotten_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("impl.commands.FLAGS", {"ui": "ui_config"})
+    with pytest.raises(AssertionError):
+        flags_win_over_files_and_fragments_over_flags(capsys, tmp_path / "a.hcl")
 
 
 def test_the_version_names_both(capsys: pytest.CaptureFixture[str]) -> None:

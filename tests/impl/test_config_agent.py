@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from impl.agent.absent import Acl, Connect, UiConfig
+from impl.agent.absent import ABSENT, FLAGS, SWITCHES, Asked
 from impl.agent.config import (
     Address,
     Config,
@@ -23,6 +23,10 @@ from impl.dns.settings import Settings as DnsSettings
 
 SERVER = Document(server=True, data_dir="/d", bootstrap_expect=1)
 NAMES = {"server": False, "retry-join": True, "node": True, "log-json": False}
+
+
+def asking(name: str, key: str, value: object) -> Document:
+    return Document(absent={key: Asked(name, "", value)})
 
 
 def built(*documents: Document) -> Config:
@@ -132,15 +136,10 @@ def test_dns_is_set_as_in_consul() -> None:
         ([SERVER, Document(raft_snapshot_interval="0")], "raft_snapshot_interval must be longer than 0"),
         ([SERVER, Document(bootstrap=True)], "mutually exclusive"),
         ([Document(bootstrap=True, retry_join=["a"])], "'bootstrap' requires '-server'"),
-        ([SERVER, Document(ui_config=UiConfig(enabled=True))], "there is no web UI"),
-        ([SERVER, Document(connect=Connect(enabled=True))], "there is no service mesh"),
-        ([SERVER, Document(acl=Acl(enabled=True))], "there are no ACLs"),
         ([SERVER, Document(primary_datacenter="dc2")], "there is one datacenter in Comitia, 'dc1' here"),
-        ([SERVER, Document(log_file="/l")], "redirect that: 2>> FILE"),
-        ([SERVER, Document(recursors=["1.1.1.1"])], "let the resolver of this machine forward"),
-        ([SERVER, Document(ports=Ports(grpc=8502))], "ports.grpc: there is no gRPC"),
-        ([SERVER, Document(ports=Ports(https=8501))], "ports.https: there is no TLS"),
-        ([SERVER, Document(retry_interval="soon")], "invalid duration 'soon'"),
+        ([SERVER, asking("-log-file", "log_file", "/l")], "redirect that: 2>> FILE"),
+        ([SERVER, asking("-recursor", "recursors", "1.1.1.1")], "let the resolver of this machine forward"),
+        ([SERVER, asking("-encrypt", "encrypt", "a2V5")], "^-encrypt: there is no gossip that could be encrypted"),
         ([SERVER, Document(node_meta={"a b": ""})], "pair \\('a b', ''\\): Key contains invalid characters"),
         ([SERVER, Document(node_meta={"": "x"})], "Key cannot be blank"),
         ([SERVER, Document(node_meta={"k" * 129: "x"})], "limit: 128 characters"),
@@ -181,15 +180,64 @@ def test_signals_let_client_agents_leave_and_servers_stay_unless_told_otherwise(
 
 
 def test_what_does_no_harm_is_ignored_with_a_word() -> None:
-    ignored = Document(
-        ports=Ports(serf_lan=8301, serf_wan=8302),
-        retry_interval="30s",
-        advertise_addr_wan="1.2.3.4",
-        disable_host_node_id=False,
+    text = b"""{"ports": {"serf_lan": 8301, "serf_wan": 8302},
+        "ui_config": {"enabled": true, "metrics_provider": "prometheus"}, "retry_interval": "30s",
+        "disable_host_node_id": false, "limits": {"rpc_rate": 100, "kv_max_value_size": 5}}"""
+    config = built(SERVER, read_document(text, "a.json"), asking("-advertise-wan", "advertise_addr_wan", "1.2.3.4"))
+    assert [warning.partition(" is ignored: ")[0] for warning in config.warnings] == [
+        "-advertise-wan",
+        "a.json: line 3: disable_host_node_id",
+        "a.json: line 3: limits.rpc_rate",
+        "a.json: line 1: ports.serf_lan",
+        "a.json: line 1: ports.serf_wan",
+        "a.json: line 2: retry_interval",
+        "a.json: line 2: ui_config",
+    ]
+    assert config.kv_max_value_size == 5
+
+
+def what_somebody_relies_on_is_refused_where_it_stands() -> None:
+    for text, why in (
+        ("connect {\n  enabled = true\n}", "line 2: connect.enabled: there is no service mesh in Comitia: remove it"),
+        ("\nacl { enabled = true }", "line 2: acl.enabled: there are no ACLs in Comitia"),
+        ("ports { grpc = 8502 }", "line 1: ports.grpc: there is no gRPC in Comitia: remove it, or set it to -1"),
+        ("ports { https = 8501 }", "line 1: ports.https: there is no TLS"),
+        ("tls { defaults { verify_incoming = true } }", "line 1: tls: there is no TLS"),
+        ('encrypt = "a2V5"', "line 1: encrypt: there is no gossip"),
+        ('watches { type = "nodes" args = ["true"] }', "line 1: watches: agents run no handlers: remove it, and run"),
+        ('addresses { http = "10.0.0.1" }', "line 1: addresses: HTTP and DNS have one address"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            built(SERVER, read_document(text.encode(), "a.hcl", "hcl"))
+        assert str(error.value).startswith(f"a.hcl: {why}"), error.value
+
+
+def test_what_somebody_relies_on_is_refused_where_it_stands() -> None:
+    what_somebody_relies_on_is_refused_where_it_stands()
+
+
+def test_what_would_be_ignored_though_somebody_relies_on_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impl.agent.config.refusal", lambda asked: "")
+    with pytest.raises(pytest.fail.Exception):
+        what_somebody_relies_on_is_refused_where_it_stands()
+
+
+def test_a_later_source_takes_back_what_an_earlier_one_asks_for() -> None:
+    file = read_document(b'{"ports": {"grpc": 8502}, "encrypt": "a2V5"}', "a.json")
+    config = built(SERVER, file, asking("-grpc-port", "ports.grpc", "-1"), asking("-encrypt", "encrypt", ""))
+    assert config.warnings == ()
+
+
+def test_every_flag_for_what_is_absent_has_a_key_and_every_setting_a_form() -> None:
+    assert set(FLAGS.values()) <= set(ABSENT) and set(FLAGS) >= SWITCHES
+    assert all(key.count(".") <= 1 for key in ABSENT if key != "telemetry.disable_compat_1.9")
+    # What is within an object is taken out before the object is.
+    keys = list(ABSENT)
+    assert all(
+        keys.index(key) < keys.index(outer)
+        for key in keys
+        if (outer := key.partition(".")[0]) in keys[1:] and outer != key
     )
-    warnings = build([SERVER, ignored], "host", ui=True).warnings
-    for name in ("-ui", "serf-lan-port", "serf-wan-port", "retry_interval", "advertise_addr_wan", "host_node_id"):
-        assert [name in warning for warning in warnings].count(True) == 1, name
 
 
 def a_lease_must_end_before_the_promise_on_any_two_clocks() -> None:
