@@ -46,6 +46,7 @@ COMMANDS = {
 }
 CHECKS = {"sockets": "jepsen_like.sockets.command"}
 """Commands of `comitia check` that need a cluster: what they check is in `model_checks`, which must not know one."""
+_ABSENT = "impl.absent_commands"
 CONSUL_STYLE = frozenset(name for name, module in COMMANDS.items() if module.startswith("impl."))
 
 EXIT_UNKNOWN, EXIT_USAGE, EXIT_INTERNAL = 2, 254, 255
@@ -60,7 +61,11 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = COMMANDS.get(cmd_name)
         if module is None:
-            return None
+            try:
+                absent: click.Command | None = importlib.import_module(_ABSENT).absent_command(cmd_name)
+            except ImportError:  # a subset of the folders is installed
+                absent = None
+            return absent
         folder = importlib.import_module(module)
         command = getattr(folder, f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
@@ -69,8 +74,24 @@ class LazyGroup(click.Group):
         return command
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option("0.1.0", prog_name="comitia")
+def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    """What `comitia version` says."""
+    if asked:
+        command = root.get_command(ctx, "version")
+        assert command is not None
+        command.main([], "comitia version", standalone_mode=False)
+        ctx.exit()
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "-help", "--help"]})
+@click.option(
+    *("-v", "-version", "--version"),
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the version, and exit.",
+)
 def root() -> None:
     """Comitia: a Consul-compatible control plane as a formally checked reference implementation."""
 

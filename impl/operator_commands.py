@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from impl.commandline import HELP, columns, print_json
+from impl.commandline import HELP, GoGroup, columns, print_json
 from impl.http_client import CommandError, HttpClient, ServerCommand
 
 _RAFT = "/v1/operator/raft"
@@ -19,7 +19,7 @@ _HEADER = ("Node", "ID", "Address", "State", "Voter", "RaftProtocol", "Commit In
 _id = click.option("--id", "id", default="", metavar="ID", help="ID, or name, of a server.")
 
 
-@click.group("operator", context_settings=HELP)
+@click.group("operator", cls=GoGroup, context_settings=HELP)
 def operator_command() -> None:
     """Tools for whoever operates a cluster."""
 

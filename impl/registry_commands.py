@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import click
 
-from impl.commandline import HELP, columns, format_option, print_json
+from impl.commandline import HELP, GoGroup, columns, format_option, print_json, read_data
 from impl.http_client import ClientCommand, CommandError, HttpClient, ServerCommand
 
 SERF_STATUSES = ("none", "alive", "leaving", "left", "failed")
@@ -42,7 +42,7 @@ def _query(node_meta: Sequence[str] = (), filter: str = "") -> Parameters:
 # --- catalog ----------------------------------------------------------------------------------------------------------
 
 
-@click.group("catalog", context_settings=HELP)
+@click.group("catalog", cls=GoGroup, context_settings=HELP)
 def catalog_command() -> None:
     """Look at the catalog of a datacenter."""
 
@@ -59,7 +59,7 @@ def datacenters(client: HttpClient, form: str) -> int:
 @catalog_command.command("nodes", cls=ServerCommand)
 @_node_meta
 @click.option("--service", default="", help="Only nodes with an instance of this service.")
-@click.option("--filter", default="", help="Consul's filter expression.")
+@click.option("--filter", default="", help="Consul's filter expression: text, @FILE, or - for standard input.")
 @click.option("--near", default="", help="Name of a node to sort by. Without coordinates the order stays as it is.")
 @click.option("--detailed", is_flag=True, help="Whole ids, tagged addresses and metadata too.")
 @format_option
@@ -73,7 +73,7 @@ def nodes(
     form: str,
 ) -> int:
     """Print the nodes that are registered."""
-    parameters = _query(node_meta, filter) + ([("near", near)] if near else [])
+    parameters = _query(node_meta, read_data(filter).decode()) + ([("near", near)] if near else [])
     if service:
         path = f"/v1/catalog/service/{quote(service, safe='')}"
         found = [_node_of(each) for each in _get(client, path, parameters, "Error listing nodes for service")]
@@ -131,7 +131,8 @@ def services(client: HttpClient, node_meta: tuple[str, ...], node: str, tags: bo
     elif not found:
         click.echo("No services match the given query - try expanding your search.", err=True)
     elif tags:
-        click.echo(columns([(name, ",".join(sorted(found[name]))) for name in sorted(found)]))
+        width = max(map(len, found)) + 6  # as Consul's table, which is another one than its others
+        click.echo("\n".join(f"{name:<{width}}{','.join(sorted(found[name]))}".rstrip() for name in sorted(found)))
     else:
         click.echo("\n".join(sorted(found)))
     return 0
@@ -140,7 +141,7 @@ def services(client: HttpClient, node_meta: tuple[str, ...], node: str, tags: bo
 # --- the agent's own --------------------------------------------------------------------------------------------------
 
 
-@click.group("services", context_settings=HELP)
+@click.group("services", cls=GoGroup, context_settings=HELP)
 def services_command() -> None:
     """Register services with an agent."""
 
@@ -229,16 +230,22 @@ def _field(definition: Document, name: str) -> str:
 @click.option("--detailed", is_flag=True, help="Print all that is known of each member.")
 @click.option("--wan", is_flag=True, help="Only servers, by their names in all datacenters.")
 @click.option("--status", default=".*", metavar="REGEXP", help="Only members whose status matches.")
+@click.option("--partition", default="", help="Not here: a partition of Consul Enterprise.")
+@click.option("--segment", default="", help="Not here: a network segment of Consul Enterprise.")
 @click.option("--filter", default="", help="Consul's filter expression.")
 @format_option
-def members_command(client: HttpClient, detailed: bool, wan: bool, status: str, filter: str, form: str) -> int:
+def members_command(
+    client: HttpClient, detailed: bool, wan: bool, status: str, partition: str, segment: str, filter: str, form: str
+) -> int:
     """Print the members of the cluster: its servers and client agents."""
     try:
         wanted = re.compile(status)
     except re.error as error:
         raise CommandError(f"Failed to compile status regexp: {error}") from error
+    if segment not in ("", "_all"):
+        raise CommandError("Error retrieving members: Network segments are not supported: leave -segment out")
     parameters = [("wan", "1")] if wan else [("segment", "_all")]
-    parameters += [("filter", filter)] if filter else []
+    parameters += [(name, value) for name, value in (("partition", partition), ("filter", filter)) if value]
     found = _get(client, "/v1/agent/members", parameters, "Error retrieving members")
     found = [member for member in found if wanted.search(_status(member))]
     if not found:
@@ -261,10 +268,11 @@ def member_rows(members: Sequence[Document], detailed: bool) -> list[tuple[str, 
         tags, host = member["Tags"], member["Addr"]
         address = f"[{host}]:{member['Port']}" if ":" in host else f"{host}:{member['Port']}"
         first = (member["Name"], address, _status(member))
-        if detailed:
-            rows.append((*first, ",".join(f"{name}={value}" for name, value in sorted(tags.items()))))
-            continue
         kind, segment = ("server", "<all>") if tags.get("role") == "consul" else ("client", "<default>")
+        if detailed:
+            shown = {"partition": "default", "segment": segment, **tags}
+            rows.append((*first, ",".join(f"{name}={value}" for name, value in sorted(shown.items()))))
+            continue
         build = tags.get("build", "").partition(":")[0]
         protocol = tags.get("vsn") or str(member.get("ProtocolCur", ""))
         rows.append((*first, kind, build, protocol, tags.get("dc", ""), "default", segment))

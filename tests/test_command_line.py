@@ -91,6 +91,25 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert stop.value.code == 254
 
 
+@pytest.mark.parametrize("flag", ["-v", "-version", "--version"])
+def test_the_version_is_what_the_command_says(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        comitia.main([flag])
+    asked = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        comitia.main(["version"])
+    assert (stop.value.code, asked) == (0, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        comitia.main([flag])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "force-leave" in shown and "keyring" not in shown
+
+
 def test_an_agent_loads_neither_a_solver_nor_the_spec_nor_the_harness() -> None:
     program = (
         "import sys, comitia, click\n"

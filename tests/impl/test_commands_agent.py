@@ -144,7 +144,7 @@ def test_the_catalog_is_shown(console: Console, capsys: pytest.CaptureFixture[st
     assert [line.split() for line in table] == [["Node", "ID", "Address", "DC"], ["n1", "10.0.0.1", "dc1"]]
     assert "env=prod" in console.run(capsys, "catalog", "nodes", "-service=shown", "-detailed")[1]
     assert json.loads(console.run(capsys, "catalog", "nodes", "-format=json", "-filter=Node==n1")[1])[0]["Node"] == "n1"
-    assert console.run(capsys, "catalog", "services", "-node=n1", "-tags") == (0, "shown  a,b\n", "")
+    assert console.run(capsys, "catalog", "services", "-node=n1", "-tags") == (0, "shown      a,b\n", "")
     assert json.loads(console.run(capsys, "catalog", "services", "-format=json")[1])["shown"] == ["a", "b"]
     assert console.run(capsys, "catalog", "nodes", "-node-meta=env=none")[::2] == (
         0,

@@ -11,7 +11,10 @@ import pytest
 
 import comitia
 
-ENVIRONMENT = ("CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_HTTP_SSL")
+ENVIRONMENT = (
+    *("CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_HTTP_SSL"),
+    *("CONSUL_NAMESPACE", "CONSUL_PARTITION"),
+)
 
 
 class Recorder(HTTPServer):
@@ -73,6 +76,21 @@ def test_the_datacenter_is_asked_for_and_reads_may_be_stale(recorder: Recorder) 
         "/v1/kv/a?dc=dc2",
         "/v1/catalog/nodes?dc=dc2&stale=",
         "/v1/kv/?recurse=",
+    ]
+
+
+def test_a_namespace_and_a_partition_are_sent_so_that_the_agent_refuses_them(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("kv", "put", "-namespace=n1", "-partition=p1", "a", "b") == 0
+    monkeypatch.setenv("CONSUL_NAMESPACE", "n2")
+    monkeypatch.setenv("CONSUL_PARTITION", "p2")
+    assert run("kv", "put", "-flags=0x2a", "a", "b") == 0
+    assert run("kv", "put", "-partition=p3", "a", "b") == 0
+    assert [path for path, _ in recorder.asked] == [
+        "/v1/kv/a?ns=n1&partition=p1",
+        "/v1/kv/a?flags=42&ns=n2&partition=p2",
+        "/v1/kv/a?ns=n2&partition=p3",
     ]
 
 

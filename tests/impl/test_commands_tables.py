@@ -50,7 +50,7 @@ def members_are_shown_as_consul_shows_them() -> None:
         ("s1", "10.0.0.1:8300", "alive", "server", "1.22.0", "2", "dc1", "default", "<all>"),
         ("c1", "[::1]:0", "failed", "client", "1.22.0", "", "dc1", "default", "<default>"),
     ]
-    tags = "build=1.22.0:abc,dc=dc1,role=consul,vsn=2"
+    tags = "build=1.22.0:abc,dc=dc1,partition=default,role=consul,segment=<all>,vsn=2"
     assert registry_commands.member_rows(MEMBERS, detailed=True)[1] == ("s1", "10.0.0.1:8300", "alive", tags)
 
 
@@ -78,7 +78,7 @@ def test_a_wrong_table_is_noticed(
 
 
 NOBODY = "-http-addr=127.0.0.1:1"
-UNREACHABLE = "Error connecting to Consul agent at 127.0.0.1:1"
+UNREACHABLE = "dial tcp 127.0.0.1:1: connect: connection refused"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,27 @@ UNREACHABLE = "Error connecting to Consul agent at 127.0.0.1:1"
     [
         (("catalog", "nodes", NOBODY), UNREACHABLE),
         (("catalog", "nodes", "-format=xml"), "'xml' is not one of 'pretty', 'json'"),
-        (("catalog", "nodes", "extra"), "unexpected extra argument"),
+        (("catalog", "nodes", "extra"), "Too many arguments (expected 0, got 1)"),
+        (("kv", "get", "a", "b"), "Too many arguments (expected 1, got 2)"),
+        (("kv", "put", "a", "b", "c"), "Too many arguments (expected 1 or 2, got 3)"),
+        (("kv", "put"), "Error! Missing KEY argument"),
+        (("kv", "put", "-flags=-1", "a", "b"), "'-1' is not a whole number from 0 to 2^64 - 1"),
+        (("kv", "put", NOBODY, "a", "b"), 'Error! Failed writing data: Put "http://127.0.0.1:1/v1/kv/a": dial tcp'),
+        (("kv", "put", "-cas", NOBODY, "a", "b"), 'Error! Did not write to a: Put "http://127.0.0.1:1/v1/kv/a?cas=0"'),
+        (("kv", "get", NOBODY, "a"), 'Error querying Consul agent: Get "http://127.0.0.1:1/v1/kv/a": dial tcp'),
+        (("kv", "delete", NOBODY, "a"), 'Error! Did not delete key a: Delete "http'),
+        (("kv", "delete", "-recurse", NOBODY, "a"), 'Error! Did not delete prefix a: Delete "http'),
+        (("kv", "delete", "-cas", "a"), "Provide a -modify-index greater than"),
+        (("kv", "delete", "-modify-index=3", "a"), "Cannot specify -modify-index without -cas!"),
+        (("kv", "delete", "-cas", "-recurse", "-modify-index=3", "a"), "Cannot specify both -cas and -recurse!"),
+        (("catalog", "nodes", "-filter=@no-such-file"), "Failed to read file"),
+        (("members", "-segment=a"), "Network segments are not supported"),
+        (("monitor", NOBODY), UNREACHABLE),
+        (("acl", "token", "list", "-format=json"), "Comitia has no command `acl`: there are no ACLs"),
+        (("exec", "-h"), "Comitia has no command `exec`: remote execution travels by gossip"),
+        (("operator", "usage", "instances"), "Comitia has no command `operator usage`: count what"),
+        (("snapshot", "decode", "a"), "Comitia has no command `snapshot decode`: look at `comitia snapshot inspect"),
+        (("services", "export", "-name=a"), "Comitia has no command `services export`: there is no service mesh"),
         (("members", "-status=["), "Failed to compile status regexp"),
         (("services", "register"), "requires at least one argument or flags"),
         (("services", "register", "-name=a", "b.json"), "requires arguments or -id, not both"),
