@@ -8,6 +8,7 @@ are those of Consul's `command/flags`, so that scripts which pass them to every 
 from __future__ import annotations
 
 import http.client
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -109,6 +110,11 @@ class HttpClient:
             raise self._no_connection(error, failure, "GET", target) from error
         finally:
             connection.close()
+
+    def node_name(self) -> str:
+        """The name of the agent's node. Raises CommandError: the agent cannot be asked."""
+        answer = self.query("GET", "/v1/agent/self", (), "Error querying Consul agent: ")
+        return str(json.loads(answer.body)["Config"]["NodeName"])
 
     def ask(
         self,

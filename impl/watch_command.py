@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import click
 
-from impl.children import Child, told_to_end
+from impl.children import Child, Told, told_to_end
 from impl.commandline import HELP, print_json
 from impl.http_client import CommandError, HttpClient, ServerCommand
 
@@ -131,6 +131,7 @@ def watch_command(client: HttpClient, kind: str, shell: str, program: tuple[str,
     if not program:
         print_json(watch.next()[1])
         return 0
+    client.node_name()  # later an agent that cannot be asked is asked again
     return _Handler(watch, program, shell.lower() not in ("0", "f", "false")).run()
 
 
@@ -141,7 +142,7 @@ class _Handler:
         self._watch = watch
         self._program = program
         self._shell = shell
-        self._stopped = threading.Event()
+        self._stopped = Told()
         self._code = 0
 
     def run(self) -> int:
@@ -181,8 +182,8 @@ class _Handler:
             pass  # it does not read all of it
         while child.process.poll() is None:
             if self._stopped.wait(_POLL_SECONDS):
-                child.end()
+                child.end(self._stopped)
                 return True
-        if child.process.returncode:
-            click.echo(f"Error executing handler: exit status {child.process.returncode}", err=True)
+        if why := child.failure():
+            click.echo(f"Error executing handler: {why}", err=True)
         return child.process.returncode == 0

@@ -263,6 +263,65 @@ def test_a_key_that_is_no_lock_is_not_taken_for_one(console: Console, capsys: py
     assert console.agent.get("jobs/plain/.lock") == "mine"
 
 
+def the_program_gets_the_signal(console: Console, directory: Path) -> None:
+    begun, traps = directory / "begun", 'trap "echo INT" INT; trap "echo TERM; exit 4" TERM'
+    program = f"exec 2>/dev/null; {traps}; touch {begun}; while :; do sleep 0.02; done"
+    prefix = f"jobs/{directory.name}"
+    for number, heard in ((signal.SIGTERM, ["TERM"]), (signal.SIGINT, ["INT", "TERM"])):
+        words = ("lock", "-verbose", prefix, program)
+        with console.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            eventually(begun.exists, "the program has begun")
+            begun.unlink()
+            process.send_signal(number)
+            out, error = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, error) == (0, "Error running handler: exit status 4\n")
+        assert [word for word in out.split() if word in ("INT", "TERM")] == heard
+        said = [line for line in out.splitlines() if line not in ("INT", "TERM")]
+        assert said[:4] == [
+            f"Setting up lock at path: {prefix}/.lock",
+            "Attempting lock acquisition",
+            "Starting handler",
+            "Shutdown triggered, killing child",
+        ]
+        assert re.fullmatch(r"Terminating child pid \d+", said[4])
+        assert said[5:] == ["Child terminated", "Cleanup succeeded"]
+
+
+def test_the_program_gets_the_signal(console: Console, tmp_path: Path) -> None:
+    the_program_gets_the_signal(console, tmp_path)
+
+
+def test_an_interrupt_that_is_not_passed_on_is_noticed(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "sitecustomize.py"
+    source.write_text("import impl.children as c; c.Told.number = property(lambda told: 0, lambda told, number: None)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    with pytest.raises(AssertionError):
+        the_program_gets_the_signal(console, tmp_path)
+
+
+def test_a_program_that_fails_or_cannot_start_is_told_of(console: Console, capfd: pytest.CaptureFixture[str]) -> None:
+    for flags, program, error, code in (
+        ((), "exit 3", "Error running handler: exit status 3\n", 0),
+        (("-child-exit-code",), "kill -9 $$", "Error running handler: signal: killed\n", lock_command.CHILD_FAILED),
+        (
+            ("-shell=false",),
+            "no-such",
+            'Error starting handler: exec: "no-such": executable file not found in $PATH\n',
+            0,
+        ),
+    ):
+        assert console.run(capfd, "lock", *flags, "jobs/failing", program) == (code, "", error)
+    assert console.run(capfd, "lock", "-verbose", "-n=2", "jobs/failing", "true")[1].splitlines() == [
+        "Setting up semaphore (limit 2) at prefix: jobs/failing",
+        "Attempting lock acquisition",
+        "Starting handler",
+        "Child terminated, releasing lock",
+        "Cleanup succeeded",
+    ]
+
+
 def test_a_signal_ends_the_program_and_gives_the_lock_back(console: Console, tmp_path: Path) -> None:
     process = console.start("lock", "jobs/signal", f"touch {tmp_path}/begun; sleep 600")
     eventually((tmp_path / "begun").exists, "the program has begun")
