@@ -28,6 +28,7 @@ COMMANDS = {
     "services": "impl.registry_commands",
     "members": "impl.registry_commands",
     "info": "impl.registry_commands",
+    "maint": "impl.maint_command",
     "session": "impl.session_commands",
     "lock": "impl.lock_command",
     "watch": "impl.watch_command",

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import comitia
-from impl import lock_command, locks, registry_commands
+from impl import lock_command, locks, maint_command, registry_commands
 from tests.impl.agent_processes import PATIENCE_SECONDS, ROOT, AgentProcess, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
@@ -191,6 +191,48 @@ def test_the_statistics_are_shown(console: Console, capsys: pytest.CaptureFixtur
     assert "\nraft:\n" in out
     assert "\tstate = Leader\n" in out
     assert json.loads(console.run(capsys, "info", "-format=json")[1])["raft"]["state"] == "Leader"
+
+
+def maintenance_is_begun_shown_and_ended(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: str) -> tuple[int, str, str]:
+        return console.run(capsys, "maint", *words)
+
+    def passing() -> bool:
+        return console.agent.request("GET", "/v1/health/service/kept?passing")[1] != b"[]"
+
+    assert run() == (0, "", "")
+    assert console.run(capsys, "services", "register", "-name=kept")[0] == 0
+    assert passing()
+    assert run("-enable", "-service=kept", "-reason=a new disk") == (
+        0,
+        'Service maintenance is now enabled for "kept"\n',
+        "",
+    )
+    assert not passing()
+    assert run("-enable") == (0, "Node maintenance is now enabled\n", "")
+    node, service = run()[1].split("\n\n")[:2]
+    assert node.startswith("Node:\n  Name:   s1\n  Reason: Maintenance mode is enabled for this node")
+    assert service == "Service:\n  ID:     kept\n  Reason: a new disk"
+    assert run("-disable") == (0, "Node maintenance is now disabled\n", "")
+    assert run("-disable", "-service=kept")[:2] == (0, 'Service maintenance is now disabled for "kept"\n')
+    assert passing() and run() == (0, "", "")
+    code, _, error = run("-enable", "-service=none")
+    assert (code, error.startswith("Error enabling service maintenance: Unexpected response code: 404")) == (1, True)
+    assert console.run(capsys, "services", "deregister", "-id=kept")[0] == 0
+
+
+def test_maintenance_is_begun_shown_and_ended(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    maintenance_is_begun_shown_and_ended(console, capsys)
+
+
+def test_maintenance_that_is_not_shown_is_noticed(
+    console: Console, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maint_command, "SERVICE_CHECK", "maintenance:")
+    with pytest.raises((AssertionError, ValueError)):
+        maintenance_is_begun_shown_and_ended(console, capsys)
+    for words in (("-disable",), ("-disable", "-service=kept")):
+        console.run(capsys, "maint", *words)
 
 
 # --- lock -------------------------------------------------------------------------------------------------------------
