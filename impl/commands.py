@@ -86,7 +86,7 @@ def agent_command(**flags: Any) -> int:
                 documents = _read_files(flags["config_paths"], flags["config_format"] or "")
             except OSError as error:
                 raise ConfigError(f"{error.filename}: {error.strerror}") from error
-            fragments = [_read(text.encode(), "-hcl", "hcl") for text in flags["hcl"]]
+            fragments = [read_configuration(text.encode(), "-hcl", "hcl") for text in flags["hcl"]]
             return build([*documents, _document(flags), *fragments], socket.gethostname(), temporary)
 
         try:
@@ -110,27 +110,34 @@ def _pid_file(path: Path) -> Iterator[None]:
 
 
 def _read_files(paths: Iterable[str], chosen: str) -> list[Document]:
-    """The documents of files, and of those in directories that are configuration files; `chosen`: -config-format.
+    """The documents of `configuration_files`. Raises ConfigError and OSError."""
+    return [read_configuration(path.read_bytes(), str(path), form) for path, form in configuration_files(paths, chosen)]
 
-    Raises ConfigError and OSError.
+
+def configuration_files(paths: Iterable[str], chosen: str = "") -> list[tuple[Path, str]]:
+    """Files, and those in directories that are configuration files, with their formats; `chosen`: -config-format.
+
+    Raises:
+        ConfigError: a file that was named has no format, or there is no such format.
+        OSError: a directory cannot be read.
     """
     from impl.agent.config import ConfigError
     from impl.agent.config_files import format_of
 
-    documents = []
+    found: list[tuple[Path, str]] = []
     for path in map(Path, paths):
         if path.is_dir():
             within = sorted(each for each in path.iterdir() if each.is_file())
-            found = [(each, form) for each in within if (form := format_of(each.name, chosen))]
+            found += [(each, form) for each in within if (form := format_of(each.name, chosen))]
         elif form := format_of(path.name, chosen):
-            found = [(path, form)]
+            found.append((path, form))
         else:
             raise ConfigError(f"{path}: its extension must be .hcl or .json, or -config-format must be given")
-        documents += [_read(each.read_bytes(), str(each), form) for each, form in found]
-    return documents
+    return found
 
 
-def _read(text: bytes, source: str, form: str) -> Document:
+def read_configuration(text: bytes, source: str, form: str) -> Document:
+    """What one source says, services and checks verified. Raises ConfigError."""
     from impl.agent.config_files import read_document
     from impl.http.definitions import verified_check, verified_service
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from urllib.parse import quote
 import click
 
 from impl.commandline import HELP, GoGroup, columns, format_option, print_json, read_data
+from impl.commands import configuration_files, read_configuration
 from impl.http_client import ClientCommand, CommandError, HttpClient, ServerCommand
 
 SERF_STATUSES = ("none", "alive", "leaving", "left", "failed")
@@ -25,8 +26,21 @@ NO_MEMBERS = 2
 Parameters = list[tuple[str, str]]
 Document = dict[str, Any]
 
+
+def _given_pairs(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    """Callback of options KEY=VALUE. Raises click.BadParameter."""
+    for each in given:
+        if "=" not in each:
+            raise click.BadParameter(f'Missing "=" value in argument: {each}', context, parameter)
+    return dict(each.split("=", 1) for each in given)
+
+
 _node_meta = click.option(
-    "--node-meta", multiple=True, metavar="KEY=VALUE", help="Only nodes with this metadata. Repeatable."
+    "--node-meta",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_given_pairs,
+    help="Only nodes with this metadata. Repeatable.",
 )
 
 
@@ -34,8 +48,8 @@ def _get(client: HttpClient, path: str, parameters: Parameters, failure: str) ->
     return json.loads(client.query("GET", path, parameters, f"{failure}: ").body)
 
 
-def _query(node_meta: Sequence[str] = (), filter: str = "") -> Parameters:
-    parameters = [("node-meta", each.replace("=", ":", 1)) for each in node_meta]
+def _query(node_meta: dict[str, str], filter: str = "") -> Parameters:
+    parameters = [("node-meta", f"{name}:{value}") for name, value in node_meta.items()]
     return parameters + ([("filter", filter)] if filter else [])
 
 
@@ -65,7 +79,7 @@ def datacenters(client: HttpClient, form: str) -> int:
 @format_option
 def nodes(
     client: HttpClient,
-    node_meta: tuple[str, ...],
+    node_meta: dict[str, str],
     service: str,
     filter: str,
     near: str,
@@ -115,7 +129,7 @@ def _pairs(values: dict[str, str] | None) -> str:
 @click.option("--node", default="", help="Only services with an instance on this node.")
 @click.option("--tags", is_flag=True, help="Print the tags of each service too.")
 @format_option
-def services(client: HttpClient, node_meta: tuple[str, ...], node: str, tags: bool, form: str) -> int:
+def services(client: HttpClient, node_meta: dict[str, str], node: str, tags: bool, form: str) -> int:
     """Print the names of the services that are registered."""
     parameters = _query(node_meta)
     found: dict[str, list[str]] = {}
@@ -153,8 +167,15 @@ def services_command() -> None:
 @click.option("--port", type=int, default=0, help="Port of the instance.")
 @click.option("--kind", default="", help="Kind of the service.")
 @click.option("--tag", multiple=True, help="A tag. Repeatable.")
-@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata. Repeatable.")
-@click.argument("files", nargs=-1)
+@click.option("--meta", multiple=True, metavar="KEY=VALUE", callback=_given_pairs, help="Metadata. Repeatable.")
+@click.option(
+    "--tagged-address",
+    multiple=True,
+    metavar="TAG=HOST:PORT",
+    callback=_given_pairs,
+    help="A further address. Repeatable.",
+)
+@click.argument("files", metavar="[PATH]...", nargs=-1)
 def register(
     client: HttpClient,
     name: str,
@@ -163,17 +184,19 @@ def register(
     port: int,
     kind: str,
     tag: tuple[str, ...],
-    meta: tuple[str, ...],
+    meta: dict[str, str],
+    tagged_address: dict[str, str],
     files: tuple[str, ...],
 ) -> int:
-    """Register the service that the flags describe, or those that FILES (JSON) define."""
+    """Register the service that the flags describe, or those of configuration files, with what else the flags say."""
     if not files and not name:
         raise CommandError("Service registration requires at least one argument or flags.")
     if files and name:
         raise CommandError("Service registration requires arguments or -id, not both.")
     described: Document = {"ID": id, "Name": name, "Address": address, "Port": port, "Kind": kind, "Tags": list(tag)}
-    described["Meta"] = {key: value for key, _, value in (each.partition("=") for each in meta)}
-    definitions = list(_definitions(files)) if files else [{name: value for name, value in described.items() if value}]
+    described |= {"Meta": meta, "TaggedAddresses": {each: _address(text) for each, text in tagged_address.items()}}
+    described = {name: value for name, value in described.items() if value}
+    definitions = [_combined(each, described) for each in _definitions(files)] if files else [described]
     for definition in definitions:
         shown = _field(definition, "Name")
         failure = f'Error registering service "{shown}": '
@@ -182,11 +205,37 @@ def register(
     return 0
 
 
+def _address(text: str) -> Document:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        return {"Address": text.strip("[]"), "Port": 0}
+    if not port.isdecimal():
+        raise CommandError(f"Invalid Tagged Address: {text!r} is not HOST:PORT")
+    return {"Address": host.strip("[]"), "Port": int(port)}
+
+
+def _combined(definition: Document, described: Document) -> Document:
+    """A file's definition with what flags say: tags and pairs are added, what the file does not say is filled in."""
+    combined = dict(definition)
+    for name, value in described.items():
+        plain = name.lower()
+        key = next((key for key in definition if key.lower().replace("_", "") == plain), name)
+        said = definition.get(key)
+        match value:
+            case list():
+                combined[key] = [*(said or []), *value]
+            case dict():
+                combined[key] = {**(said or {}), **value}
+            case _:
+                combined[key] = said or value
+    return combined
+
+
 @services_command.command("deregister", cls=ServerCommand)
 @click.option("--id", default="", help="ID of an instance.")
-@click.argument("files", nargs=-1)
+@click.argument("files", metavar="[PATH]...", nargs=-1)
 def deregister(client: HttpClient, id: str, files: tuple[str, ...]) -> int:
-    """Deregister the instance of -id, or those that FILES (JSON) define."""
+    """Deregister the instance of -id, or those of configuration files."""
     if not files and not id:
         raise CommandError("Service deregistration requires at least one argument or -id.")
     if files and id:
@@ -199,26 +248,25 @@ def deregister(client: HttpClient, id: str, files: tuple[str, ...]) -> int:
     return 0
 
 
-def _definitions(files: Sequence[str]) -> Iterator[Document]:
-    """The definitions in configuration files, JSON or HCL: `service` is one or several, `services` are several."""
+def _definitions(paths: Sequence[str]) -> list[Document]:
+    """The definitions in configuration files, JSON or HCL, and in directories of them. Raises CommandError."""
     from impl.agent.config import ConfigError
-    from impl.agent.config_files import decode, format_of
+    from impl.agent.config_files import format_of
 
-    for name in files:
+    found: list[Document] = []
+    for name in paths:
         try:
-            document, _ = decode(Path(name).read_bytes(), name, format_of(name) or "json")
+            within = configuration_files([name]) if Path(name).is_dir() else [(Path(name), format_of(name) or "json")]
+            documents = [read_configuration(path.read_bytes(), str(path), form) for path, form in within]
         except OSError as error:
-            raise CommandError(f"Error: {name}: {error.strerror}") from error
+            raise CommandError(f"Error: {error.filename}: {error.strerror}") from error
         except ConfigError as error:
             raise CommandError(f"Error: {error}") from error
-        found = document.get("services", []) if isinstance(document, dict) else []
-        if (
-            not isinstance(found, list)
-            or not found
-            or not all(isinstance(each, dict) and _field(each, "Name") for each in found)
-        ):
+        services = [each for document in documents for each in document.services or []]
+        if not services:
             raise CommandError(f"Error: {name} defines no service: give it as 'service' or in 'services', with a name")
-        yield from found
+        found += services
+    return found
 
 
 def _field(definition: Document, name: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +18,7 @@ import msgspec
 from impl.agent import hcl
 from impl.agent.absent import take
 from impl.agent.config import ConfigError, Contents, Document
+from impl.agent.config_keys import add_weights, invalid_key, strange_keys
 
 FORMATS: Final = ("json", "hcl")
 _SEVERAL: Final = {"service": "services", "check": "checks"}
@@ -67,10 +67,12 @@ def read_document(
         raise _failure(source, why, _line(place, lines, text)) from error
     for kind, several in _SEVERAL.items():
         for number, definition in enumerate(getattr(document, several) or []):
+            path = f"$.{several}[{number}]"
+            for way, why in strange_keys(kind, definition):
+                raise _failure(source, why, _line(path + way, lines, text))
             try:
                 verify(kind, definition)
             except ConfigError as error:
-                path = f"$.{several}[{number}]"
                 raise _failure(source, str(error), lines.get(path, 0)) from error
     return document
 
@@ -85,20 +87,22 @@ def decode(text: bytes, source: str, form: str) -> tuple[Any, dict[str, int]]:
         decoded = text.decode()
     except UnicodeDecodeError as error:
         raise _failure(source, "it is not UTF-8", text.count(b"\n", 0, error.start) + 1) from error
+    lines: dict[str, int] = {}
     # HCL includes JSON.
     if form == "json" or decoded.lstrip().startswith("{"):
         try:
-            return _weighed(_shaped(msgspec.json.decode(text))), {}
+            document = _shaped(msgspec.json.decode(text))
         except (msgspec.DecodeError, RecursionError) as error:
             found = _BYTE.search(str(error))
             line = text.count(b"\n", 0, int(found[1])) + 1 if found is not None else 0
             raise _failure(source, str(error), line) from error
-    try:
-        tree = hcl.parse(decoded)
-    except hcl.HclError as error:
-        raise _failure(source, str(error)) from error
-    lines: dict[str, int] = {}
-    return _weighed(_plain(tree, "$", lines)), lines
+    else:
+        try:
+            document = _plain(hcl.parse(decoded), "$", lines)
+        except hcl.HclError as error:
+            raise _failure(source, str(error)) from error
+    add_weights(document)
+    return document, lines
 
 
 def _failure(source: str, why: str, line: int = 0) -> ConfigError:
@@ -112,9 +116,7 @@ def _explained(error: str) -> tuple[str, str]:
     if unknown is None:
         return place, error
     place = f"{place}.{unknown[1]}"
-    meant = get_close_matches(unknown[1], Contents.__struct_fields__, 1) if path is None else []
-    remedy = f"did you mean {meant[0]}?" if meant else "Comitia has no such setting: remove it"
-    return place, f"invalid config key {place.removeprefix('$.')}: {remedy}"
+    return place, invalid_key(place.removeprefix("$."), Contents.__struct_fields__ if path is None else ())
 
 
 def _line(place: str, lines: dict[str, int], text: bytes) -> int:
@@ -137,17 +139,6 @@ def _shaped(document: Any) -> Any:
             found, several = document.pop(single), document.get(name, [])
             added = found if isinstance(found, list) else [found]
             document[name] = [*several, *added] if isinstance(several, list) else several
-    return document
-
-
-def _weighed(document: Any) -> Any:
-    """A document whose services have both weights if they have one: in files, not over HTTP, the other one is 1."""
-    services = document.get("services", []) if isinstance(document, dict) else []
-    for service in services if isinstance(services, list) else []:
-        for key, given in service.items() if isinstance(service, dict) else ():
-            if key.lower() == "weights" and isinstance(given, dict):
-                known = {name.lower() for name in given}
-                given.update({name: 1 for name in ("passing", "warning") if name not in known})
     return document
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -23,6 +24,7 @@ class Recorder(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[tuple[str, str]] = []
+        self.bodies: list[bytes] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -30,7 +32,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(b"[]")
 
     def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        assert isinstance(self.server, Recorder)
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
         self._answer(b"true")
 
     def _answer(self, body: bytes) -> None:
@@ -92,6 +95,37 @@ def test_a_namespace_and_a_partition_are_sent_so_that_the_agent_refuses_them(
         "/v1/kv/a?flags=42&ns=n2&partition=p2",
         "/v1/kv/a?ns=n2&partition=p3",
     ]
+
+
+def services_of_files_are_registered_with_what_flags_add(recorder: Recorder, directory: Path) -> None:
+    (directory / "agent.hcl").write_text('datacenter = "dc1"')
+    text = 'name = "web" port = 80 tags = ["a"] meta { x = "1" } weights { passing = 5 }'
+    (directory / "web.hcl").write_text(f"service {{ {text} }}")
+    flags = ("-port=81", "-address=10.0.0.1", "-tag=b", "-meta=y=2=3", "-tagged-address=wan=[::1]:82")
+    assert run("services", "register", *flags, str(directory)) == 0
+    assert json.loads(recorder.bodies[-1]) == {
+        "name": "web",
+        "port": 80,
+        "Address": "10.0.0.1",
+        "tags": ["a", "b"],
+        "meta": {"x": "1", "y": "2=3"},
+        "weights": {"passing": 5, "warning": 1},
+        "TaggedAddresses": {"wan": {"Address": "::1", "Port": 82}},
+    }
+    assert run("services", "deregister", str(directory)) == 0
+    assert recorder.asked[-1][0] == "/v1/agent/service/deregister/web"
+
+
+def test_services_of_files_are_registered_with_what_flags_add(recorder: Recorder, tmp_path: Path) -> None:
+    services_of_files_are_registered_with_what_flags_add(recorder, tmp_path)
+
+
+def test_flags_that_are_not_added_are_noticed(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impl.registry_commands._combined", lambda definition, described: definition)
+    with pytest.raises(AssertionError):
+        services_of_files_are_registered_with_what_flags_add(recorder, tmp_path)
 
 
 def test_the_token_is_the_one_that_consul_would_send(

@@ -114,6 +114,12 @@ UNREACHABLE = "dial tcp 127.0.0.1:1: connect: connection refused"
         (("members", "-status=["), "Failed to compile status regexp"),
         (("services", "register"), "requires at least one argument or flags"),
         (("services", "register", "-name=a", "b.json"), "requires arguments or -id, not both"),
+        (("services", "register", "-name=a", "-meta=b"), 'Missing "=" value in argument: b'),
+        (
+            ("services", "register", "-name=a", "-tagged-address=lan=h:p"),
+            "Invalid Tagged Address: 'h:p' is not HOST:PORT",
+        ),
+        (("catalog", "nodes", "-node-meta=b"), 'Missing "=" value in argument: b'),
         (("services", "register", "no-such-file.json"), "no-such-file.json: No such file"),
         (("services", "deregister"), "requires at least one argument or -id"),
         (("session", "create", NOBODY), UNREACHABLE),
@@ -151,7 +157,7 @@ def test_a_mistake_is_exit_code_1_and_says_what_it_is(
 
 @pytest.mark.parametrize(
     ("document", "text"),
-    [("{", "failed to parse"), ("{}", "defines no service"), ("[]", "defines no service")],
+    [("{", "failed to parse"), ("{}", "defines no service"), ("[]", "Expected `object`")],
 )
 def test_a_file_without_services_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, document: str, text: str

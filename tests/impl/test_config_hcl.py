@@ -175,6 +175,19 @@ def test_what_is_no_hcl_is_refused_with_its_line(text: str, why: str) -> None:
 
 def mistakes_are_named_with_their_line() -> None:
     for text, why in (
+        ('service {\n name = "a"\n prt = 80 }', "line 3: invalid config key service.prt: did you mean port?"),
+        (
+            'service { name = "a"\n checks = [{ ttl = "1s" },\n { tlt = "1s" }] }',
+            "line 3: invalid config key check.tlt: did you mean ttl?",
+        ),
+        (
+            'check { name = "c"\n script = "true" }',
+            "line 2: invalid config key check.script: did you mean script_args?",
+        ),
+        (
+            'service { name = "a"\n connect { sidecar_service {} } }',
+            "line 2: service.connect: there is no service mesh in Comitia: remove it",
+        ),
         ("server = true\nautopilot {\n  enabled = true\n}", "line 2: invalid config key autopilot: Comitia has no"),
         ("\nlog_levle = 1", "line 2: invalid config key log_levle: did you mean log_level?"),
         ("ports {\n  htttp = 1 }", "line 2: invalid config key ports.htttp: Comitia has no such setting: remove it"),
@@ -208,6 +221,13 @@ def test_mistakes_of_json_have_a_line_where_it_is_known() -> None:
         read_document(b'{"ports":\n {"x": 1}}', "a.json")
     with pytest.raises(ConfigError, match=r"failed to parse a\.json: a service: Port must be a number"):
         read_document(b'{"service": {"name": "a", "port": "x"}}', "a.json", verify=verify)
+
+
+def test_every_key_of_a_definition_may_be_written_as_in_json_or_in_files() -> None:
+    text = """{"service": {"Name": "a", "EnableTagOverride": true, "TaggedAddresses": {}, "connect": {}, "Check": {
+        "CheckID": "c", "HTTP": "http://a", "Interval": "1s", "DeregisterCriticalServiceAfter": "1m",
+        "tls_skip_verify": true, "TLSServerName": "b", "h2ping_use_tls": false, "ScriptArgs": []}}}"""
+    assert len(read_document(text.encode(), "a.json", verify=verify).services or ()) == 1
 
 
 def files_of_a_directory_are_read_in_order_and_others_are_passed_over(directory: Path) -> None:
@@ -324,13 +344,21 @@ def _merges_blocks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hcl._Parser, "_put", mutant)
 
 
+def _takes_any_key(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(config_files, "strange_keys", lambda kind, definition: ())
+
+
 def _counts_no_lines(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(config_files, "_line", lambda place, lines, text: 1)
 
 
 @pytest.mark.parametrize(
     ("mutant", "sentence"),
-    [(_merges_blocks, hcl_says_what_json_says), (_counts_no_lines, mistakes_are_named_with_their_line)],
+    [
+        (_merges_blocks, hcl_says_what_json_says),
+        (_counts_no_lines, mistakes_are_named_with_their_line),
+        (_takes_any_key, mistakes_are_named_with_their_line),
+    ],
 )
 def test_a_broken_reader_is_noticed(
     monkeypatch: pytest.MonkeyPatch, mutant: Callable[[pytest.MonkeyPatch], None], sentence: Callable[[], None]
