@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class HttpClient:
         datacenter: str = "",
         stale: bool = False,
         tenancy: Sequence[str] = ("", ""),
+        login: str = "",
     ) -> None:
         """An agent at `address`: host:port, or a URL. Raises CommandError.
 
@@ -77,6 +79,7 @@ class HttpClient:
             datacenter: whose servers shall answer; "" is the agent's own.
             stale: reads may be answered by any server, from what it has applied.
             tenancy: a namespace and a partition of Consul Enterprise, which an agent refuses.
+            login: USER:PASSWORD for a proxy before the agent, or "".
         """
         if address.startswith("https://"):
             raise CommandError(f"Error connecting to Consul agent: {address!r}: {_NO_TLS}: use http://")
@@ -88,7 +91,10 @@ class HttpClient:
         if parts.scheme != "http" or not parts.hostname or not port:
             raise CommandError(f"Error connecting to Consul agent: {address!r} is not http://host:port")
         self._host, self._port = parts.hostname, port
+        self._prefix = parts.path.rstrip("/")
         self._headers = {"X-Consul-Token": token} if token else {}
+        if login:
+            self._headers["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
         of = {"dc": datacenter, "ns": tenancy[0], "partition": tenancy[1]}
         self._of = [(name, value) for name, value in of.items() if value]
         self.stale = stale
@@ -195,7 +201,7 @@ class HttpClient:
         query = [*parameters, *self._of]
         if self.stale and method == "GET":
             query.append(("stale", ""))
-        return path + (f"?{urlencode(query)}" if query else "")
+        return self._prefix + path + (f"?{urlencode(query)}" if query else "")
 
     def _all_of(self, response: http.client.HTTPResponse) -> bytes:
         try:
@@ -307,7 +313,8 @@ def _client(
         namespace or os.environ.get("CONSUL_NAMESPACE", ""),
         partition or os.environ.get("CONSUL_PARTITION", ""),
     )
-    return HttpClient(address, _token(token, token_file), datacenter, stale, tenancy)
+    login = os.environ.get("CONSUL_HTTP_AUTH", "")
+    return HttpClient(address, _token(token, token_file), datacenter, stale, tenancy, login)
 
 
 def _token(token: str, token_file: str) -> str:

@@ -80,7 +80,6 @@ ABSENT: Final[Mapping[str, Absent]] = {
     "addresses.https": _TLS,
     "addresses.grpc": _GRPC,
     "addresses.grpc_tls": _GRPC,
-    "addresses": Absent("HTTP and DNS have one address", "remove it, and set client_addr"),
     "advertise_addr_ipv4": _ADDRESS,
     "advertise_addr_ipv6": _ADDRESS,
     "advertise_addr_wan": Absent("the tagged address wan is the advertised one"),

@@ -56,6 +56,13 @@ class Ports(msgspec.Struct, forbid_unknown_fields=True):
     dns: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
 
 
+class Addresses(msgspec.Struct, forbid_unknown_fields=True):
+    """`addresses`: where HTTP and DNS listen, if not both at `client_addr`."""
+
+    http: str | UnsetType = UNSET
+    dns: str | UnsetType = UNSET
+
+
 class Soa(msgspec.Struct, forbid_unknown_fields=True):
     """`dns_config.soa`, in seconds."""
 
@@ -116,6 +123,7 @@ class Contents(msgspec.Struct, forbid_unknown_fields=True):
     bind_addr: str | UnsetType = UNSET
     advertise_addr: str | UnsetType = UNSET
     client_addr: str | UnsetType = UNSET
+    addresses: Addresses | UnsetType = UNSET
     ports: Ports | UnsetType = UNSET
     domain: str | UnsetType = UNSET
     dns_config: DnsConfig | UnsetType = UNSET
@@ -177,6 +185,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bind_addr: str
     advertise_addr: str
     client_addr: str
+    http_addr: str
+    dns_addr: str
     server_port: int
     http_port: int
     dns_port: int
@@ -236,6 +246,7 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
     for document in documents:
         _merge(merged, document)
     ports = _or(merged.ports, Ports())
+    addresses, client_addr = _or(merged.addresses, Addresses()), _or(merged.client_addr, "127.0.0.1")
     performance = _or(merged.performance, Performance())
     limits = _or(merged.limits, Limits())
     dev = _or(merged.dev, False)
@@ -253,7 +264,9 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         data_dir=_or(merged.data_dir, temporary_dir if dev else ""),
         bind_addr=bind,
         advertise_addr=_or(merged.advertise_addr, bind),
-        client_addr=_or(merged.client_addr, "127.0.0.1"),
+        client_addr=client_addr,
+        http_addr=_or(addresses.http, client_addr),
+        dns_addr=_or(addresses.dns, client_addr),
         server_port=_or(ports.server, SERVER_PORT),
         http_port=_or(ports.http, HTTP_PORT),
         dns_port=_or(ports.dns, DNS_PORT),
@@ -275,7 +288,7 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
         raft_trailing_logs=_or(merged.raft_trailing_logs, _CORE.snapshot_trailing),
         raft_lease_ms=_or(merged.raft_lease_ms, _CORE.lease_ms * multiplier),
         clock_drift=_or(merged.clock_drift, _CORE.clock_drift),
-        log_level=_or(merged.log_level, "INFO").upper(),
+        log_level=_log_level(_or(merged.log_level, "INFO")),
         log_json=_or(merged.log_json, False),
         pid_file=_or(merged.pid_file, ""),
         trace_dir=_or(merged.trace_dir, ""),
@@ -286,6 +299,10 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "")
     )
     _validate(config)
     return config
+
+
+def _log_level(name: str) -> str:
+    return "ERROR" if name.upper() == "ERR" else name.upper()
 
 
 def _other_datacenter(merged: Document) -> str:
@@ -452,6 +469,8 @@ def _validate(config: Config) -> None:
         ("bind", config.bind_addr),
         ("advertise", config.advertise_addr),
         ("client", config.client_addr),
+        ("addresses.http", config.http_addr),
+        ("addresses.dns", config.dns_addr),
     ):
         try:
             ipaddress.ip_address(address)

@@ -211,6 +211,22 @@ def test_settings_that_can_change_do() -> None:
     assert not any("ignored" in line for line in running.lines)
 
 
+def what_is_ignored_is_told_again() -> None:
+    running = Running()
+    assert running.reload("\nui_config { enabled = true }") == ""
+    assert any("a.hcl: line 2: ui_config is ignored: there is no web UI" in line for line in running.lines)
+
+
+def test_what_is_ignored_is_told_again() -> None:
+    what_is_ignored_is_told_again()
+
+
+def test_a_reload_that_tells_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impl.agent.config.warnings", lambda asked: ())
+    with pytest.raises(AssertionError):
+        what_is_ignored_is_told_again()
+
+
 def test_what_needs_a_restart_is_named_and_otherwise_ignored() -> None:
     running = Running("")
     file = 'datacenter = "dc2"\nports { http = 1 }\nlimits { kv_max_value_size = 5 }\ndomain = "x"\n'

@@ -25,6 +25,7 @@ class Recorder(HTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[tuple[str, str]] = []
         self.bodies: list[bytes] = []
+        self.logins: list[str] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -38,6 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes) -> None:
         assert isinstance(self.server, Recorder)
+        self.server.logins.append(self.headers.get("Authorization", ""))
         self.server.asked.append((self.path, self.headers.get("X-Consul-Token", "")))
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -126,6 +128,24 @@ def test_flags_that_are_not_added_are_noticed(
     monkeypatch.setattr("impl.registry_commands._combined", lambda definition, described: definition)
     with pytest.raises(AssertionError):
         services_of_files_are_registered_with_what_flags_add(recorder, tmp_path)
+
+
+def test_a_proxy_before_the_agent_is_told_who_asks_and_where_the_agent_is(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONSUL_HTTP_AUTH", "me:secret")
+    assert run("kv", "get", "-keys", f"-http-addr=http://127.0.0.1:{recorder.server_port}/consul/", "a") == 0
+    assert recorder.asked[-1][0] == "/consul/v1/kv/a?keys=&separator=%2F"
+    assert recorder.logins[-1] == "Basic bWU6c2VjcmV0"
+    monkeypatch.delenv("CONSUL_HTTP_AUTH")
+    assert (run("kv", "export"), recorder.logins[-1]) == (0, "")
+
+
+def test_a_watch_asks_for_all_tags_and_filters(recorder: Recorder) -> None:
+    assert run("watch", "-type=service", "-service=a", "-tag=b", "-tag=c", "-filter=Node.Node == x") == 0
+    assert recorder.asked[-1][0] == "/v1/health/service/a?tag=b&tag=c&filter=Node.Node+%3D%3D+x"
+    assert run("watch", "-type=nodes", "-filter=Node == x") == 0
+    assert recorder.asked[-1][0] == "/v1/catalog/nodes?filter=Node+%3D%3D+x"
 
 
 def test_the_token_is_the_one_that_consul_would_send(

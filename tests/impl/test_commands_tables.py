@@ -131,7 +131,7 @@ UNREACHABLE = "dial tcp 127.0.0.1:1: connect: connection refused"
         (("watch", NOBODY, "-type=nodes", "true"), UNREACHABLE),
         (("watch",), "Watch type must be specified"),
         (("lock", "-n=0", "prefix", "true"), "Lock holder limit must be positive"),
-        (("watch", "-type=event"), "Unsupported watch type: event: events travel by gossip"),
+        (("watch", "-type=event", "-name=deploy"), "Unsupported watch type: event: events travel by gossip"),
         (("watch", "-type=keys"), "Unsupported watch type: keys"),
         (("watch", "-type=key"), "Must specify a single key to watch"),
         (("watch", "-type=service", "-service=a", "-passingonly=perhaps"), "Failed to parse passingonly flag"),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import click
 import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
 
+from impl.agent import config
 from impl.agent.absent import ABSENT, FLAGS, SWITCHES, Asked
 from impl.agent.config import (
     Address,
+    Addresses,
     Config,
     ConfigError,
     DnsConfig,
@@ -96,6 +100,30 @@ def test_a_mistake_in_a_file_names_file_and_key(text: bytes, reason: str) -> Non
     assert "agent.json" in str(error.value)
 
 
+def http_and_dns_listen_where_each_is_told_to() -> None:
+    text = b'{"client_addr": "127.0.0.2", "addresses": {"dns": "127.0.0.3"}}'
+    config = built(SERVER, read_document(text, "file"))
+    assert (config.client_addr, config.http_addr, config.dns_addr) == ("127.0.0.2", "127.0.0.2", "127.0.0.3")
+    config = built(SERVER, read_document(text, "file"), Document(addresses=Addresses(http="::1")))
+    assert (config.http_addr, config.dns_addr) == ("::1", "127.0.0.3")
+    assert built(SERVER).dns_addr == "127.0.0.1"
+
+
+def test_http_and_dns_listen_where_each_is_told_to() -> None:
+    http_and_dns_listen_where_each_is_told_to()
+
+
+def test_addresses_that_are_forgotten_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    merge = config._merge
+    monkeypatch.setattr(config, "_merge", lambda merged, newer: merge(merged, replace(newer, addresses=UNSET)))
+    with pytest.raises(AssertionError):
+        http_and_dns_listen_where_each_is_told_to()
+
+
+def test_err_is_another_word_for_error() -> None:
+    assert [built(SERVER, Document(log_level=name)).log_level for name in ("err", "error")] == ["ERROR", "ERROR"]
+
+
 def test_dns_is_set_as_in_consul() -> None:
     assert (built(SERVER).dns_port, built(SERVER).dns) == (8600, DnsSettings())
     text = b"""{"ports": {"dns": -1}, "domain": "Example.COM.", "datacenter": "dc2",
@@ -122,6 +150,7 @@ def test_dns_is_set_as_in_consul() -> None:
         ([SERVER, Document(datacenter="a b")], "invalid datacenter"),
         ([SERVER, Document(bind_addr="here")], "invalid -bind address"),
         ([SERVER, Document(bind_addr="0.0.0.0")], "add -advertise"),
+        ([SERVER, Document(addresses=Addresses(dns="unix:///d"))], "invalid -addresses.dns address 'unix:///d'"),
         ([SERVER, Document(log_level="loud")], "invalid log level"),
         ([SERVER, Document(retry_join=["a:0"])], "ports are 1 to 65535"),
         ([SERVER, Document(retry_join=["a b"])], "give host:port"),
@@ -205,7 +234,7 @@ def what_somebody_relies_on_is_refused_where_it_stands() -> None:
         ("tls { defaults { verify_incoming = true } }", "line 1: tls: there is no TLS"),
         ('encrypt = "a2V5"', "line 1: encrypt: there is no gossip"),
         ('watches { type = "nodes" args = ["true"] }', "line 1: watches: agents run no handlers: remove it, and run"),
-        ('addresses { http = "10.0.0.1" }', "line 1: addresses: HTTP and DNS have one address"),
+        ('addresses { https = "10.0.0.1" }', "line 1: addresses.https: there is no TLS"),
     ):
         with pytest.raises(ConfigError) as error:
             built(SERVER, read_document(text.encode(), "a.hcl", "hcl"))
