@@ -62,7 +62,7 @@ def reload_command(client: HttpClient) -> int:
 @click.option("--log-level", default="INFO", help="TRACE, DEBUG, INFO, WARN or ERROR. Default: INFO.")
 @click.option("--log-json", is_flag=True, help="As JSON.")
 def monitor_command(client: HttpClient, log_level: str, log_json: bool) -> int:
-    """Print the log of an agent from now on, until it ends or this is interrupted."""
+    """Print the log of an agent from now on, until it ends (1), or this is told to end (0)."""
     parameters = {"loglevel": log_level} | ({"logjson": "true"} if log_json else {})
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -74,4 +74,4 @@ def monitor_command(client: HttpClient, log_level: str, log_json: bool) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     click.echo("\nRemote side ended the monitor! This usually means that the\nremote side has exited or crashed.")
-    return 0
+    return 1

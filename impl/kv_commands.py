@@ -70,7 +70,7 @@ def kv_get(client: HttpClient, key: str, keys: bool, recurse: bool, separator: s
     key = _without_slash(key)
     parameters = {"consistent": ""} if how["consistent"] else {}
     kv = KvClient(client)
-    if keys:
+    if keys and not (recurse and how["detailed"]):
         cut = "" if recurse else separator
         status, answer = kv.ask("GET", key, parameters | {"keys": "", "separator": cut})
         for name in json.loads(answer) if status == 200 else []:
@@ -84,17 +84,17 @@ def kv_get(client: HttpClient, key: str, keys: bool, recurse: bool, separator: s
     for number, row in enumerate(json.loads(answer) if status == 200 else []):
         if how["detailed"] and number:
             click.echo()
-        _print_row(row, recurse, how["as_base64"], how["detailed"])
+        _print_row(row, recurse, how["as_base64"], how["detailed"], not keys)
     return 0
 
 
-def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bool) -> None:
+def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bool, valued: bool) -> None:
     value = (row["Value"] or "").encode() if as_base64 else base64.b64decode(row["Value"] or "")
     if detailed:
         for name in ("CreateIndex", "Flags", "Key", "LockIndex", "ModifyIndex"):
             click.echo(f"{name:<16} {row[name]}")
         click.echo(f"{'Session':<16} {row.get('Session') or '-'}")
-        value = f"{'Value':<16} ".encode() + value
+        value = f"{'Value':<16} ".encode() + value if valued else b""
     elif recurse:
         value = f"{row['Key']}:".encode() + value
     sys.stdout.buffer.write(value + b"\n")
@@ -144,7 +144,8 @@ def _put_condition(
     if release:
         return {"release": session}, "Did not release lock", "Lock released on"
     condition = {"cas": str(modify_index)} if cas else {}
-    return condition, f"Did not write to {key}: CAS failed", "Data written to"
+    why = "CAS failed" if modify_index else "CAS performed with index=0 and key already exists."
+    return condition, f"Did not write to {key}: {why}", "Data written to"
 
 
 def _decode(value: bytes | str, failure: str) -> bytes:

@@ -80,6 +80,10 @@ def add_peer(client: HttpClient, address: str, id: str, name: str, non_voter: bo
 @_id
 def remove_peer(client: HttpClient, address: str, id: str) -> int:
     """Remove a server from the cluster, by -id or by -address."""
+    if not address and not id:
+        raise CommandError("Error removing peer: an address or id is required for the peer to remove")
+    if address and id:
+        raise CommandError("Error removing peer: cannot give both an address and id")
     _ask(client, "DELETE", f"{_RAFT}/peer", _given(address=address, id=id), "removing peer")
     click.echo(f'Removed peer with id "{id}"' if id else f'Removed peer with address "{address}"')
     return 0

@@ -113,7 +113,6 @@ ABSENT: Final[Mapping[str, Absent]] = {
     "disable_update_check": _SILENT,
     "discard_check_output": Absent("outputs of checks are kept"),
     "discovery_max_stale": Absent("reads are stale only if they ask for it"),
-    "dns_config.a_record_limit": Absent("DNS answers by UDP have a limit, and no others", "set udp_answer_limit"),
     "dns_config.allow_stale": _SILENT,
     "dns_config.cache_max_age": _SILENT,
     "dns_config.disable_compression": Absent("names in answers are compressed"),

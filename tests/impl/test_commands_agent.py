@@ -85,6 +85,27 @@ def test_a_tree_of_keys_survives_export_and_import(console: Console, capsys: pyt
     assert console.run(capsys, "kv", "get", "-keys", "/tree/") == (0, "tree/a\ntree/b/\n", "")
 
 
+def test_keys_are_shown_in_detail(console: Console, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    put = ("kv", "put", "-cas", "-flags=0x10")
+    for key in ("shown/a", "shown/b"):
+        assert console.start(*put, key, "text").wait(PATIENCE_SECONDS) == 0
+    row = console.key("shown/a")
+    assert row is not None
+    capfdbinary.readouterr()
+    assert console.start("kv", "get", "-detailed", "shown/a").wait(PATIENCE_SECONDS) == 0
+    index = row["ModifyIndex"]
+    fields = (("CreateIndex", index), ("Flags", 16), ("Key", "shown/a"), ("LockIndex", 0), ("ModifyIndex", index))
+    head = "".join(f"{name:<17}{value}\n" for name, value in (*fields, ("Session", "-")))
+    assert capfdbinary.readouterr().out.decode() == f"{head}Value            text\n"
+    assert console.start("kv", "get", "-keys", "-recurse", "-detailed", "shown/").wait(PATIENCE_SECONDS) == 0
+    out = capfdbinary.readouterr().out.decode()
+    assert out.startswith(f"{head}\n\nCreateIndex") and "Value" not in out and "shown/b" in out
+    assert console.start(*put, "shown/a", "other").wait(PATIENCE_SECONDS) == 1
+    why = "CAS performed with index=0 and key already exists."
+    assert capfdbinary.readouterr().err.decode() == f"Error! Did not write to shown/a: {why}\n"
+    assert console.key("shown/a") == row
+
+
 def test_a_leading_slash_is_refused_for_writes_and_taken_away_for_the_rest(
     console: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:

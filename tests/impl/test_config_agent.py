@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 import pytest
-from msgspec import UNSET
+from msgspec import UNSET, ValidationError, convert
 from msgspec.structs import replace
 
 from impl.agent import config
@@ -14,6 +14,7 @@ from impl.agent.config import (
     Addresses,
     Config,
     ConfigError,
+    Contents,
     DnsConfig,
     Document,
     Performance,
@@ -260,13 +261,15 @@ def test_a_later_source_takes_back_what_an_earlier_one_asks_for() -> None:
 def test_every_flag_for_what_is_absent_has_a_key_and_every_setting_a_form() -> None:
     assert set(FLAGS.values()) <= set(ABSENT) and set(FLAGS) >= SWITCHES
     assert all(key.count(".") <= 1 for key in ABSENT if key != "telemetry.disable_compat_1.9")
+    for key in ABSENT:
+        outer, _, name = key.rpartition(".") if key != "telemetry.disable_compat_1.9" else ("telemetry", "", "x")
+        with pytest.raises(ValidationError, match=f"unknown field `{outer or name}`|unknown field `{name}`"):
+            convert({outer: {name: None}} if outer else {name: None}, Contents)
     # What is within an object is taken out before the object is.
     keys = list(ABSENT)
-    assert all(
-        keys.index(key) < keys.index(outer)
-        for key in keys
-        if (outer := key.partition(".")[0]) in keys[1:] and outer != key
-    )
+    within = [(key, key.partition(".")[0]) for key in keys if "." in key and key.partition(".")[0] in ABSENT]
+    assert {outer for _, outer in within} == {"acl", "connect"}
+    assert all(keys.index(key) < keys.index(outer) for key, outer in within)
 
 
 def a_lease_must_end_before_the_promise_on_any_two_clocks() -> None:

@@ -65,6 +65,8 @@ def test_without_a_leader_nobody_trails_it() -> None:
         (("operator", "raft", "list-peers", "-http-addr=host:99999"), "'host:99999' is not http://host:port"),
         (("operator", "raft", "list-peers", "-format=xml"), "Invalid format 'xml': use pretty or json"),
         (("operator", "raft", "remove-peer", "-ids=x"), "flag provided but not defined: -ids"),
+        (("operator", "raft", "remove-peer"), "Error removing peer: an address or id is required"),
+        (("operator", "raft", "remove-peer", "-id=a", "-address=b:1"), "cannot give both an address and id"),
         (("operator", "raft", "nonsense"), "No such command 'nonsense'"),
         (
             ("leave", "-http-addr=127.0.0.1:1"),
