@@ -10,7 +10,7 @@ This module reads no file: callers pass text in.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -61,7 +61,8 @@ def read_document(
 
     absent = take(raw, where) if isinstance(raw, dict) else {}
     try:
-        document = Document(absent=absent, **msgspec.structs.asdict(msgspec.convert(raw, Contents)))
+        contents = msgspec.structs.asdict(msgspec.convert(raw, Contents))
+        document = Document(absent=absent, places={key: where(key) for key in _keys(raw)}, **contents)
     except msgspec.ValidationError as error:
         place, why = _explained(str(error))
         raise _failure(source, why, _line(place, lines, text)) from error
@@ -75,6 +76,13 @@ def read_document(
             except ConfigError as error:
                 raise _failure(source, str(error), lines.get(path, 0)) from error
     return document
+
+
+def _keys(raw: dict[str, Any]) -> Iterator[str]:
+    for outer, value in raw.items():
+        yield outer
+        if isinstance(value, dict):
+            yield from (f"{outer}.{name}" for name in value)
 
 
 def decode(text: bytes, source: str, form: str) -> tuple[Any, dict[str, int]]:

@@ -175,7 +175,7 @@ def test_a_configuration_is_validated_as_the_agent_would(capsys: pytest.CaptureF
     assert (run("validate", "-quiet", str(tmp_path)), capsys.readouterr().out) == (0, "")
     bad.write_text('{"datacenter": "a b"}')
     assert run("validate", str(tmp_path)) == 1
-    assert "Config validation failed: invalid datacenter 'a b'" in capsys.readouterr().err
+    assert f"Config validation failed: {bad}: line 1: invalid datacenter 'a b'" in capsys.readouterr().err
     bad.rename(tmp_path / "b.txt")
     (tmp_path / "c.hcl").write_text('datacenter = "dc1"\nautopilot { enabled = true }')
     assert run("validate", str(tmp_path)) == 1

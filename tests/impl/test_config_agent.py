@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 import pytest
 from msgspec import UNSET, ValidationError, convert
@@ -151,7 +153,10 @@ def test_dns_is_set_as_in_consul() -> None:
         ([SERVER, Document(datacenter="a b")], "invalid datacenter"),
         ([SERVER, Document(bind_addr="here")], "invalid -bind address"),
         ([SERVER, Document(bind_addr="0.0.0.0")], "add -advertise"),
-        ([SERVER, Document(addresses=Addresses(dns="unix:///d"))], "invalid -addresses.dns address 'unix:///d'"),
+        (
+            [SERVER, Document(addresses=Addresses(dns="unix:///d"))],
+            "invalid addresses.dns 'unix:///d': give an IP address",
+        ),
         ([SERVER, Document(log_level="loud")], "invalid log level"),
         ([SERVER, Document(retry_join=["a:0"])], "ports are 1 to 65535"),
         ([SERVER, Document(retry_join=["a b"])], "give host:port"),
@@ -250,6 +255,58 @@ def test_what_would_be_ignored_though_somebody_relies_on_it_is_noticed(monkeypat
     monkeypatch.setattr("impl.agent.config.refusal", lambda asked: "")
     with pytest.raises(pytest.fail.Exception):
         what_somebody_relies_on_is_refused_where_it_stands()
+
+
+def a_mistake_of_a_file_is_shown_where_it_is() -> None:
+    first = b'datacenter = "a b"\nlog_level = "info"\nretry_join = ["a:0"]\naddresses {\n  dns = "here"\n}'
+    second = b'{"performance":\n {"rpc_hold_timeout": "soon"},\n "retry_join": ["b"], "node_name": "a/b"}'
+    for said, why in (
+        ([], "a.hcl: line 3: cannot join 'a:0'"),
+        ([Document(retry_join=["c"])], "cannot join 'a:0'"),
+        ([b"retry_join = []"], "cannot join 'a:0'"),
+    ):
+        documents = [each if isinstance(each, Document) else read_document(each, "c.hcl", "hcl") for each in said]
+        with pytest.raises(ConfigError) as error:
+            built(SERVER, read_document(first, "a.hcl", "hcl"), *documents)
+        assert str(error.value).startswith(why), error.value
+    first = first.replace(b"a:0", b"a:1")
+    for flags, why in (
+        (Document(), "b.json: line 2: performance.rpc_hold_timeout: invalid duration 'soon'"),
+        (Document(performance=Performance(rpc_hold_timeout="1s")), "b.json: line 3: invalid node name 'a/b'"),
+        (Document(performance=Performance(rpc_hold_timeout="1s"), node_name="n"), "a.hcl: line 1: invalid datacenter"),
+        (
+            Document(performance=Performance(rpc_hold_timeout="1s"), node_name="n", datacenter="dc1"),
+            "a.hcl: line 5: invalid addresses.dns 'here'",
+        ),
+        (
+            Document(performance=Performance(rpc_hold_timeout="1s"), node_name="n", datacenter="x y"),
+            "invalid datacenter",
+        ),
+    ):
+        with pytest.raises(ConfigError) as error:
+            built(SERVER, read_document(first, "a.hcl", "hcl"), read_document(second, "b.json"), flags)
+        assert str(error.value).startswith(why), error.value
+
+
+def test_a_mistake_of_a_file_is_shown_where_it_is() -> None:
+    a_mistake_of_a_file_is_shown_where_it_is()
+
+
+def _says_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(config, "_keys", lambda document: set())
+
+
+def _forgets_places(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("impl.agent.config_files._keys", lambda raw: ())
+
+
+@pytest.mark.parametrize("mutant", [_says_nothing, _forgets_places])
+def test_a_wrong_place_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, mutant: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        a_mistake_of_a_file_is_shown_where_it_is()
 
 
 def test_a_later_source_takes_back_what_an_earlier_one_asks_for() -> None:
