@@ -127,7 +127,8 @@ def configuration_files(paths: Iterable[str], chosen: str = "") -> list[tuple[Pa
     found: list[tuple[Path, str]] = []
     for path in map(Path, paths):
         if path.is_dir():
-            within = sorted(each for each in path.iterdir() if each.is_file())
+            # A link to nothing is a mistake that reading tells of.
+            within = sorted(each for each in path.iterdir() if not each.is_dir())
             found += [(each, form) for each in within if (form := format_of(each.name, chosen))]
         elif form := format_of(path.name, chosen):
             found.append((path, form))

@@ -269,6 +269,22 @@ def test_paths_that_are_read_in_another_order_are_noticed(monkeypatch: pytest.Mo
         later_paths_win(tmp_path)
 
 
+def a_link_to_nothing_is_no_file_that_may_be_missing(directory: Path) -> None:
+    (directory / "a.json").symlink_to(directory / "nothing.json")
+    with pytest.raises(FileNotFoundError):
+        _read_files([str(directory)], "")
+
+
+def test_a_link_to_nothing_is_no_file_that_may_be_missing(tmp_path: Path) -> None:
+    a_link_to_nothing_is_no_file_that_may_be_missing(tmp_path)
+
+
+def test_links_to_nothing_that_are_passed_over_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Path, "is_dir", lambda path: path.stat().st_mode & 0o040000 if path.exists() else True)
+    with pytest.raises(pytest.fail.Exception):
+        a_link_to_nothing_is_no_file_that_may_be_missing(tmp_path)
+
+
 def test_a_service_of_a_file_has_both_weights_if_it_has_one() -> None:
     for text, weights in (("Passing = 5", (5, 1)), ("warning = 0", (1, 0)), ("passing = 2 warning = 3", (2, 3))):
         document = f'service {{ name = "a" Weights {{ {text} }} }}'.encode()
