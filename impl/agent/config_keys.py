@@ -14,7 +14,7 @@ from typing import Any, Final
 _SERVICE: Final = (
     *("address", "check", "checks", "enable_tag_override", "id", "kind", "meta", "name", "port", "tagged_addresses"),
     *("tags", "token", "weights"),
-    # They name nobody's else, or have no effect.
+    # Of Consul Enterprise, or of the service mesh: without effect.
     *("locality", "namespace", "partition"),
 )
 _CHECK: Final = (
