@@ -9,9 +9,12 @@ Commands that Consul has too, and what is like them (`impl`), keep Consul's code
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 
 import click
 
@@ -25,6 +28,7 @@ COMMANDS = {
     "services": "impl.registry_commands",
     "members": "impl.registry_commands",
     "info": "impl.registry_commands",
+    "maint": "impl.maint_command",
     "session": "impl.session_commands",
     "lock": "impl.lock_command",
     "watch": "impl.watch_command",
@@ -43,6 +47,7 @@ COMMANDS = {
 }
 CHECKS = {"sockets": "jepsen_like.sockets.command"}
 """Commands of `comitia check` that need a cluster: what they check is in `model_checks`, which must not know one."""
+_ABSENT = "impl.absent_commands"
 CONSUL_STYLE = frozenset(name for name, module in COMMANDS.items() if module.startswith("impl."))
 
 EXIT_UNKNOWN, EXIT_USAGE, EXIT_INTERNAL = 2, 254, 255
@@ -57,7 +62,11 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = COMMANDS.get(cmd_name)
         if module is None:
-            return None
+            try:
+                absent: click.Command | None = importlib.import_module(_ABSENT).absent_command(cmd_name)
+            except ImportError:  # a subset of the folders is installed
+                absent = None
+            return absent
         folder = importlib.import_module(module)
         command = getattr(folder, f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
@@ -66,10 +75,41 @@ class LazyGroup(click.Group):
         return command
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option("0.1.0", prog_name="comitia")
+def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    """What `comitia version` says."""
+    if asked:
+        command = root.get_command(ctx, "version")
+        assert command is not None
+        command.main([], "comitia version", standalone_mode=False)
+        ctx.exit()
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "-help", "--help"]})
+@click.option(
+    *("-v", "-version", "--version"),
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the version, and exit.",
+)
 def root() -> None:
     """Comitia: a Consul-compatible control plane as a formally checked reference implementation."""
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Until an agent listens to signals itself, they end it as they do later: with 0."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(0)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     consul_style = bool(arguments) and arguments[0] in CONSUL_STYLE
     try:
-        code = root.main(args=arguments, prog_name="comitia", standalone_mode=False)
+        with _ended_by_signals() if arguments[:1] == ["agent"] else nullcontext():
+            code = root.main(args=arguments, prog_name="comitia", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = 1 if consul_style else (EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_INTERNAL)

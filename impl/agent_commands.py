@@ -5,6 +5,7 @@ Each speaks to one agent over HTTP. Source: Consul, "Commands".
 
 from __future__ import annotations
 
+import signal
 import sys
 from urllib.parse import quote
 
@@ -61,13 +62,16 @@ def reload_command(client: HttpClient) -> int:
 @click.option("--log-level", default="INFO", help="TRACE, DEBUG, INFO, WARN or ERROR. Default: INFO.")
 @click.option("--log-json", is_flag=True, help="As JSON.")
 def monitor_command(client: HttpClient, log_level: str, log_json: bool) -> int:
-    """Print the log of an agent from now on, until it ends or this is interrupted."""
+    """Print the log of an agent from now on, until it ends (1), or this is told to end (0)."""
     parameters = {"loglevel": log_level} | ({"logjson": "true"} if log_json else {})
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for line in client.follow("/v1/agent/monitor", parameters, "Error starting monitor: "):
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
     except (KeyboardInterrupt, BrokenPipeError):
         return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
     click.echo("\nRemote side ended the monitor! This usually means that the\nremote side has exited or crashed.")
-    return 0
+    return 1

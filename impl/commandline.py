@@ -7,10 +7,14 @@ declares and no others, so that everything else stays click's. Source: Go's `fla
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import click
+
+from impl.absent_commands import absent_command
 
 _TRUE, _FALSE = (
     frozenset({"1", "t", "T", "true", "TRUE", "True"}),
@@ -24,6 +28,45 @@ HELP = {"help_option_names": ["-h", "-help", "--help"]}
 format_option = click.option(
     "--format", "form", type=click.Choice(["pretty", "json"]), default="pretty", help="pretty or json. Default: pretty."
 )
+
+
+class CommandError(click.ClickException):
+    """An error in the words of Consul's command, printed as they are."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the text alone."""
+        click.echo(self.message, file=file, err=True)
+
+
+def unsigned(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    """Callback of options: a number of 64 bits without a sign as Go reads it; 0x2a and 0b1 are numbers, too.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    try:
+        number = int(value, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 1 << 64:
+        raise click.BadParameter(f"{value!r} is not a whole number from 0 to 2^64 - 1", context, parameter)
+    return number
+
+
+def read_data(data: str) -> bytes:
+    """What an argument stands for: `@FILE` the content of a file, `-` standard input, anything else itself.
+
+    Raises:
+        CommandError: the file cannot be read.
+    """
+    if data == "-":
+        return sys.stdin.buffer.read()
+    if not data.startswith("@"):
+        return data.encode()
+    try:
+        return Path(data[1:]).read_bytes()
+    except OSError as error:
+        raise CommandError(f"Error! Failed to read file: {error}") from error
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -49,7 +92,24 @@ class GoCommand(click.Command):
             if isinstance(option, click.Option)
             for name in option.opts
         }
-        return super().parse_args(ctx, list(rewrite(args, takes_value)))
+        words = list(rewrite(args, takes_value))
+        self._count(words[words.index("--") + 1 :] if "--" in words else [])
+        return super().parse_args(ctx, words)
+
+    def _count(self, given: Sequence[str]) -> None:
+        declared = [each for each in self.params if isinstance(each, click.Argument)]
+        if any(each.nargs < 0 for each in declared) or len(given) <= len(declared):
+            return
+        expected = "1 or 2" if len(declared) == 2 else str(len(declared))
+        raise CommandError(f"Too many arguments (expected {expected}, got {len(given)})")
+
+
+class GoGroup(click.Group):
+    """A group of Consul's commands: those that Comitia has not are refused by name."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """As click's."""
+        return super().get_command(ctx, cmd_name) or absent_command(f"{self.name} {cmd_name}")
 
 
 def rewrite(words: Sequence[str], takes_value: dict[str, bool]) -> Iterator[str]:

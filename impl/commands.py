@@ -5,17 +5,30 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from impl.agent.absent import ABSENT, FLAGS, SWITCHES, Asked
 from impl.commandline import HELP, GoCommand, format_option, print_json
 from impl.http_client import CommandError
 
+if TYPE_CHECKING:
+    from impl.agent.config import Document
+
 COMITIA = "0.1.0"
+
+
+def _absent_flags(command: Callable[..., int]) -> Callable[..., int]:
+    """Consul's flags for what Comitia has not."""
+    for flag, key in sorted(FLAGS.items(), reverse=True):
+        absent = ABSENT[key]
+        text = f"{'Not here' if absent.remedy else 'Ignored'}: {absent.why}." if absent.why else "As without it."
+        command = click.option(f"--{flag}", is_flag=flag in SWITCHES, default=None, help=text)(command)
+    return command
 
 
 @click.command("agent", cls=GoCommand, context_settings=HELP)
@@ -24,32 +37,27 @@ COMITIA = "0.1.0"
 @click.option("--bootstrap", is_flag=True, help="The same as -bootstrap-expect 1.")
 @click.option("--retry-join", multiple=True, metavar="ADDRESS", help="Address of a server to find. Repeatable.")
 @click.option("--join", multiple=True, metavar="ADDRESS", help="The same as -retry-join.")
-@click.option("--retry-interval", metavar="DURATION", help="Ignored: servers are asked again within two seconds.")
-@click.option("--rejoin", is_flag=True, help="As without it: a server that left asks to join when it is started.")
 @click.option("--node", help="Name of this node. Default: the host name.")
 @click.option("--node-id", help="UUID of this node. Default: kept in the data directory.")
 @click.option("--node-meta", multiple=True, metavar="KEY:VALUE", help="Metadata of this node. Repeatable.")
-@click.option("--disable-host-node-id", is_flag=True, help="As without it: IDs are not made of what the host is.")
 @click.option("--datacenter", help="Name of the datacenter. Default: dc1.")
 @click.option("--data-dir", help="Where a server keeps its log.")
 @click.option("--bind", help="Address for server RPC. Default: 127.0.0.1.")
 @click.option("--advertise", help="Address that others dial. Default: the bind address.")
-@click.option("--advertise-wan", metavar="ADDRESS", help="Ignored: there is one datacenter.")
 @click.option("--client", help="Address for HTTP. Default: 127.0.0.1.")
 @click.option("--http-port", type=int, help="HTTP port. Default: 8500; 0: a free one, which the log reports.")
 @click.option("--dns-port", type=int, help="DNS port. Default: 8600; 0: a free one, which the log reports; -1: no DNS.")
 @click.option("--domain", help="Domain of the names that DNS serves. Default: consul.")
 @click.option("--server-port", type=int, help="Server RPC port. Default: 8300; 0: a free one, which the log reports.")
-@click.option("--serf-lan-port", type=int, help="Ignored: there is no gossip.")
-@click.option("--serf-wan-port", type=int, help="Ignored: there is no gossip.")
-@click.option("--grpc-port", type=int, help="Only -1: there is no gRPC API.")
-@click.option("--recursor", multiple=True, metavar="ADDRESS", help="Not here: DNS answers for its own domain only.")
-@click.option("--ui", is_flag=True, help="Ignored: there is no web UI.")
-@click.option("--config-file", multiple=True, type=click.Path(), help="Configuration file (.json, .hcl). Repeatable.")
-@click.option("--config-dir", multiple=True, type=click.Path(), help="Directory of such files, read in order.")
+@click.option(
+    *("--config-file", "--config-dir", "config_paths"),
+    multiple=True,
+    metavar="PATH",
+    help="Configuration file (.json, .hcl), or directory of such files. Repeatable; later ones win.",
+)
+@click.option("--hcl", multiple=True, metavar="TEXT", help="Configuration in HCL, which wins over flags. Repeatable.")
 @click.option("--config-format", metavar="FORMAT", help="json or hcl, whatever the files are called.")
 @click.option("--log-level", help="TRACE, DEBUG, INFO, WARN or ERROR. Default: INFO.")
-@click.option("--log-file", metavar="FILE", help="Not here: the log goes to standard error.")
 @click.option("--log-json", is_flag=True, help="Write the log as JSON.")
 @click.option("--trace", metavar="DIR", help="Record every step of Raft and every answer, for `comitia check trace`.")
 @click.option("--allow-insecure-rpc", is_flag=True, help="Bind server RPC to an address that others can reach.")
@@ -62,8 +70,9 @@ COMITIA = "0.1.0"
 @click.option("--clock-drift", type=float, help="By which part the rates of two clocks may differ. Default: 0.05.")
 @click.option("--enable-script-checks", is_flag=True, help="Let checks run commands, those of HTTP users included.")
 @click.option("--enable-local-script-checks", is_flag=True, help="Let checks of configuration files run commands.")
-@click.option("--read-replica", is_flag=True, help="A server that never votes.")
+@click.option("--read-replica", "--non-voting-server", is_flag=True, help="A server that never votes.")
 @click.option("--pid-file", type=click.Path(), help="Write the process id here.")
+@_absent_flags
 def agent_command(**flags: Any) -> int:
     """Run an agent: a server that holds the data, or a client that forwards to servers."""
     from impl.agent.config import Config, ConfigError, build
@@ -74,10 +83,11 @@ def agent_command(**flags: Any) -> int:
 
         def read() -> Config:
             try:
-                documents = _read_files(flags["config_file"], flags["config_dir"], flags["config_format"] or "")
+                documents = _read_files(flags["config_paths"], flags["config_format"] or "")
             except OSError as error:
                 raise ConfigError(f"{error.filename}: {error.strerror}") from error
-            return build([*documents, _document(flags)], socket.gethostname(), temporary, ui=flags["ui"])
+            fragments = [read_configuration(text.encode(), "-hcl", "hcl") for text in flags["hcl"]]
+            return build([*documents, _document(flags), *fragments], socket.gethostname(), temporary)
 
         try:
             config = read()
@@ -99,30 +109,44 @@ def _pid_file(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _read_files(files: Iterable[str], directories: Iterable[str], chosen: str) -> list[Any]:
-    """The documents of files, and of those in directories that are configuration files; `chosen`: -config-format.
+def _read_files(paths: Iterable[str], chosen: str) -> list[Document]:
+    """The documents of `configuration_files`. Raises ConfigError and OSError."""
+    return [read_configuration(path.read_bytes(), str(path), form) for path, form in configuration_files(paths, chosen)]
 
-    Raises ConfigError and OSError.
+
+def configuration_files(paths: Iterable[str], chosen: str = "") -> list[tuple[Path, str]]:
+    """Files, and those in directories that are configuration files, with their formats; `chosen`: -config-format.
+
+    Raises:
+        ConfigError: a file that was named has no format, or there is no such format.
+        OSError: a directory cannot be read.
     """
     from impl.agent.config import ConfigError
-    from impl.agent.config_files import format_of, read_document
+    from impl.agent.config_files import format_of
+
+    found: list[tuple[Path, str]] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            # A link to nothing is a mistake that reading tells of.
+            within = sorted(each for each in path.iterdir() if not each.is_dir())
+            found += [(each, form) for each in within if (form := format_of(each.name, chosen))]
+        elif form := format_of(path.name, chosen):
+            found.append((path, form))
+        else:
+            raise ConfigError(f"{path}: its extension must be .hcl or .json, or -config-format must be given")
+    return found
+
+
+def read_configuration(text: bytes, source: str, form: str) -> Document:
+    """What one source says, services and checks verified. Raises ConfigError."""
+    from impl.agent.config_files import read_document
     from impl.http.definitions import verified_check, verified_service
 
-    paths = [(Path(name), format_of(name, chosen)) for name in files]
-    for path, form in paths:
-        if not form:
-            raise ConfigError(f"{path}: its extension must be .hcl or .json, or -config-format must be given")
-    for directory in directories:
-        found = sorted(path for path in Path(directory).iterdir() if path.is_file())
-        paths.extend((path, form) for path in found if (form := format_of(path.name, chosen)))
     verify = {"service": verified_service, "check": verified_check}
-    return [
-        read_document(path.read_bytes(), str(path), form, lambda kind, definition: verify[kind](definition))
-        for path, form in paths
-    ]
+    return read_document(text, source, form, lambda kind, definition: verify[kind](definition))
 
 
-def _document(flags: dict[str, Any]) -> Any:
+def _document(flags: dict[str, Any]) -> Document:
     """The flags that were given, as a configuration document: the last one, so that flags win over files."""
     from msgspec import UNSET
 
@@ -132,11 +156,13 @@ def _document(flags: dict[str, Any]) -> Any:
         value = flags[name]
         return UNSET if value is None or value is False else value
 
+    def said_of(flag: str) -> Any:
+        return flags[flag.replace("-", "_")]
+
     multiplier = given("raft_multiplier")
     if multiplier is not UNSET and not 1 <= multiplier <= 10:
         raise ConfigError(f"invalid -raft-multiplier {multiplier}: 1 to 10")
-    less = ("dns_port", "grpc_port", "serf_lan_port", "serf_wan_port")
-    for name, least in (("http_port", 0), ("server_port", 0), *((name, -1) for name in less)):
+    for name, least in (("http_port", 0), ("server_port", 0), ("dns_port", -1)):
         if flags[name] is not None and not least <= flags[name] <= 65535:
             raise ConfigError(f"invalid -{name.replace('_', '-')} {flags[name]}: {least} to 65535")
     for name, least in (("raft_snapshot_threshold", 1), ("raft_trailing_logs", 0), ("raft_lease_ms", 0)):
@@ -158,9 +184,6 @@ def _document(flags: dict[str, Any]) -> Any:
             server=given("server_port"),
             http=given("http_port"),
             dns=given("dns_port"),
-            grpc=given("grpc_port"),
-            serf_lan=given("serf_lan_port"),
-            serf_wan=given("serf_wan_port"),
         ),
         domain=given("domain"),
         performance=Performance(raft_multiplier=multiplier),
@@ -180,12 +203,7 @@ def _document(flags: dict[str, Any]) -> Any:
         dev=given("dev"),
         bootstrap=given("bootstrap"),
         node_meta=dict(pair.split(":", 1) if ":" in pair else (pair, "") for pair in flags["node_meta"]),
-        retry_interval=given("retry_interval"),
-        rejoin_after_leave=given("rejoin"),
-        disable_host_node_id=given("disable_host_node_id"),
-        advertise_addr_wan=given("advertise_wan"),
-        log_file=given("log_file"),
-        recursors=list(flags["recursor"]),
+        absent={key: Asked(f"-{flag}", "", said) for flag, key in FLAGS.items() if (said := said_of(flag)) is not None},
     )
 
 
@@ -199,10 +217,8 @@ def validate_command(quiet: bool, config_format: str, paths: tuple[str, ...]) ->
 
     if not paths:
         raise CommandError("Must specify at least one config file or directory")
-    directories = [path for path in paths if Path(path).is_dir()]
     try:
-        documents = _read_files([path for path in paths if path not in directories], directories, config_format)
-        config = build(documents, socket.gethostname())
+        config = build(_read_files(paths, config_format), socket.gethostname())
     except ConfigError as error:
         raise CommandError(f"Config validation failed: {error}") from error
     except OSError as error:

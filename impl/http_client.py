@@ -8,7 +8,9 @@ are those of Consul's `command/flags`, so that scripts which pass them to every 
 from __future__ import annotations
 
 import http.client
+import json
 import os
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 import click
 
+from impl.commandline import CommandError as CommandError
 from impl.commandline import GoCommand
 
 HTTP_ADDRESS = "http://127.0.0.1:8500"
@@ -37,15 +40,15 @@ _TLS = {
 """Flags that only make sense with TLS, and what they take."""
 
 
-class CommandError(click.ClickException):
-    """An error in the words of Consul's command, printed as they are."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the text alone."""
-        click.echo(self.message, file=file, err=True)
-
-
 _NO_TLS = "the HTTP API of Comitia has no TLS yet"
+
+
+class _BrokenOff(Exception):
+    """An answer that did not end."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,23 @@ class Answer:
 class HttpClient:
     """One agent's HTTP API. Threads may share it: each request has a connection of its own."""
 
-    def __init__(self, address: str, token: str = "", datacenter: str = "", stale: bool = False) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: str = "",
+        datacenter: str = "",
+        stale: bool = False,
+        tenancy: Sequence[str] = ("", ""),
+        login: str = "",
+    ) -> None:
         """An agent at `address`: host:port, or a URL. Raises CommandError.
 
         Args:
             token: sent as X-Consul-Token; there are no ACLs that could ask for it.
             datacenter: whose servers shall answer; "" is the agent's own.
             stale: reads may be answered by any server, from what it has applied.
+            tenancy: a namespace and a partition of Consul Enterprise, which an agent refuses.
+            login: USER:PASSWORD for a proxy before the agent, or "".
         """
         if address.startswith("https://"):
             raise CommandError(f"Error connecting to Consul agent: {address!r}: {_NO_TLS}: use http://")
@@ -78,15 +91,20 @@ class HttpClient:
         if parts.scheme != "http" or not parts.hostname or not port:
             raise CommandError(f"Error connecting to Consul agent: {address!r} is not http://host:port")
         self._host, self._port = parts.hostname, port
+        self._prefix = parts.path.rstrip("/")
         self._headers = {"X-Consul-Token": token} if token else {}
-        self._datacenter = datacenter
+        if login:
+            self._headers["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
+        of = {"dc": datacenter, "ns": tenancy[0], "partition": tenancy[1]}
+        self._of = [(name, value) for name, value in of.items() if value]
         self.stale = stale
 
     def follow(self, path: str, parameters: dict[str, str], failure: str) -> Iterator[bytes]:
         """The lines of an answer that goes on until the agent ends it. Raises CommandError."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        target = self._target("GET", path, list(parameters.items()))
         try:
-            connection.request("GET", self._target("GET", path, list(parameters.items())), headers=self._headers)
+            connection.request("GET", target, headers=self._headers)
             response = connection.getresponse()
             if response.status != 200:
                 text = response.read().decode(errors="replace")
@@ -95,9 +113,14 @@ class HttpClient:
                 connection.sock.settimeout(None)  # nothing may happen for long
             yield from response
         except (OSError, http.client.HTTPException) as error:
-            raise CommandError(f"{failure}{error or type(error).__name__}") from error
+            raise self._no_connection(error, failure, "GET", target) from error
         finally:
             connection.close()
+
+    def node_name(self) -> str:
+        """The name of the agent's node. Raises CommandError: the agent cannot be asked."""
+        answer = self.query("GET", "/v1/agent/self", (), "Error querying Consul agent: ")
+        return str(json.loads(answer.body)["Config"]["NodeName"])
 
     def ask(
         self,
@@ -164,37 +187,50 @@ class HttpClient:
                     connection.request(method, target, body, {**self._headers, **headers})
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
-                raise self._no_connection(error) from error
+                raise self._no_connection(error, failure, method, target) from error
             if response.status not in accepted:
                 text = self._all_of(response).decode(errors="replace")
                 raise CommandError(f"{failure}Unexpected response code: {response.status} ({text})")
             yield response
+        except _BrokenOff as broken:
+            raise self._no_connection(broken.error, failure, method, target) from broken
         finally:
             connection.close()
 
     def _target(self, method: str, path: str, parameters: Sequence[tuple[str, str]]) -> str:
-        query = [*parameters]
-        if self._datacenter:
-            query.append(("dc", self._datacenter))
+        query = [*parameters, *self._of]
         if self.stale and method == "GET":
             query.append(("stale", ""))
-        return path + (f"?{urlencode(query)}" if query else "")
+        return self._prefix + path + (f"?{urlencode(query)}" if query else "")
 
     def _all_of(self, response: http.client.HTTPResponse) -> bytes:
         try:
             return response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise self._no_connection(error) from error
+            raise _BrokenOff(error) from error
 
     def _piece_of(self, response: http.client.HTTPResponse) -> bytes:
         try:
             return response.read(PIECE_BYTES)
         except (OSError, http.client.HTTPException) as error:
-            raise self._no_connection(error) from error
+            raise _BrokenOff(error) from error
 
-    def _no_connection(self, error: Exception) -> CommandError:
-        cause = str(error) or type(error).__name__
-        return CommandError(f"Error connecting to Consul agent at {self._host}:{self._port}: {cause}")
+    def _no_connection(self, error: Exception, failure: str, method: str, target: str) -> CommandError:
+        host = f"{self._host}:{self._port}"
+        cause = str(getattr(error, "strerror", None) or error or type(error).__name__).lower()
+        if isinstance(error, ConnectionRefusedError):
+            cause = f"dial tcp {host}: connect: {cause}"
+        return CommandError(f'{failure}{method.capitalize()} "http://{host}{target}": {cause}')
+
+
+TENANCY = tuple(
+    click.Option(
+        [f"--{name}"],
+        default="",
+        help=f"Not here: a {name} of Consul Enterprise. Default: the environment's CONSUL_{name.upper()}.",
+    )
+    for name in ("namespace", "partition")
+)
 
 
 class ClientCommand(GoCommand):
@@ -244,9 +280,10 @@ class ServerCommand(ClientCommand):
 
     @staticmethod
     def flags() -> list[click.Option]:
-        """Consul's `ClientFlags` and `ServerFlags`."""
+        """Consul's `ClientFlags`, `ServerFlags` and `MultiTenancyFlags`."""
         return [
             *ClientCommand.flags(),
+            *TENANCY,
             click.Option(["--datacenter"], default="", help="Whose servers shall answer. Default: the agent's own."),
             click.Option(
                 ["--stale"],
@@ -257,7 +294,14 @@ class ServerCommand(ClientCommand):
 
 
 def _client(
-    http_addr: str, token: str, token_file: str, datacenter: str = "", stale: bool = False, **tls: str
+    http_addr: str,
+    token: str,
+    token_file: str,
+    datacenter: str = "",
+    stale: bool = False,
+    namespace: str = "",
+    partition: str = "",
+    **tls: str,
 ) -> HttpClient:
     given = next((name.replace("_", "-") for name, value in tls.items() if value), "")
     if given:
@@ -265,7 +309,12 @@ def _client(
     if os.environ.get("CONSUL_HTTP_SSL", "").lower() in ("1", "t", "true"):
         raise CommandError(f"Error connecting to Consul agent: CONSUL_HTTP_SSL: {_NO_TLS}: unset it")
     address = http_addr or os.environ.get("CONSUL_HTTP_ADDR") or HTTP_ADDRESS
-    return HttpClient(address, _token(token, token_file), datacenter, stale)
+    tenancy = (
+        namespace or os.environ.get("CONSUL_NAMESPACE", ""),
+        partition or os.environ.get("CONSUL_PARTITION", ""),
+    )
+    login = os.environ.get("CONSUL_HTTP_AUTH", "")
+    return HttpClient(address, _token(token, token_file), datacenter, stale, tenancy, login)
 
 
 def _token(token: str, token_file: str) -> str:

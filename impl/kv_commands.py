@@ -5,17 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import click
 import msgspec
 
-from impl.commandline import HELP
+from impl.commandline import HELP, GoGroup, read_data, unsigned
 from impl.http_client import CommandError, HttpClient, ServerCommand
 
-_VERBS = {"GET": "read", "PUT": "write", "DELETE": "delete"}
+_QUERYING = "Error querying Consul agent: "
 
 
 class ExportedKey(msgspec.Struct):
@@ -32,9 +31,10 @@ class KvClient:
     def __init__(self, http: HttpClient) -> None:
         self._http = http
 
-    def ask(self, method: str, key: str, parameters: dict[str, str], body: bytes | None = None) -> tuple[int, bytes]:
-        """Status and body; the statuses that every command treats as errors are raised."""
-        failure = f"Error! Failed to {_VERBS[method]} key: "
+    def ask(
+        self, method: str, key: str, parameters: dict[str, str], failure: str = _QUERYING, body: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """Status and body; the statuses that every command treats as errors are raised, and begin with `failure`."""
         return self._http.ask(method, f"/v1/kv/{quote(key)}", parameters, failure, body, accepted=(200, 404))
 
 
@@ -52,7 +52,7 @@ def _verify_key(key: str, failure: str) -> None:
 _consistent = click.option("--consistent", is_flag=True, help="The leader confirms that it leads before it answers.")
 
 
-@click.group("kv", context_settings=HELP)
+@click.group("kv", cls=GoGroup, context_settings=HELP)
 def kv_command() -> None:
     """Read and write keys."""
 
@@ -70,7 +70,7 @@ def kv_get(client: HttpClient, key: str, keys: bool, recurse: bool, separator: s
     key = _without_slash(key)
     parameters = {"consistent": ""} if how["consistent"] else {}
     kv = KvClient(client)
-    if keys:
+    if keys and not (recurse and how["detailed"]):
         cut = "" if recurse else separator
         status, answer = kv.ask("GET", key, parameters | {"keys": "", "separator": cut})
         for name in json.loads(answer) if status == 200 else []:
@@ -84,17 +84,17 @@ def kv_get(client: HttpClient, key: str, keys: bool, recurse: bool, separator: s
     for number, row in enumerate(json.loads(answer) if status == 200 else []):
         if how["detailed"] and number:
             click.echo()
-        _print_row(row, recurse, how["as_base64"], how["detailed"])
+        _print_row(row, recurse, how["as_base64"], how["detailed"], not keys)
     return 0
 
 
-def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bool) -> None:
+def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bool, valued: bool) -> None:
     value = (row["Value"] or "").encode() if as_base64 else base64.b64decode(row["Value"] or "")
     if detailed:
         for name in ("CreateIndex", "Flags", "Key", "LockIndex", "ModifyIndex"):
             click.echo(f"{name:<16} {row[name]}")
         click.echo(f"{'Session':<16} {row.get('Session') or '-'}")
-        value = f"{'Value':<16} ".encode() + value
+        value = f"{'Value':<16} ".encode() + value if valued else b""
     elif recurse:
         value = f"{row['Key']}:".encode() + value
     sys.stdout.buffer.write(value + b"\n")
@@ -103,23 +103,28 @@ def _print_row(row: dict[str, Any], recurse: bool, as_base64: bool, detailed: bo
 
 @kv_command.command("put", cls=ServerCommand)
 @click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index; 0: only if it is new.")
-@click.option("--modify-index", type=int, default=0)
+@click.option("--modify-index", default="0", metavar="NUMBER", callback=unsigned)
 @click.option("--acquire", is_flag=True, help="Take the key's lock for -session.")
 @click.option("--release", is_flag=True, help="Give the key's lock back, which -session holds.")
 @click.option("--session", default="", help="ID of a session, for -acquire and -release.")
-@click.option("--flags", type=int, default=0, help="A number stored with the value.")
+@click.option(
+    "--flags", default="0", metavar="NUMBER", callback=unsigned, help="A number stored with the value: 42, or 0x2a."
+)
 @click.option("--base64", "as_base64", is_flag=True, help="DATA is in base64.")
-@click.argument("key")
+@click.argument("key", default="")
 @click.argument("data", default="")
 def kv_put(client: HttpClient, key: str, data: str, as_base64: bool, flags: int, **how: Any) -> int:
     """Set KEY to DATA: text, @FILE, or - for standard input."""
-    value = _read_data(data)
+    if not key:
+        raise CommandError("Error! Missing KEY argument")
+    value = read_data(data)
     if as_base64:
         value = _decode(value, "Error! Cannot base 64 decode data")
     condition, refused, done = _put_condition(key, **how)
-    _verify_key(key, f"Did not write to {key}" if how["cas"] else "Failed writing data")
+    failure = f"Did not write to {key}" if how["cas"] else "Failed writing data"
+    _verify_key(key, failure)
     parameters = ({"flags": str(flags)} if flags else {}) | condition
-    _, answer = KvClient(client).ask("PUT", key, parameters, value)
+    _, answer = KvClient(client).ask("PUT", key, parameters, f"Error! {failure}: ", value)
     if answer.strip() != b"true":
         raise CommandError(f"Error! {refused}")
     click.echo(f"Success! {done}: {key}")
@@ -139,7 +144,8 @@ def _put_condition(
     if release:
         return {"release": session}, "Did not release lock", "Lock released on"
     condition = {"cas": str(modify_index)} if cas else {}
-    return condition, f"Did not write to {key}: CAS failed", "Data written to"
+    why = "CAS failed" if modify_index else "CAS performed with index=0 and key already exists."
+    return condition, f"Did not write to {key}: {why}", "Data written to"
 
 
 def _decode(value: bytes | str, failure: str) -> bytes:
@@ -149,31 +155,25 @@ def _decode(value: bytes | str, failure: str) -> bytes:
         raise CommandError(f"{failure}: {error}") from error
 
 
-def _read_data(data: str) -> bytes:
-    try:
-        if data == "-":
-            return sys.stdin.buffer.read()
-        return Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
-    except OSError as error:
-        raise CommandError(f"Error! Failed to read file: {error}") from error
-
-
 @kv_command.command("delete", cls=ServerCommand)
 @click.option("--cas", is_flag=True, help="Only if the key's ModifyIndex is -modify-index.")
-@click.option("--modify-index", type=int, default=0)
+@click.option("--modify-index", default="0", metavar="NUMBER", callback=unsigned)
 @click.option("--recurse", is_flag=True, help="Delete every key that starts with KEY.")
 @click.argument("key", default="")
 def kv_delete(client: HttpClient, cas: bool, modify_index: int, recurse: bool, key: str) -> int:
     """Delete KEY."""
     key = _without_slash(key)
-    if cas and recurse:
-        raise CommandError("Error! Cannot specify both -cas and -recurse")
-    if cas and not modify_index:
-        raise CommandError("Error! Must specify a -modify-index greater than 0 with -cas")
     if not key and not recurse:
         raise CommandError("Error! Missing KEY argument")
+    if cas and not modify_index:
+        raise CommandError("Cannot delete a key that does not exist. Provide a -modify-index greater than than 0.")
+    if modify_index and not cas:
+        raise CommandError("Cannot specify -modify-index without -cas!")
+    if cas and recurse:
+        raise CommandError("Cannot specify both -cas and -recurse!")
     parameters = {"recurse": ""} if recurse else {"cas": str(modify_index)} if cas else {}
-    _, answer = KvClient(client).ask("DELETE", key, parameters)
+    failure = f"Error! Did not delete {'prefix' if recurse else 'key'} {key}: "
+    _, answer = KvClient(client).ask("DELETE", key, parameters, failure)
     if answer.strip() != b"true":
         raise CommandError(f"Error! Did not delete key {key}: CAS failed")
     click.echo(f"Success! Deleted keys with prefix: {key}" if recurse else f"Success! Deleted key: {key}")
@@ -204,11 +204,12 @@ def kv_import(client: HttpClient, prefix: str, data: str) -> int:
     if not data:
         raise CommandError("Error! Missing DATA argument")
     kv = KvClient(client)
-    entries = [(before + key, flags, value) for key, flags, value in _read_export(_read_data(data))]
+    entries = [(before + key, flags, value) for key, flags, value in _read_export(read_data(data))]
     for key, _, _ in entries:
         _verify_key(key, f"Failed writing data for key {key}")
     for key, flags, value in entries:
-        kv.ask("PUT", key, {"flags": str(flags)} if flags else {}, value)
+        failure = f"Error! Failed writing data for key {key}: "
+        kv.ask("PUT", key, {"flags": str(flags)} if flags else {}, failure, value)
         click.echo(f"Imported: {key}")
     return 0
 

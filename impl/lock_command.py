@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from impl.children import Child, told_to_end
+from impl.children import Child, Told, told_to_end
 from impl.commandline import HELP
 from impl.http_client import CommandError, HttpClient, ServerCommand
-from impl.locks import TTL_SECONDS, Contender, Lock, Semaphore
+from impl.locks import ACQUISITION, LOCK_NAME, TTL_SECONDS, Contender, Lock, Semaphore
 from impl.session_commands import create_session
 
 CHILD_FAILED = 2
@@ -50,56 +49,80 @@ def lock_command(client: HttpClient, prefix: str, program: tuple[str, ...], **ho
     name = how["name"] or f"Consul lock for '{' '.join(program)}' at '{prefix}'"
     timeout, shell = _seconds(how["timeout"]), _boolean("shell", how["shell"])
     client.stale = False  # as in Consul: what is read of a lock must be as the leader has it
-    lock = _contender(client, prefix.rstrip("/"), name, how["monitor_retry"], how["limit"])
+    client.node_name()
 
     def say(text: str) -> None:
         if how["verbose"]:
             click.echo(text)
 
+    lock = _contender(client, prefix.rstrip("/"), name, how["monitor_retry"], how["limit"], say)
     with told_to_end() as stopped, lock.renewed():
         say("Attempting lock acquisition")
         if not lock.acquire(stopped, time.monotonic() + timeout if timeout else None):
             raise CommandError("Shutdown triggered or timeout during lock acquisition")
         lock.watch()
         try:
-            say("Starting handler")
             code = _run(lock, stopped, program, shell, how["pass_stdin"], say)
         finally:
-            lock.release()
+            say("Cleanup succeeded" if lock.release() else "Cleanup aborted, lock in use")
     return CHILD_FAILED if code and how["child_exit_code"] else 0
 
 
-def _contender(client: HttpClient, prefix: str, name: str, monitor_retry: int, limit: int) -> Contender:
-    wanted = {"Name": name, "TTL": f"{TTL_SECONDS}s"}
+def _contender(
+    client: HttpClient, prefix: str, name: str, monitor_retry: int, limit: int, say: Callable[[str], None]
+) -> Contender:
+    wanted, failure = {"Name": name, "TTL": f"{TTL_SECONDS}s"}, f"{ACQUISITION}failed to create session: "
     if limit == 1:
-        return Lock(client, prefix, create_session(client, wanted), monitor_retry)
+        say(f"Setting up lock at path: {prefix}/{LOCK_NAME}")
+        return Lock(client, prefix, create_session(client, wanted, failure), monitor_retry)
+    say(f"Setting up semaphore (limit {limit}) at prefix: {prefix}")
     # The keys of contenders go with their sessions.
-    return Semaphore(client, prefix, create_session(client, wanted | {"Behavior": "delete"}), monitor_retry, limit)
+    session = create_session(client, wanted | {"Behavior": "delete"}, failure)
+    return Semaphore(client, prefix, session, monitor_retry, limit)
 
 
 def _run(
     lock: Contender,
-    stopped: threading.Event,
+    stopped: Told,
     program: tuple[str, ...],
     shell: bool,
     pass_stdin: bool,
     say: Callable[[str], None],
 ) -> int:
-    """Run the program until it ends, or is ended with the lock; its exit code."""
-    stdin = sys.stdin.buffer if pass_stdin else subprocess.DEVNULL
-    child = Child(program, shell, {"CONSUL_LOCK_HELD": "true"}, stdin)
+    """Run the program until it ends, or is ended with the lock; not 0 if it failed, or could not be started."""
+    say("Starting handler")
+    if pass_stdin:
+        say("Stdin passed to handler process")
+    try:
+        stdin = sys.stdin.buffer if pass_stdin else subprocess.DEVNULL
+        child = Child(program, shell, {"CONSUL_LOCK_HELD": "true"}, stdin)
+    except CommandError as error:
+        error.show()
+        return CHILD_FAILED
+    _wait(child, lock, stopped, say)
+    if why := child.failure():
+        click.echo(f"Error running handler: {why}", err=True)
+    return child.process.returncode
+
+
+def _wait(child: Child, lock: Contender, stopped: Told, say: Callable[[str], None]) -> None:
     while True:
         try:
-            return child.process.wait(_POLL_SECONDS)
+            child.process.wait(_POLL_SECONDS)
+            say("Child terminated, releasing lock")
+            return
         except subprocess.TimeoutExpired:
             if not lock.lost.is_set() and not stopped.is_set():
                 continue
         say("Lock lost, killing child" if lock.lost.is_set() else "Shutdown triggered, killing child")
-        child.end()
-        return child.process.returncode
+        child.end(stopped, say)
+        return
 
 
 def _seconds(text: str) -> float:
+    """Raises CommandError."""
+    if text.startswith("-"):
+        raise CommandError("Timeout must be positive")
     from impl.agent.config import ConfigError, parse_duration
 
     try:

@@ -77,8 +77,8 @@ class Contender(ABC):
         """Whether this session holds. Raises CommandError."""
 
     @abstractmethod
-    def release(self) -> None:
-        """Give back what is held, and remove what nobody needs any more. Raises CommandError."""
+    def release(self) -> bool:
+        """Give back what is held, and remove what nobody needs any more: whether so. Raises CommandError."""
 
     @abstractmethod
     def enter(self) -> None:
@@ -153,6 +153,10 @@ class Contender(ABC):
         """Whether the agent wrote what it was to write on a condition. Raises CommandError."""
         return self._client.ask("PUT", path, parameters, failure, body)[1].strip() == b"true"
 
+    def _removed(self, path: str, index: int) -> bool:
+        """Whether nobody used the key meanwhile. Raises CommandError."""
+        return self._client.ask("DELETE", path, {"cas": str(index)}, CLEANUP)[1].strip() == b"true"
+
 
 def _rows(answer: Answer) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(answer.body) if answer.status == 200 else []
@@ -181,12 +185,13 @@ class Lock(Contender):
         """As `Contender.holds`."""
         return _holder(rows) == self._session
 
-    def release(self) -> None:
+    def release(self) -> bool:
         """As `Contender.release`: the key stays if somebody has it."""
         self._client.ask("PUT", self._path, {"release": self._session, "flags": str(LOCK_FLAGS)}, RELEASE, b"")
         rows = _rows(self._read(0, 0, f"{CLEANUP}failed to read lock"))
-        if rows and _holder(rows) is None:
-            self._client.ask("DELETE", self._path, {"cas": str(rows[0]["ModifyIndex"])}, CLEANUP)
+        if not rows:
+            return True
+        return _holder(rows) is None and self._removed(self._path, rows[0]["ModifyIndex"])
 
 
 def _holder(rows: Sequence[dict[str, Any]]) -> str | None:
@@ -229,7 +234,7 @@ class Semaphore(Contender):
         """As `Contender.holds`."""
         return self._session in self._standing(rows)[1]
 
-    def release(self) -> None:
+    def release(self) -> bool:
         """As `Contender.release`: the semaphore stays if somebody has a slot of it."""
         for _ in range(RACES_MAX):
             index, holders = self._standing(self._now(RELEASE))
@@ -239,8 +244,9 @@ class Semaphore(Contender):
             raise CommandError(f"{RELEASE}others changed the semaphore {RACES_MAX} times meanwhile: try again")
         self._client.ask("DELETE", self._own_path, {}, RELEASE)
         index, holders = self._standing(self._now(CLEANUP))
-        if index and not holders:
-            self._client.ask("DELETE", self._lock_path, {"cas": str(index)}, CLEANUP)
+        if not index:
+            return True
+        return not holders and self._removed(self._lock_path, index)
 
     def _now(self, failure: str) -> list[dict[str, Any]]:
         return _rows(self._read(0, 0, f"{failure}failed to read prefix"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from impl.commandline import HELP, columns, print_json
+from impl.commandline import HELP, GoGroup, columns, print_json
 from impl.http_client import CommandError, HttpClient, ServerCommand
 
 _RAFT = "/v1/operator/raft"
@@ -19,7 +19,7 @@ _HEADER = ("Node", "ID", "Address", "State", "Voter", "RaftProtocol", "Commit In
 _id = click.option("--id", "id", default="", metavar="ID", help="ID, or name, of a server.")
 
 
-@click.group("operator", context_settings=HELP)
+@click.group("operator", cls=GoGroup, context_settings=HELP)
 def operator_command() -> None:
     """Tools for whoever operates a cluster."""
 
@@ -80,6 +80,10 @@ def add_peer(client: HttpClient, address: str, id: str, name: str, non_voter: bo
 @_id
 def remove_peer(client: HttpClient, address: str, id: str) -> int:
     """Remove a server from the cluster, by -id or by -address."""
+    if not address and not id:
+        raise CommandError("Error removing peer: an address or id is required for the peer to remove")
+    if address and id:
+        raise CommandError("Error removing peer: cannot give both an address and id")
     _ask(client, "DELETE", f"{_RAFT}/peer", _given(address=address, id=id), "removing peer")
     click.echo(f'Removed peer with id "{id}"' if id else f'Removed peer with address "{address}"')
     return 0

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from impl.commandline import HELP, columns, format_option, print_json
+from impl.commandline import HELP, GoGroup, columns, format_option, print_json, read_data
+from impl.commands import configuration_files, read_configuration
 from impl.http_client import ClientCommand, CommandError, HttpClient, ServerCommand
 
 SERF_STATUSES = ("none", "alive", "leaving", "left", "failed")
@@ -25,8 +26,21 @@ NO_MEMBERS = 2
 Parameters = list[tuple[str, str]]
 Document = dict[str, Any]
 
+
+def _given_pairs(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    """Callback of options KEY=VALUE. Raises click.BadParameter."""
+    for each in given:
+        if "=" not in each:
+            raise click.BadParameter(f'Missing "=" value in argument: {each}', context, parameter)
+    return dict(each.split("=", 1) for each in given)
+
+
 _node_meta = click.option(
-    "--node-meta", multiple=True, metavar="KEY=VALUE", help="Only nodes with this metadata. Repeatable."
+    "--node-meta",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_given_pairs,
+    help="Only nodes with this metadata. Repeatable.",
 )
 
 
@@ -34,15 +48,15 @@ def _get(client: HttpClient, path: str, parameters: Parameters, failure: str) ->
     return json.loads(client.query("GET", path, parameters, f"{failure}: ").body)
 
 
-def _query(node_meta: Sequence[str] = (), filter: str = "") -> Parameters:
-    parameters = [("node-meta", each.replace("=", ":", 1)) for each in node_meta]
+def _query(node_meta: dict[str, str], filter: str = "") -> Parameters:
+    parameters = [("node-meta", f"{name}:{value}") for name, value in node_meta.items()]
     return parameters + ([("filter", filter)] if filter else [])
 
 
 # --- catalog ----------------------------------------------------------------------------------------------------------
 
 
-@click.group("catalog", context_settings=HELP)
+@click.group("catalog", cls=GoGroup, context_settings=HELP)
 def catalog_command() -> None:
     """Look at the catalog of a datacenter."""
 
@@ -59,13 +73,13 @@ def datacenters(client: HttpClient, form: str) -> int:
 @catalog_command.command("nodes", cls=ServerCommand)
 @_node_meta
 @click.option("--service", default="", help="Only nodes with an instance of this service.")
-@click.option("--filter", default="", help="Consul's filter expression.")
+@click.option("--filter", default="", help="Consul's filter expression: text, @FILE, or - for standard input.")
 @click.option("--near", default="", help="Name of a node to sort by. Without coordinates the order stays as it is.")
 @click.option("--detailed", is_flag=True, help="Whole ids, tagged addresses and metadata too.")
 @format_option
 def nodes(
     client: HttpClient,
-    node_meta: tuple[str, ...],
+    node_meta: dict[str, str],
     service: str,
     filter: str,
     near: str,
@@ -73,7 +87,7 @@ def nodes(
     form: str,
 ) -> int:
     """Print the nodes that are registered."""
-    parameters = _query(node_meta, filter) + ([("near", near)] if near else [])
+    parameters = _query(node_meta, read_data(filter).decode()) + ([("near", near)] if near else [])
     if service:
         path = f"/v1/catalog/service/{quote(service, safe='')}"
         found = [_node_of(each) for each in _get(client, path, parameters, "Error listing nodes for service")]
@@ -115,7 +129,7 @@ def _pairs(values: dict[str, str] | None) -> str:
 @click.option("--node", default="", help="Only services with an instance on this node.")
 @click.option("--tags", is_flag=True, help="Print the tags of each service too.")
 @format_option
-def services(client: HttpClient, node_meta: tuple[str, ...], node: str, tags: bool, form: str) -> int:
+def services(client: HttpClient, node_meta: dict[str, str], node: str, tags: bool, form: str) -> int:
     """Print the names of the services that are registered."""
     parameters = _query(node_meta)
     found: dict[str, list[str]] = {}
@@ -131,7 +145,8 @@ def services(client: HttpClient, node_meta: tuple[str, ...], node: str, tags: bo
     elif not found:
         click.echo("No services match the given query - try expanding your search.", err=True)
     elif tags:
-        click.echo(columns([(name, ",".join(sorted(found[name]))) for name in sorted(found)]))
+        width = max(map(len, found)) + 6  # as Consul's table, which is another one than its others
+        click.echo("\n".join(f"{name:<{width}}{','.join(sorted(found[name]))}".rstrip() for name in sorted(found)))
     else:
         click.echo("\n".join(sorted(found)))
     return 0
@@ -140,7 +155,7 @@ def services(client: HttpClient, node_meta: tuple[str, ...], node: str, tags: bo
 # --- the agent's own --------------------------------------------------------------------------------------------------
 
 
-@click.group("services", context_settings=HELP)
+@click.group("services", cls=GoGroup, context_settings=HELP)
 def services_command() -> None:
     """Register services with an agent."""
 
@@ -152,8 +167,15 @@ def services_command() -> None:
 @click.option("--port", type=int, default=0, help="Port of the instance.")
 @click.option("--kind", default="", help="Kind of the service.")
 @click.option("--tag", multiple=True, help="A tag. Repeatable.")
-@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata. Repeatable.")
-@click.argument("files", nargs=-1)
+@click.option("--meta", multiple=True, metavar="KEY=VALUE", callback=_given_pairs, help="Metadata. Repeatable.")
+@click.option(
+    "--tagged-address",
+    multiple=True,
+    metavar="TAG=HOST:PORT",
+    callback=_given_pairs,
+    help="A further address. Repeatable.",
+)
+@click.argument("files", metavar="[PATH]...", nargs=-1)
 def register(
     client: HttpClient,
     name: str,
@@ -162,17 +184,19 @@ def register(
     port: int,
     kind: str,
     tag: tuple[str, ...],
-    meta: tuple[str, ...],
+    meta: dict[str, str],
+    tagged_address: dict[str, str],
     files: tuple[str, ...],
 ) -> int:
-    """Register the service that the flags describe, or those that FILES (JSON) define."""
+    """Register the service that the flags describe, or those of configuration files, with what else the flags say."""
     if not files and not name:
         raise CommandError("Service registration requires at least one argument or flags.")
     if files and name:
         raise CommandError("Service registration requires arguments or -id, not both.")
     described: Document = {"ID": id, "Name": name, "Address": address, "Port": port, "Kind": kind, "Tags": list(tag)}
-    described["Meta"] = {key: value for key, _, value in (each.partition("=") for each in meta)}
-    definitions = list(_definitions(files)) if files else [{name: value for name, value in described.items() if value}]
+    described |= {"Meta": meta, "TaggedAddresses": {each: _address(text) for each, text in tagged_address.items()}}
+    described = {name: value for name, value in described.items() if value}
+    definitions = [_combined(each, described) for each in _definitions(files)] if files else [described]
     for definition in definitions:
         shown = _field(definition, "Name")
         failure = f'Error registering service "{shown}": '
@@ -181,11 +205,37 @@ def register(
     return 0
 
 
+def _address(text: str) -> Document:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        return {"Address": text.strip("[]"), "Port": 0}
+    if not port.isdecimal():
+        raise CommandError(f"Invalid Tagged Address: {text!r} is not HOST:PORT")
+    return {"Address": host.strip("[]"), "Port": int(port)}
+
+
+def _combined(definition: Document, described: Document) -> Document:
+    """A file's definition with what flags say: tags and pairs are added, what the file does not say is filled in."""
+    combined = dict(definition)
+    for name, value in described.items():
+        plain = name.lower()
+        key = next((key for key in definition if key.lower().replace("_", "") == plain), name)
+        said = definition.get(key)
+        match value:
+            case list():
+                combined[key] = [*(said or []), *value]
+            case dict():
+                combined[key] = {**(said or {}), **value}
+            case _:
+                combined[key] = said or value
+    return combined
+
+
 @services_command.command("deregister", cls=ServerCommand)
 @click.option("--id", default="", help="ID of an instance.")
-@click.argument("files", nargs=-1)
+@click.argument("files", metavar="[PATH]...", nargs=-1)
 def deregister(client: HttpClient, id: str, files: tuple[str, ...]) -> int:
-    """Deregister the instance of -id, or those that FILES (JSON) define."""
+    """Deregister the instance of -id, or those of configuration files."""
     if not files and not id:
         raise CommandError("Service deregistration requires at least one argument or -id.")
     if files and id:
@@ -198,26 +248,25 @@ def deregister(client: HttpClient, id: str, files: tuple[str, ...]) -> int:
     return 0
 
 
-def _definitions(files: Sequence[str]) -> Iterator[Document]:
-    """The definitions in configuration files, JSON or HCL: `service` is one or several, `services` are several."""
+def _definitions(paths: Sequence[str]) -> list[Document]:
+    """The definitions in configuration files, JSON or HCL, and in directories of them. Raises CommandError."""
     from impl.agent.config import ConfigError
-    from impl.agent.config_files import decode, format_of
+    from impl.agent.config_files import format_of
 
-    for name in files:
+    found: list[Document] = []
+    for name in paths:
         try:
-            document, _ = decode(Path(name).read_bytes(), name, format_of(name) or "json")
+            within = configuration_files([name]) if Path(name).is_dir() else [(Path(name), format_of(name) or "json")]
+            documents = [read_configuration(path.read_bytes(), str(path), form) for path, form in within]
         except OSError as error:
-            raise CommandError(f"Error: {name}: {error.strerror}") from error
+            raise CommandError(f"Error: {error.filename}: {error.strerror}") from error
         except ConfigError as error:
             raise CommandError(f"Error: {error}") from error
-        found = document.get("services", []) if isinstance(document, dict) else []
-        if (
-            not isinstance(found, list)
-            or not found
-            or not all(isinstance(each, dict) and _field(each, "Name") for each in found)
-        ):
+        services = [each for document in documents for each in document.services or []]
+        if not services:
             raise CommandError(f"Error: {name} defines no service: give it as 'service' or in 'services', with a name")
-        yield from found
+        found += services
+    return found
 
 
 def _field(definition: Document, name: str) -> str:
@@ -229,16 +278,22 @@ def _field(definition: Document, name: str) -> str:
 @click.option("--detailed", is_flag=True, help="Print all that is known of each member.")
 @click.option("--wan", is_flag=True, help="Only servers, by their names in all datacenters.")
 @click.option("--status", default=".*", metavar="REGEXP", help="Only members whose status matches.")
+@click.option("--partition", default="", help="Not here: a partition of Consul Enterprise.")
+@click.option("--segment", default="", help="Not here: a network segment of Consul Enterprise.")
 @click.option("--filter", default="", help="Consul's filter expression.")
 @format_option
-def members_command(client: HttpClient, detailed: bool, wan: bool, status: str, filter: str, form: str) -> int:
+def members_command(
+    client: HttpClient, detailed: bool, wan: bool, status: str, partition: str, segment: str, filter: str, form: str
+) -> int:
     """Print the members of the cluster: its servers and client agents."""
     try:
         wanted = re.compile(status)
     except re.error as error:
         raise CommandError(f"Failed to compile status regexp: {error}") from error
+    if segment not in ("", "_all"):
+        raise CommandError("Error retrieving members: Network segments are not supported: leave -segment out")
     parameters = [("wan", "1")] if wan else [("segment", "_all")]
-    parameters += [("filter", filter)] if filter else []
+    parameters += [(name, value) for name, value in (("partition", partition), ("filter", filter)) if value]
     found = _get(client, "/v1/agent/members", parameters, "Error retrieving members")
     found = [member for member in found if wanted.search(_status(member))]
     if not found:
@@ -261,10 +316,11 @@ def member_rows(members: Sequence[Document], detailed: bool) -> list[tuple[str, 
         tags, host = member["Tags"], member["Addr"]
         address = f"[{host}]:{member['Port']}" if ":" in host else f"{host}:{member['Port']}"
         first = (member["Name"], address, _status(member))
-        if detailed:
-            rows.append((*first, ",".join(f"{name}={value}" for name, value in sorted(tags.items()))))
-            continue
         kind, segment = ("server", "<all>") if tags.get("role") == "consul" else ("client", "<default>")
+        if detailed:
+            shown = {"partition": "default", "segment": segment, **tags}
+            rows.append((*first, ",".join(f"{name}={value}" for name, value in sorted(shown.items()))))
+            continue
         build = tags.get("build", "").partition(":")[0]
         protocol = tags.get("vsn") or str(member.get("ProtocolCur", ""))
         rows.append((*first, kind, build, protocol, tags.get("dc", ""), "default", segment))

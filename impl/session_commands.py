@@ -39,9 +39,9 @@ def create(
     return 0
 
 
-def create_session(client: HttpClient, body: dict[str, Any]) -> str:
+def create_session(client: HttpClient, body: dict[str, Any], failure: str = "Error creating session: ") -> str:
     """The id of a new session."""
-    _, answer = client.ask("PUT", "/v1/session/create", {}, "Error creating session: ", json.dumps(body).encode())
+    _, answer = client.ask("PUT", "/v1/session/create", {}, failure, json.dumps(body).encode())
     return str(json.loads(answer)["ID"])
 
 

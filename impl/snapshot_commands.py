@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from impl.commandline import HELP, GoCommand, columns, format_option
+from impl.commandline import HELP, GoCommand, GoGroup, columns, format_option
 from impl.http_client import CommandError, HttpClient, ServerCommand
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ UNPACKED_MAX = 64 << 30
 """Of one's own archive, on one's own disk."""
 
 
-@click.group("snapshot", context_settings=HELP)
+@click.group("snapshot", cls=GoGroup, context_settings=HELP)
 def snapshot_command() -> None:
     """Save, restore and inspect the state of the servers."""
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import click
 
-from impl.children import Child, told_to_end
+from impl.children import Child, Told, told_to_end
 from impl.commandline import HELP, print_json
 from impl.http_client import CommandError, HttpClient, ServerCommand
 
@@ -26,7 +26,7 @@ RETRY_SECONDS_MAX = 180.0
 _POLL_SECONDS = 0.05
 
 Parameters = list[tuple[str, str]]
-Flags = Mapping[str, str]
+Flags = Mapping[str, Any]
 
 
 def _given(flags: Flags, name: str, kind: str) -> str:
@@ -47,7 +47,7 @@ def _service(flags: Flags) -> tuple[str, Parameters]:
     passing = flags["passingonly"].lower()
     if passing not in ("", "0", "1", "t", "f", "true", "false"):
         raise CommandError(f"Failed to parse passingonly flag: {passing!r}: use true or false")
-    parameters = [("tag", flags["tag"])] if flags["tag"] else []
+    parameters = [("tag", tag) for tag in flags["tag"]]
     parameters += [("passing", "")] if passing in ("1", "t", "true") else []
     return f"/v1/health/service/{_given(flags, 'service', 'service')}", parameters
 
@@ -113,12 +113,14 @@ class Watch:
 @click.option("--key", default="", help="The key, for -type=key.")
 @click.option("--prefix", default="", help="The prefix, for -type=keyprefix.")
 @click.option("--service", default="", help="The service, for -type=service; optional for -type=checks.")
-@click.option("--tag", default="", help="Only instances with this tag, for -type=service.")
+@click.option("--tag", multiple=True, help="Only instances with this tag, for -type=service. Repeatable.")
 @click.option("--passingonly", default="", help="true: only instances whose checks pass, for -type=service.")
 @click.option("--state", default="", help="Only checks in this state, for -type=checks.")
+@click.option("--name", default="", help="Not here: the name of an event.")
+@click.option("--filter", default="", help="Consul's filter expression: all but keys can be filtered.")
 @click.option("--shell", default="true", metavar="BOOL", help="Let a shell ($SHELL) run the program. Default: true.")
 @click.argument("program", nargs=-1)
-def watch_command(client: HttpClient, kind: str, shell: str, program: tuple[str, ...], **flags: str) -> int:
+def watch_command(client: HttpClient, kind: str, shell: str, program: tuple[str, ...], **flags: Any) -> int:
     """Print the answer, or run PROGRAM with it now and whenever it changes."""
     if not kind:
         raise CommandError("Watch type must be specified")
@@ -127,10 +129,13 @@ def watch_command(client: HttpClient, kind: str, shell: str, program: tuple[str,
     if kind not in TYPES:
         raise CommandError(f"Unsupported watch type: {kind}")
     path, parameters = TYPES[kind](flags)
+    if flags["filter"] and kind not in ("key", "keyprefix"):
+        parameters.append(("filter", flags["filter"]))
     watch = Watch(client, kind, path, parameters)
     if not program:
         print_json(watch.next()[1])
         return 0
+    client.node_name()  # later an agent that cannot be asked is asked again
     return _Handler(watch, program, shell.lower() not in ("0", "f", "false")).run()
 
 
@@ -141,7 +146,7 @@ class _Handler:
         self._watch = watch
         self._program = program
         self._shell = shell
-        self._stopped = threading.Event()
+        self._stopped = Told()
         self._code = 0
 
     def run(self) -> int:
@@ -181,8 +186,8 @@ class _Handler:
             pass  # it does not read all of it
         while child.process.poll() is None:
             if self._stopped.wait(_POLL_SECONDS):
-                child.end()
+                child.end(self._stopped)
                 return True
-        if child.process.returncode:
-            click.echo(f"Error executing handler: exit status {child.process.returncode}", err=True)
+        if why := child.failure():
+            click.echo(f"Error executing handler: {why}", err=True)
         return child.process.returncode == 0

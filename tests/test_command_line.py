@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import click
 import pytest
@@ -54,10 +57,57 @@ def test_commands_that_consul_has_exit_with_one_on_any_error(
     assert exit_code(monkeypatch, "kv", *arguments) == 1
 
 
+@click.command("starting")
+@click.argument("number", type=int)
+def starting(number: int) -> int:
+    """An agent that is told to end while it starts."""
+    os.kill(os.getpid(), number)
+    return 1
+
+
+def an_agent_that_starts_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comitia.LazyGroup, "get_command", lambda self, ctx, name: starting)
+    before = signal.getsignal(signal.SIGTERM)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(SystemExit) as stop:
+            comitia.main(["agent", str(int(number))])
+        assert stop.value.code == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_agent_that_starts_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    an_agent_that_starts_ends_in_order(monkeypatch)
+
+
+def test_an_agent_that_is_interrupted_as_any_command_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comitia, "_ended_by_signals", nullcontext)
+    with pytest.raises(AssertionError):
+        an_agent_that_starts_ends_in_order(monkeypatch)
+
+
 def test_an_unknown_command_is_a_usage_error() -> None:
     with pytest.raises(SystemExit) as stop:
         comitia.main(["no-such-command"])
     assert stop.value.code == 254
+
+
+@pytest.mark.parametrize("flag", ["-v", "-version", "--version"])
+def test_the_version_is_what_the_command_says(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        comitia.main([flag])
+    asked = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        comitia.main(["version"])
+    assert (stop.value.code, asked) == (0, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        comitia.main([flag])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "force-leave" in shown and "keyring" not in shown
 
 
 def test_an_agent_loads_neither_a_solver_nor_the_spec_nor_the_harness() -> None:

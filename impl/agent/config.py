@@ -21,7 +21,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from impl.agent.absent import Acl, Connect, UiConfig, Wanted, refusal, warnings
+from impl.agent.absent import Asked, refusal, warnings
 from impl.agent.metadata import metadata_problem
 from impl.dns.settings import Settings as DnsSettings
 from impl.raft.settings import Settings
@@ -47,18 +47,25 @@ LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 class ConfigError(Exception):
     """The configuration cannot be used; the text is one line that names the setting and the remedy."""
 
+    def __init__(self, text: str, key: str = "") -> None:
+        """`key`: the setting, if it is one, for who knows where it stands; an inner one has its object's before it."""
+        super().__init__(text)
+        self.key = key
+
 
 class Ports(msgspec.Struct, forbid_unknown_fields=True):
-    """`ports`: 0 asks for a free one, which the log reports; -1 for no DNS. From `grpc` on: see `absent`."""
+    """`ports`: 0 asks for a free one, which the log reports; -1 for no DNS."""
 
     server: Annotated[int, msgspec.Meta(ge=0, le=65535)] | UnsetType = UNSET
     http: Annotated[int, msgspec.Meta(ge=0, le=65535)] | UnsetType = UNSET
     dns: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
-    grpc: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
-    grpc_tls: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
-    https: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
-    serf_lan: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
-    serf_wan: Annotated[int, msgspec.Meta(ge=-1, le=65535)] | UnsetType = UNSET
+
+
+class Addresses(msgspec.Struct, forbid_unknown_fields=True):
+    """`addresses`: where HTTP and DNS listen, if not both at `client_addr`."""
+
+    http: str | UnsetType = UNSET
+    dns: str | UnsetType = UNSET
 
 
 class Soa(msgspec.Struct, forbid_unknown_fields=True):
@@ -108,8 +115,8 @@ class TelemetryConfig(msgspec.Struct, forbid_unknown_fields=True):
     prometheus_retention_time: str | UnsetType = UNSET
 
 
-class Document(msgspec.Struct, forbid_unknown_fields=True):
-    """One source of configuration: everything optional, named as in Consul's configuration files."""
+class Contents(msgspec.Struct, forbid_unknown_fields=True):
+    """What a file may say of what Comitia has: everything optional, named as in Consul's configuration files."""
 
     server: bool | UnsetType = UNSET
     bootstrap_expect: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
@@ -122,6 +129,7 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     bind_addr: str | UnsetType = UNSET
     advertise_addr: str | UnsetType = UNSET
     client_addr: str | UnsetType = UNSET
+    addresses: Addresses | UnsetType = UNSET
     ports: Ports | UnsetType = UNSET
     domain: str | UnsetType = UNSET
     dns_config: DnsConfig | UnsetType = UNSET
@@ -146,21 +154,18 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     allow_insecure_rpc: bool | UnsetType = UNSET
     dev: bool | UnsetType = UNSET
     bootstrap: bool | UnsetType = UNSET
-    rejoin_after_leave: bool | UnsetType = UNSET
-    """True in any case: a server that left asks to join when it is started."""
-    disable_update_check: bool | UnsetType = UNSET
-    """True in any case: nothing looks for updates."""
     leave_on_terminate: bool | UnsetType = UNSET
     skip_leave_on_interrupt: bool | UnsetType = UNSET
-    retry_interval: str | UnsetType = UNSET
-    disable_host_node_id: bool | UnsetType = UNSET
-    advertise_addr_wan: str | UnsetType = UNSET
-    log_file: str | UnsetType = UNSET
-    recursors: list[str] | UnsetType = UNSET
-    ui_config: UiConfig | UnsetType = UNSET
-    connect: Connect | UnsetType = UNSET
-    acl: Acl | UnsetType = UNSET
     primary_datacenter: str | UnsetType = UNSET
+
+
+class Document(Contents):
+    """One source of configuration: a file, or the flags of the command line."""
+
+    absent: dict[str, Asked] = {}
+    """What it says of what Comitia has not, by key: see `absent`."""
+    places: dict[str, str] = {}
+    """Where a file says what it says, by key: the beginning of a text."""
 
 
 class Address(msgspec.Struct, frozen=True, order=True):
@@ -188,6 +193,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bind_addr: str
     advertise_addr: str
     client_addr: str
+    http_addr: str
+    dns_addr: str
     server_port: int
     http_port: int
     dns_port: int
@@ -233,13 +240,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """What is ignored of the configuration."""
 
 
-def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "", *, ui: bool = False) -> Config:
+def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "") -> Config:
     """Merge documents, later ones winning, fill in defaults and validate.
 
     Args:
         hostname: the node's name if none is configured.
         temporary_dir: the data directory of `-dev`, which needs none configured.
-        ui: `-ui`, which no file can say.
 
     Raises:
         ConfigError: see its text.
@@ -247,32 +253,45 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "",
     merged = Document()
     for document in documents:
         _merge(merged, document)
+    try:
+        return _built(merged, hostname, temporary_dir)
+    except ConfigError as error:
+        raise ConfigError(merged.places.get(error.key, "") + str(error), error.key) from error
+
+
+def _built(merged: Document, hostname: str, temporary_dir: str) -> Config:
     ports = _or(merged.ports, Ports())
+    addresses, client_addr = _or(merged.addresses, Addresses()), _or(merged.client_addr, "127.0.0.1")
     performance = _or(merged.performance, Performance())
     limits = _or(merged.limits, Limits())
     dev = _or(merged.dev, False)
     bind = _or(merged.bind_addr, "127.0.0.1")
     multiplier = _or(performance.raft_multiplier, 1)
-    wanted = _wanted(merged, ports, ui)
-    if why := refusal(wanted) or metadata_problem(_or(merged.node_meta, {})):
+    if why := refusal(merged.absent):
         raise ConfigError(why)
+    if why := _other_datacenter(merged):
+        raise ConfigError(why, "primary_datacenter")
+    if why := metadata_problem(_or(merged.node_meta, {})):
+        raise ConfigError(why, "node_meta")
     config = Config(
         server=_or(merged.server, False) or dev,
         bootstrap_expect=_bootstrap_expect(merged, dev),
-        join=tuple(parse_address(text) for text in _or(merged.retry_join, []) + _or(merged.start_join, [])),
+        join=_addresses("retry_join", merged.retry_join) + _addresses("start_join", merged.start_join),
         node_name=_or(merged.node_name, hostname),
         node_id=_or(merged.node_id, "").lower(),
         datacenter=_or(merged.datacenter, "dc1"),
         data_dir=_or(merged.data_dir, temporary_dir if dev else ""),
         bind_addr=bind,
         advertise_addr=_or(merged.advertise_addr, bind),
-        client_addr=_or(merged.client_addr, "127.0.0.1"),
+        client_addr=client_addr,
+        http_addr=_or(addresses.http, client_addr),
+        dns_addr=_or(addresses.dns, client_addr),
         server_port=_or(ports.server, SERVER_PORT),
         http_port=_or(ports.http, HTTP_PORT),
         dns_port=_or(ports.dns, DNS_PORT),
         dns=_dns_settings(merged),
         raft_multiplier=multiplier,
-        rpc_hold_timeout=parse_duration(_or(performance.rpc_hold_timeout, "7s")),
+        rpc_hold_timeout=_duration("performance.rpc_hold_timeout", _or(performance.rpc_hold_timeout, "7s")),
         http_max_conns_per_client=_or(limits.http_max_conns_per_client, HTTP_CONNECTIONS_PER_CLIENT),
         kv_max_value_size=_or(limits.kv_max_value_size, 512 * 1024),
         snapshot_max_size=_or(limits.snapshot_max_size, SNAPSHOT_MAX_SIZE),
@@ -284,21 +303,36 @@ def build(documents: Iterable[Document], hostname: str, temporary_dir: str = "",
         enable_local_script_checks=_or(merged.enable_local_script_checks, False),
         read_replica=_or(merged.read_replica, False),
         raft_snapshot_threshold=_or(merged.raft_snapshot_threshold, 16384),
-        raft_snapshot_interval=parse_duration(_or(merged.raft_snapshot_interval, "30s")),
+        raft_snapshot_interval=_duration("raft_snapshot_interval", _or(merged.raft_snapshot_interval, "30s")),
         raft_trailing_logs=_or(merged.raft_trailing_logs, _CORE.snapshot_trailing),
         raft_lease_ms=_or(merged.raft_lease_ms, _CORE.lease_ms * multiplier),
         clock_drift=_or(merged.clock_drift, _CORE.clock_drift),
-        log_level=_or(merged.log_level, "INFO").upper(),
+        log_level=_log_level(_or(merged.log_level, "INFO")),
         log_json=_or(merged.log_json, False),
         pid_file=_or(merged.pid_file, ""),
         trace_dir=_or(merged.trace_dir, ""),
         allow_insecure_rpc=_or(merged.allow_insecure_rpc, False),
         dev=dev,
         leaves_on=_leaves_on(merged, _or(merged.server, False) or dev),
-        warnings=tuple(warnings(wanted)),
+        warnings=tuple(warnings(merged.absent)),
     )
     _validate(config)
     return config
+
+
+def _log_level(name: str) -> str:
+    return "ERROR" if name.upper() == "ERR" else name.upper()
+
+
+def _other_datacenter(merged: Document) -> str:
+    own = _or(merged.datacenter, "dc1")
+    primary = _or(merged.primary_datacenter, "") or own
+    if primary == own:
+        return ""
+    return (
+        f"primary_datacenter {primary!r}: there is one datacenter in Comitia, {own!r} here: name it, or remove "
+        "primary_datacenter"
+    )
 
 
 def _bootstrap_expect(merged: Document, dev: bool) -> int:
@@ -308,10 +342,11 @@ def _bootstrap_expect(merged: Document, dev: bool) -> int:
         return _or(merged.bootstrap_expect, 1 if dev else 0)
     if expected:
         raise ConfigError(
-            "'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive: remove -bootstrap, which means 1"
+            "'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive: remove -bootstrap, which means 1",
+            "bootstrap",
         )
     if not (_or(merged.server, False) or dev):
-        raise ConfigError("'bootstrap' requires '-server': add -server, or remove -bootstrap")
+        raise ConfigError("'bootstrap' requires '-server': add -server, or remove -bootstrap", "bootstrap")
     return 1
 
 
@@ -322,24 +357,18 @@ def _leaves_on(merged: Document, server: bool) -> frozenset[str]:
     return frozenset(["SIGTERM"] * terminated + ["SIGINT"] * interrupted)
 
 
-def _wanted(merged: Document, ports: Ports, ui: bool) -> Wanted:
-    retry_interval = _or(merged.retry_interval, "")
-    if retry_interval:
-        parse_duration(retry_interval)
-    return Wanted(
-        ui_config=_or(merged.ui_config, UiConfig()),
-        connect=_or(merged.connect, Connect()),
-        acl=_or(merged.acl, Acl()),
-        datacenter=_or(merged.datacenter, "dc1"),
-        primary_datacenter=_or(merged.primary_datacenter, ""),
-        log_file=_or(merged.log_file, ""),
-        recursors=_or(merged.recursors, []),
-        ports={name: getattr(ports, name) for name in ("grpc", "grpc_tls", "https", "serf_lan", "serf_wan")},
-        ui=ui,
-        retry_interval=retry_interval,
-        advertise_addr_wan=_or(merged.advertise_addr_wan, ""),
-        disable_host_node_id=_or(merged.disable_host_node_id, True),
-    )
+def _addresses(key: str, texts: list[str] | UnsetType) -> tuple[Address, ...]:
+    try:
+        return tuple(parse_address(text) for text in _or(texts, []))
+    except ConfigError as error:
+        raise ConfigError(str(error), key) from error
+
+
+def _duration(key: str, text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}", key) from error
 
 
 def parse_address(text: str) -> Address:
@@ -388,23 +417,42 @@ def _or(value: T | UnsetType, default: T) -> T:
     return default if isinstance(value, UnsetType) else value
 
 
-_ADD_UP = ("retry_join", "start_join", "services", "checks", "recursors")
+_ADD_UP = ("retry_join", "start_join", "services", "checks")
 
 
 def _merge(merged: Document, newer: Document) -> None:
-    for name in Document.__struct_fields__:
+    for name in (*Contents.__struct_fields__, "absent"):
         value = getattr(newer, name)
         if value is UNSET:
             continue
         old = getattr(merged, name)
         if name in _ADD_UP:
             value = (old or []) + value
-        elif name == "node_meta":
+        elif name in ("node_meta", "absent"):
             value = (old or {}) | value
         elif isinstance(value, msgspec.Struct) and old is not UNSET:
             changed = {field: getattr(value, field) for field in value.__struct_fields__}
             value = msgspec.structs.replace(old, **{f: v for f, v in changed.items() if v is not UNSET})
         setattr(merged, name, value)
+    said = _keys(newer)
+    for key in said - newer.places.keys():
+        merged.places.pop(key, None)
+    for key, place in newer.places.items():
+        # What adds up stands in several places: in which one the mistake is, nobody knows.
+        merged.places[key] = "" if key in merged.places and key in (*_ADD_UP, "node_meta") else place
+
+
+def _keys(document: Document) -> set[str]:
+    """What a document says, inner settings with the name of their object before theirs."""
+    said = set()
+    for name in Contents.__struct_fields__:
+        value = getattr(document, name)
+        if isinstance(value, msgspec.Struct):
+            fields = value.__struct_fields__
+            said |= {f"{name}.{field}" for field in fields if getattr(value, field) is not UNSET}
+        elif value is not UNSET:
+            said.add(name)
+    return said
 
 
 def _dns_settings(merged: Document) -> DnsSettings:
@@ -413,13 +461,15 @@ def _dns_settings(merged: Document) -> DnsSettings:
         soa = given.soa
     domain = _or(merged.domain, "consul").rstrip(".").lower()
     if _DOMAIN.fullmatch(domain) is None or domain.endswith("arpa"):
-        raise ConfigError(f"invalid domain {domain!r}: -domain takes labels of letters, digits and '-', as consul")
+        raise ConfigError(
+            f"invalid domain {domain!r}: -domain takes labels of letters, digits and '-', as consul", "domain"
+        )
     return DnsSettings(
         domain=domain,
         datacenter=_or(merged.datacenter, "dc1"),
-        node_ttl=_whole_seconds("node_ttl", _or(given.node_ttl, "0")),
+        node_ttl=_whole_seconds("node_ttl", "node_ttl", _or(given.node_ttl, "0")),
         service_ttl=tuple(
-            (service, _whole_seconds(f"service_ttl of {service}", text))
+            (service, _whole_seconds("service_ttl", f"service_ttl of {service}", text))
             for service, text in sorted(_or(given.service_ttl, {}).items())
         ),
         only_passing=_or(given.only_passing, False),
@@ -438,12 +488,15 @@ def _telemetry_settings(given: TelemetryConfig) -> TelemetrySettings:
     rules = _or(given.prefix_filter, [])
     for rule in rules:
         if not rule:
-            raise ConfigError("Cannot have empty filter rule in prefix_filter")
+            raise ConfigError("Cannot have empty filter rule in prefix_filter", "telemetry.prefix_filter")
         if rule[0] not in "+-":
-            raise ConfigError(f"Filter rule must begin with either '+' or '-': \"{rule}\"")
+            raise ConfigError(f"Filter rule must begin with either '+' or '-': \"{rule}\"", "telemetry.prefix_filter")
     prefix = _or(given.metrics_prefix, "consul")
     if _METRICS_PREFIX.fullmatch(prefix) is None:
-        raise ConfigError(f"invalid metrics_prefix {prefix!r}: letters, digits, '_', '.' and '-', a letter first")
+        raise ConfigError(
+            f"invalid metrics_prefix {prefix!r}: letters, digits, '_', '.' and '-', a letter first",
+            "telemetry.metrics_prefix",
+        )
     retention = _or(given.prometheus_retention_time, "")
     return TelemetrySettings(
         prefix=prefix,
@@ -451,41 +504,53 @@ def _telemetry_settings(given: TelemetryConfig) -> TelemetrySettings:
         allowed=tuple(rule[1:] for rule in rules if rule[0] == "+"),
         blocked=tuple(rule[1:] for rule in rules if rule[0] == "-"),
         filter_default=_or(given.filter_default, True),
-        retention_seconds=parse_duration(retention) if retention else RETENTION_SECONDS,
+        retention_seconds=_duration("telemetry.prometheus_retention_time", retention)
+        if retention
+        else RETENTION_SECONDS,
     )
 
 
-def _whole_seconds(name: str, text: str) -> int:
-    seconds = parse_duration(text)
+def _whole_seconds(field: str, name: str, text: str) -> int:
+    key = f"dns_config.{field}"
+    seconds = _duration(key, text)
     if seconds != int(seconds) or seconds >= 1 << 31:
-        raise ConfigError(f"invalid {name} {text!r}: DNS counts whole seconds, below 2^31, as 30s")
+        raise ConfigError(f"invalid {name} {text!r}: DNS counts whole seconds, below 2^31, as 30s", key)
     return int(seconds)
 
 
 def _validate(config: Config) -> None:
     if _NODE_NAME.fullmatch(config.node_name) is None:
-        raise ConfigError(f"invalid node name {config.node_name!r}: use -node with letters, digits, '.', '_' and '-'")
+        raise ConfigError(
+            f"invalid node name {config.node_name!r}: use -node with letters, digits, '.', '_' and '-'", "node_name"
+        )
     if config.node_id and _NODE_ID.fullmatch(config.node_id) is None:
-        raise ConfigError(f"invalid node ID {config.node_id!r}: -node-id must be a UUID, or left out to have one made")
+        raise ConfigError(
+            f"invalid node ID {config.node_id!r}: -node-id must be a UUID, or left out to have one made", "node_id"
+        )
     if _DATACENTER.fullmatch(config.datacenter) is None:
-        raise ConfigError(f"invalid datacenter {config.datacenter!r}: use letters, digits, '_' and '-'")
+        raise ConfigError(f"invalid datacenter {config.datacenter!r}: use letters, digits, '_' and '-'", "datacenter")
     if config.log_level not in LOG_LEVELS:
-        raise ConfigError(f"invalid log level {config.log_level!r}: one of {', '.join(LOG_LEVELS)}")
+        raise ConfigError(f"invalid log level {config.log_level!r}: one of {', '.join(LOG_LEVELS)}", "log_level")
     for name, address in (
-        ("bind", config.bind_addr),
-        ("advertise", config.advertise_addr),
-        ("client", config.client_addr),
+        ("bind_addr", config.bind_addr),
+        ("advertise_addr", config.advertise_addr),
+        ("client_addr", config.client_addr),
+        ("addresses.http", config.http_addr),
+        ("addresses.dns", config.dns_addr),
     ):
         try:
             ipaddress.ip_address(address)
         except ValueError:
-            raise ConfigError(f"invalid -{name} address {address!r}: give an IP address") from None
+            shown = f"-{name.removesuffix('_addr')} address" if name.endswith("_addr") else name
+            raise ConfigError(f"invalid {shown} {address!r}: give an IP address", name) from None
     if config.server:
         _validate_server(config)
     elif config.read_replica:
-        raise ConfigError("'read_replica' requires '-server': add -server, or remove -read-replica")
+        raise ConfigError("'read_replica' requires '-server': add -server, or remove -read-replica", "read_replica")
     elif config.bootstrap_expect:
-        raise ConfigError("'bootstrap_expect' requires '-server': add -server, or remove -bootstrap-expect")
+        raise ConfigError(
+            "'bootstrap_expect' requires '-server': add -server, or remove -bootstrap-expect", "bootstrap_expect"
+        )
     elif not config.join:
         raise ConfigError("a client agent needs servers to forward to: add -retry-join ADDRESS, or start with -server")
     if config.trace_dir and not config.server:
@@ -496,20 +561,24 @@ def _validate_server(config: Config) -> None:
     if not config.data_dir:
         raise ConfigError("data_dir cannot be empty: a server keeps its log in -data-dir DIR")
     if ipaddress.ip_address(config.advertise_addr).is_unspecified:
-        raise ConfigError("advertise address cannot be 0.0.0.0 or [::]: add -advertise ADDRESS that peers can dial")
+        raise ConfigError(
+            "advertise address cannot be 0.0.0.0 or [::]: add -advertise ADDRESS that peers can dial", "advertise_addr"
+        )
     if config.dev and config.bootstrap_expect != 1:
-        raise ConfigError("-dev runs one server alone: remove -bootstrap-expect")
+        raise ConfigError("-dev runs one server alone: remove -bootstrap-expect", "bootstrap_expect")
     if config.read_replica and config.bootstrap_expect:
-        raise ConfigError("a read replica forms no cluster: remove -bootstrap-expect, or remove -read-replica")
+        raise ConfigError(
+            "a read replica forms no cluster: remove -bootstrap-expect, or remove -read-replica", "read_replica"
+        )
     if config.raft_snapshot_interval <= 0:
-        raise ConfigError("raft_snapshot_interval must be longer than 0: write it as 30s")
+        raise ConfigError("raft_snapshot_interval must be longer than 0: write it as 30s", "raft_snapshot_interval")
     _validate_lease(config)
 
 
 def _validate_lease(config: Config) -> None:
     """A leader's lease, measured by its clock, ends before any voter's promise to it does, measured by the voter's."""
     if not 0 <= config.clock_drift < 1:
-        raise ConfigError(f"invalid clock drift {config.clock_drift}: a part of the time, as 0.05")
+        raise ConfigError(f"invalid clock drift {config.clock_drift}: a part of the time, as 0.05", "clock_drift")
     election_ms = _CORE.election_ticks_min * _CORE.tick_ms * config.raft_multiplier
     if config.raft_lease_ms * (1 + config.clock_drift) ** 2 >= election_ms:
         limit = math.ceil(election_ms / (1 + config.clock_drift) ** 2)

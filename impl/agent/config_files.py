@@ -10,13 +10,15 @@ This module reads no file: callers pass text in.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
 
 from impl.agent import hcl
-from impl.agent.config import ConfigError, Document
+from impl.agent.absent import take
+from impl.agent.config import ConfigError, Contents, Document
+from impl.agent.config_keys import add_weights, invalid_key, strange_keys
 
 FORMATS: Final = ("json", "hcl")
 _SEVERAL: Final = {"service": "services", "check": "checks"}
@@ -52,18 +54,35 @@ def read_document(
         ConfigError: it cannot be read, has an unknown key, or a value of the wrong type or range; names file and line.
     """
     raw, lines = decode(text, source, form)
+
+    def where(key: str) -> str:
+        line = _line(f"$.{key}", lines, text)
+        return f"{source}: line {line}: " if line else f"{source}: "
+
+    absent = take(raw, where) if isinstance(raw, dict) else {}
     try:
-        document = msgspec.convert(raw, Document)
+        contents = msgspec.structs.asdict(msgspec.convert(raw, Contents))
+        document = Document(absent=absent, places={key: where(key) for key in _keys(raw)}, **contents)
     except msgspec.ValidationError as error:
-        raise _failure(source, str(error), _line_of(str(error), lines)) from error
+        place, why = _explained(str(error))
+        raise _failure(source, why, _line(place, lines, text)) from error
     for kind, several in _SEVERAL.items():
         for number, definition in enumerate(getattr(document, several) or []):
+            path = f"$.{several}[{number}]"
+            for way, why in strange_keys(kind, definition):
+                raise _failure(source, why, _line(path + way, lines, text))
             try:
                 verify(kind, definition)
             except ConfigError as error:
-                path = f"$.{several}[{number}]"
                 raise _failure(source, str(error), lines.get(path, 0)) from error
     return document
+
+
+def _keys(raw: dict[str, Any]) -> Iterator[str]:
+    for outer, value in raw.items():
+        yield outer
+        if isinstance(value, dict):
+            yield from (f"{outer}.{name}" for name in value)
 
 
 def decode(text: bytes, source: str, form: str) -> tuple[Any, dict[str, int]]:
@@ -76,35 +95,47 @@ def decode(text: bytes, source: str, form: str) -> tuple[Any, dict[str, int]]:
         decoded = text.decode()
     except UnicodeDecodeError as error:
         raise _failure(source, "it is not UTF-8", text.count(b"\n", 0, error.start) + 1) from error
+    lines: dict[str, int] = {}
     # HCL includes JSON.
     if form == "json" or decoded.lstrip().startswith("{"):
         try:
-            return _shaped(msgspec.json.decode(text)), {}
+            document = _shaped(msgspec.json.decode(text))
         except (msgspec.DecodeError, RecursionError) as error:
             found = _BYTE.search(str(error))
             line = text.count(b"\n", 0, int(found[1])) + 1 if found is not None else 0
             raise _failure(source, str(error), line) from error
-    try:
-        tree = hcl.parse(decoded)
-    except hcl.HclError as error:
-        raise _failure(source, str(error)) from error
-    lines: dict[str, int] = {}
-    return _plain(tree, "$", lines), lines
+    else:
+        try:
+            document = _plain(hcl.parse(decoded), "$", lines)
+        except hcl.HclError as error:
+            raise _failure(source, str(error)) from error
+    add_weights(document)
+    return document, lines
 
 
 def _failure(source: str, why: str, line: int = 0) -> ConfigError:
     return ConfigError(f"failed to parse {source}: {f'line {line}: ' if line else ''}{why}")
 
 
-def _line_of(error: str, lines: dict[str, int]) -> int:
-    """The line that an error of msgspec is about; 0: it is not known."""
+def _explained(error: str) -> tuple[str, str]:
+    """Where in a document an error of msgspec is, and what it says in the words of Consul, with a remedy."""
     path, unknown = _PATH.search(error), _FIELD.search(error)
-    where = path[1] if path is not None else "$"
-    if unknown is not None:
-        where = f"{where}.{unknown[1]}"
-    while where and where not in lines:
-        where = where[: max(where.rfind("."), where.rfind("["), 0)]
-    return lines.get(where, 0)
+    place = path[1] if path is not None else "$"
+    if unknown is None:
+        return place, error
+    place = f"{place}.{unknown[1]}"
+    return place, invalid_key(place.removeprefix("$."), Contents.__struct_fields__ if path is None else ())
+
+
+def _line(place: str, lines: dict[str, int], text: bytes) -> int:
+    """The line of a place in a document; 0: it is not known. JSON has no lines: a name that stands there once has."""
+    if not lines:
+        name = re.escape(place.rpartition(".")[2]).encode()
+        found = [named.start() for named in re.finditer(b'"' + name + rb'"\s*:', text)]
+        return text.count(b"\n", 0, found[0]) + 1 if len(found) == 1 else 0
+    while place and place not in lines:
+        place = place[: max(place.rfind("."), place.rfind("["), 0)]
+    return lines.get(place, 0)
 
 
 def _shaped(document: Any) -> Any:

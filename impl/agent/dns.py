@@ -50,7 +50,7 @@ class _MeasuredResponder(Responder):
 
 
 async def serve_dns(runtime: Runtime, config: Config, agent: Agent, log: Log, telemetry: Telemetry) -> Dns:
-    """Answer DNS questions at the client address and the configured port. OSError: the address is not available."""
+    """Answer DNS questions at the configured address and port. OSError: the address is not available."""
 
     def unexpected(error: Exception) -> None:
         log.error("question failed", error=repr(error))
@@ -64,7 +64,7 @@ async def serve_dns(runtime: Runtime, config: Config, agent: Agent, log: Log, te
         partial(shuffle, runtime.random),
         lambda: runtime.clock.wall_ns() // NANOSECONDS,
     )
-    server = await DnsServer.listen(runtime, (config.client_addr, config.dns_port), responder, unexpected)
+    server = await DnsServer.listen(runtime, (config.dns_addr, config.dns_port), responder, unexpected)
     show_dns(telemetry, responder.counters, lambda: server.dropped)
     return Dns(server, responder)
 

@@ -88,6 +88,8 @@ class Reloading:
         except ConfigError as error:
             log.error("failed to reload config: the old one stays in force", error=str(error))
             raise
+        for text in config.warnings:
+            log.warn(text)
         config, ignored = merge(self._config, config)
         if ignored:
             log.warn("changes that need a restart are ignored", settings=ignored)

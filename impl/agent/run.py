@@ -282,9 +282,9 @@ def _serve_http(
     if started.short_way is not None:
         direct = DirectKv(started.short_way, config.kv_max_value_size, unexpected, measures)
     try:
-        return HttpServer.listen((config.client_addr, config.http_port), app, direct, connections)
+        return HttpServer.listen((config.http_addr, config.http_port), app, direct, connections)
     except OSError as error:
-        raise StartError(_explain(error, f"{config.client_addr}:{config.http_port}", "-http-port")) from error
+        raise StartError(_explain(error, f"{config.http_addr}:{config.http_port}", "-http-port")) from error
 
 
 async def _listen_dns(runtime: Runtime, config: Config, agent: Agent, log: Log, telemetry: Telemetry) -> Dns | None:
@@ -293,7 +293,7 @@ async def _listen_dns(runtime: Runtime, config: Config, agent: Agent, log: Log, 
     try:
         return await serve_dns(runtime, config, agent, log.named("dns"), telemetry)
     except OSError as error:
-        raise StartError(_explain(error, f"{config.client_addr}:{config.dns_port}", "-dns-port")) from error
+        raise StartError(_explain(error, f"{config.dns_addr}:{config.dns_port}", "-dns-port")) from error
 
 
 def _explain(error: OSError, address: str, flag: str) -> str:

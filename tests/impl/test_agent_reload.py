@@ -178,7 +178,7 @@ def a_bad_file_changes_nothing_and_says_why() -> None:
         ('log_level = "loud"', "invalid log level 'LOUD'"),
         (FILE.replace("80", '"x"'), "a service: Port must be a number"),
         (WEB.replace('ttl = "1h"', 'args = ["true"] interval = "1s"'), "is a script: set 'enable_local_script_checks'"),
-        ("autopilot { enabled = true }", "unknown field `autopilot`"),
+        ("autopilot { enabled = true }", "line 1: invalid config key autopilot"),
     ):
         assert why in running.reload(file)
         assert why in running.lines[-1] and "the old one stays in force" in running.lines[-1]
@@ -209,6 +209,22 @@ def test_settings_that_can_change_do() -> None:
     running.own._log.debug("shown")
     assert "shown" in running.lines[-1]
     assert not any("ignored" in line for line in running.lines)
+
+
+def what_is_ignored_is_told_again() -> None:
+    running = Running()
+    assert running.reload("\nui_config { enabled = true }") == ""
+    assert any("a.hcl: line 2: ui_config is ignored: there is no web UI" in line for line in running.lines)
+
+
+def test_what_is_ignored_is_told_again() -> None:
+    what_is_ignored_is_told_again()
+
+
+def test_a_reload_that_tells_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impl.agent.config.warnings", lambda asked: ())
+    with pytest.raises(AssertionError):
+        what_is_ignored_is_told_again()
 
 
 def test_what_needs_a_restart_is_named_and_otherwise_ignored() -> None:

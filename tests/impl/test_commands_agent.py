@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import comitia
-from impl import lock_command, locks, registry_commands
+from impl import lock_command, locks, maint_command, registry_commands
 from tests.impl.agent_processes import PATIENCE_SECONDS, ROOT, AgentProcess, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
@@ -85,6 +85,27 @@ def test_a_tree_of_keys_survives_export_and_import(console: Console, capsys: pyt
     assert console.run(capsys, "kv", "get", "-keys", "/tree/") == (0, "tree/a\ntree/b/\n", "")
 
 
+def test_keys_are_shown_in_detail(console: Console, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    put = ("kv", "put", "-cas", "-flags=0x10")
+    for key in ("shown/a", "shown/b"):
+        assert console.start(*put, key, "text").wait(PATIENCE_SECONDS) == 0
+    row = console.key("shown/a")
+    assert row is not None
+    capfdbinary.readouterr()
+    assert console.start("kv", "get", "-detailed", "shown/a").wait(PATIENCE_SECONDS) == 0
+    index = row["ModifyIndex"]
+    fields = (("CreateIndex", index), ("Flags", 16), ("Key", "shown/a"), ("LockIndex", 0), ("ModifyIndex", index))
+    head = "".join(f"{name:<17}{value}\n" for name, value in (*fields, ("Session", "-")))
+    assert capfdbinary.readouterr().out.decode() == f"{head}Value            text\n"
+    assert console.start("kv", "get", "-keys", "-recurse", "-detailed", "shown/").wait(PATIENCE_SECONDS) == 0
+    out = capfdbinary.readouterr().out.decode()
+    assert out.startswith(f"{head}\n\nCreateIndex") and "Value" not in out and "shown/b" in out
+    assert console.start(*put, "shown/a", "other").wait(PATIENCE_SECONDS) == 1
+    why = "CAS performed with index=0 and key already exists."
+    assert capfdbinary.readouterr().err.decode() == f"Error! Did not write to shown/a: {why}\n"
+    assert console.key("shown/a") == row
+
+
 def test_a_leading_slash_is_refused_for_writes_and_taken_away_for_the_rest(
     console: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +165,7 @@ def test_the_catalog_is_shown(console: Console, capsys: pytest.CaptureFixture[st
     assert [line.split() for line in table] == [["Node", "ID", "Address", "DC"], ["n1", "10.0.0.1", "dc1"]]
     assert "env=prod" in console.run(capsys, "catalog", "nodes", "-service=shown", "-detailed")[1]
     assert json.loads(console.run(capsys, "catalog", "nodes", "-format=json", "-filter=Node==n1")[1])[0]["Node"] == "n1"
-    assert console.run(capsys, "catalog", "services", "-node=n1", "-tags") == (0, "shown  a,b\n", "")
+    assert console.run(capsys, "catalog", "services", "-node=n1", "-tags") == (0, "shown      a,b\n", "")
     assert json.loads(console.run(capsys, "catalog", "services", "-format=json")[1])["shown"] == ["a", "b"]
     assert console.run(capsys, "catalog", "nodes", "-node-meta=env=none")[::2] == (
         0,
@@ -191,6 +212,48 @@ def test_the_statistics_are_shown(console: Console, capsys: pytest.CaptureFixtur
     assert "\nraft:\n" in out
     assert "\tstate = Leader\n" in out
     assert json.loads(console.run(capsys, "info", "-format=json")[1])["raft"]["state"] == "Leader"
+
+
+def maintenance_is_begun_shown_and_ended(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: str) -> tuple[int, str, str]:
+        return console.run(capsys, "maint", *words)
+
+    def passing() -> bool:
+        return console.agent.request("GET", "/v1/health/service/kept?passing")[1] != b"[]"
+
+    assert run() == (0, "", "")
+    assert console.run(capsys, "services", "register", "-name=kept")[0] == 0
+    assert passing()
+    assert run("-enable", "-service=kept", "-reason=a new disk") == (
+        0,
+        'Service maintenance is now enabled for "kept"\n',
+        "",
+    )
+    assert not passing()
+    assert run("-enable") == (0, "Node maintenance is now enabled\n", "")
+    node, service = run()[1].split("\n\n")[:2]
+    assert node.startswith("Node:\n  Name:   s1\n  Reason: Maintenance mode is enabled for this node")
+    assert service == "Service:\n  ID:     kept\n  Reason: a new disk"
+    assert run("-disable") == (0, "Node maintenance is now disabled\n", "")
+    assert run("-disable", "-service=kept")[:2] == (0, 'Service maintenance is now disabled for "kept"\n')
+    assert passing() and run() == (0, "", "")
+    code, _, error = run("-enable", "-service=none")
+    assert (code, error.startswith("Error enabling service maintenance: Unexpected response code: 404")) == (1, True)
+    assert console.run(capsys, "services", "deregister", "-id=kept")[0] == 0
+
+
+def test_maintenance_is_begun_shown_and_ended(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    maintenance_is_begun_shown_and_ended(console, capsys)
+
+
+def test_maintenance_that_is_not_shown_is_noticed(
+    console: Console, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maint_command, "SERVICE_CHECK", "maintenance:")
+    with pytest.raises((AssertionError, ValueError)):
+        maintenance_is_begun_shown_and_ended(console, capsys)
+    for words in (("-disable",), ("-disable", "-service=kept")):
+        console.run(capsys, "maint", *words)
 
 
 # --- lock -------------------------------------------------------------------------------------------------------------
@@ -261,6 +324,65 @@ def test_a_key_that_is_no_lock_is_not_taken_for_one(console: Console, capsys: py
     code, _, error = console.run(capsys, "lock", "jobs/plain", "true")
     assert (code, error) == (1, "Lock acquisition failed: Existing key does not match lock use\n")
     assert console.agent.get("jobs/plain/.lock") == "mine"
+
+
+def the_program_gets_the_signal(console: Console, directory: Path) -> None:
+    begun, traps = directory / "begun", 'trap "echo INT" INT; trap "echo TERM; exit 4" TERM'
+    program = f"exec 2>/dev/null; {traps}; touch {begun}; while :; do sleep 0.02; done"
+    prefix = f"jobs/{directory.name}"
+    for number, heard in ((signal.SIGTERM, ["TERM"]), (signal.SIGINT, ["INT", "TERM"])):
+        words = ("lock", "-verbose", prefix, program)
+        with console.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            eventually(begun.exists, "the program has begun")
+            begun.unlink()
+            process.send_signal(number)
+            out, error = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, error) == (0, "Error running handler: exit status 4\n")
+        assert [word for word in out.split() if word in ("INT", "TERM")] == heard
+        said = [line for line in out.splitlines() if line not in ("INT", "TERM")]
+        assert said[:4] == [
+            f"Setting up lock at path: {prefix}/.lock",
+            "Attempting lock acquisition",
+            "Starting handler",
+            "Shutdown triggered, killing child",
+        ]
+        assert re.fullmatch(r"Terminating child pid \d+", said[4])
+        assert said[5:] == ["Child terminated", "Cleanup succeeded"]
+
+
+def test_the_program_gets_the_signal(console: Console, tmp_path: Path) -> None:
+    the_program_gets_the_signal(console, tmp_path)
+
+
+def test_an_interrupt_that_is_not_passed_on_is_noticed(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "sitecustomize.py"
+    source.write_text("import impl.children as c; c.Told.number = property(lambda told: 0, lambda told, number: None)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    with pytest.raises(AssertionError):
+        the_program_gets_the_signal(console, tmp_path)
+
+
+def test_a_program_that_fails_or_cannot_start_is_told_of(console: Console, capfd: pytest.CaptureFixture[str]) -> None:
+    for flags, program, error, code in (
+        ((), "exit 3", "Error running handler: exit status 3\n", 0),
+        (("-child-exit-code",), "kill -9 $$", "Error running handler: signal: killed\n", lock_command.CHILD_FAILED),
+        (
+            ("-shell=false",),
+            "no-such",
+            'Error starting handler: exec: "no-such": executable file not found in $PATH\n',
+            0,
+        ),
+    ):
+        assert console.run(capfd, "lock", *flags, "jobs/failing", program) == (code, "", error)
+    assert console.run(capfd, "lock", "-verbose", "-n=2", "jobs/failing", "true")[1].splitlines() == [
+        "Setting up semaphore (limit 2) at prefix: jobs/failing",
+        "Attempting lock acquisition",
+        "Starting handler",
+        "Child terminated, releasing lock",
+        "Cleanup succeeded",
+    ]
 
 
 def test_a_signal_ends_the_program_and_gives_the_lock_back(console: Console, tmp_path: Path) -> None:

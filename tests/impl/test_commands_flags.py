@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,7 +12,10 @@ import pytest
 
 import comitia
 
-ENVIRONMENT = ("CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_HTTP_SSL")
+ENVIRONMENT = (
+    *("CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_HTTP_SSL"),
+    *("CONSUL_NAMESPACE", "CONSUL_PARTITION"),
+)
 
 
 class Recorder(HTTPServer):
@@ -20,6 +24,8 @@ class Recorder(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[tuple[str, str]] = []
+        self.bodies: list[bytes] = []
+        self.logins: list[str] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -27,11 +33,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(b"[]")
 
     def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        assert isinstance(self.server, Recorder)
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
         self._answer(b"true")
 
     def _answer(self, body: bytes) -> None:
         assert isinstance(self.server, Recorder)
+        self.server.logins.append(self.headers.get("Authorization", ""))
         self.server.asked.append((self.path, self.headers.get("X-Consul-Token", "")))
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -74,6 +82,70 @@ def test_the_datacenter_is_asked_for_and_reads_may_be_stale(recorder: Recorder) 
         "/v1/catalog/nodes?dc=dc2&stale=",
         "/v1/kv/?recurse=",
     ]
+
+
+def test_a_namespace_and_a_partition_are_sent_so_that_the_agent_refuses_them(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("kv", "put", "-namespace=n1", "-partition=p1", "a", "b") == 0
+    monkeypatch.setenv("CONSUL_NAMESPACE", "n2")
+    monkeypatch.setenv("CONSUL_PARTITION", "p2")
+    assert run("kv", "put", "-flags=0x2a", "a", "b") == 0
+    assert run("kv", "put", "-partition=p3", "a", "b") == 0
+    assert [path for path, _ in recorder.asked] == [
+        "/v1/kv/a?ns=n1&partition=p1",
+        "/v1/kv/a?flags=42&ns=n2&partition=p2",
+        "/v1/kv/a?ns=n2&partition=p3",
+    ]
+
+
+def services_of_files_are_registered_with_what_flags_add(recorder: Recorder, directory: Path) -> None:
+    (directory / "agent.hcl").write_text('datacenter = "dc1"')
+    text = 'name = "web" port = 80 tags = ["a"] meta { x = "1" } weights { passing = 5 }'
+    (directory / "web.hcl").write_text(f"service {{ {text} }}")
+    flags = ("-port=81", "-address=10.0.0.1", "-tag=b", "-meta=y=2=3", "-tagged-address=wan=[::1]:82")
+    assert run("services", "register", *flags, str(directory)) == 0
+    assert json.loads(recorder.bodies[-1]) == {
+        "name": "web",
+        "port": 80,
+        "Address": "10.0.0.1",
+        "tags": ["a", "b"],
+        "meta": {"x": "1", "y": "2=3"},
+        "weights": {"passing": 5, "warning": 1},
+        "TaggedAddresses": {"wan": {"Address": "::1", "Port": 82}},
+    }
+    assert run("services", "deregister", str(directory)) == 0
+    assert recorder.asked[-1][0] == "/v1/agent/service/deregister/web"
+
+
+def test_services_of_files_are_registered_with_what_flags_add(recorder: Recorder, tmp_path: Path) -> None:
+    services_of_files_are_registered_with_what_flags_add(recorder, tmp_path)
+
+
+def test_flags_that_are_not_added_are_noticed(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impl.registry_commands._combined", lambda definition, described: definition)
+    with pytest.raises(AssertionError):
+        services_of_files_are_registered_with_what_flags_add(recorder, tmp_path)
+
+
+def test_a_proxy_before_the_agent_is_told_who_asks_and_where_the_agent_is(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONSUL_HTTP_AUTH", "me:secret")
+    assert run("kv", "get", "-keys", f"-http-addr=http://127.0.0.1:{recorder.server_port}/consul/", "a") == 0
+    assert recorder.asked[-1][0] == "/consul/v1/kv/a?keys=&separator=%2F"
+    assert recorder.logins[-1] == "Basic bWU6c2VjcmV0"
+    monkeypatch.delenv("CONSUL_HTTP_AUTH")
+    assert (run("kv", "export"), recorder.logins[-1]) == (0, "")
+
+
+def test_a_watch_asks_for_all_tags_and_filters(recorder: Recorder) -> None:
+    assert run("watch", "-type=service", "-service=a", "-tag=b", "-tag=c", "-filter=Node.Node == x") == 0
+    assert recorder.asked[-1][0] == "/v1/health/service/a?tag=b&tag=c&filter=Node.Node+%3D%3D+x"
+    assert run("watch", "-type=nodes", "-filter=Node == x") == 0
+    assert recorder.asked[-1][0] == "/v1/catalog/nodes?filter=Node+%3D%3D+x"
 
 
 def test_the_token_is_the_one_that_consul_would_send(

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 import pytest
+from msgspec import UNSET, ValidationError, convert
+from msgspec.structs import replace
 
-from impl.agent.absent import Acl, Connect, UiConfig
+from impl.agent import config
+from impl.agent.absent import ABSENT, FLAGS, SWITCHES, Asked
 from impl.agent.config import (
     Address,
+    Addresses,
     Config,
     ConfigError,
+    Contents,
     DnsConfig,
     Document,
     Performance,
@@ -23,6 +30,10 @@ from impl.dns.settings import Settings as DnsSettings
 
 SERVER = Document(server=True, data_dir="/d", bootstrap_expect=1)
 NAMES = {"server": False, "retry-join": True, "node": True, "log-json": False}
+
+
+def asking(name: str, key: str, value: object) -> Document:
+    return Document(absent={key: Asked(name, "", value)})
 
 
 def built(*documents: Document) -> Config:
@@ -92,6 +103,30 @@ def test_a_mistake_in_a_file_names_file_and_key(text: bytes, reason: str) -> Non
     assert "agent.json" in str(error.value)
 
 
+def http_and_dns_listen_where_each_is_told_to() -> None:
+    text = b'{"client_addr": "127.0.0.2", "addresses": {"dns": "127.0.0.3"}}'
+    config = built(SERVER, read_document(text, "file"))
+    assert (config.client_addr, config.http_addr, config.dns_addr) == ("127.0.0.2", "127.0.0.2", "127.0.0.3")
+    config = built(SERVER, read_document(text, "file"), Document(addresses=Addresses(http="::1")))
+    assert (config.http_addr, config.dns_addr) == ("::1", "127.0.0.3")
+    assert built(SERVER).dns_addr == "127.0.0.1"
+
+
+def test_http_and_dns_listen_where_each_is_told_to() -> None:
+    http_and_dns_listen_where_each_is_told_to()
+
+
+def test_addresses_that_are_forgotten_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    merge = config._merge
+    monkeypatch.setattr(config, "_merge", lambda merged, newer: merge(merged, replace(newer, addresses=UNSET)))
+    with pytest.raises(AssertionError):
+        http_and_dns_listen_where_each_is_told_to()
+
+
+def test_err_is_another_word_for_error() -> None:
+    assert [built(SERVER, Document(log_level=name)).log_level for name in ("err", "error")] == ["ERROR", "ERROR"]
+
+
 def test_dns_is_set_as_in_consul() -> None:
     assert (built(SERVER).dns_port, built(SERVER).dns) == (8600, DnsSettings())
     text = b"""{"ports": {"dns": -1}, "domain": "Example.COM.", "datacenter": "dc2",
@@ -119,6 +154,10 @@ def test_dns_is_set_as_in_consul() -> None:
         ([SERVER, Document(datacenter="a b")], "invalid datacenter"),
         ([SERVER, Document(bind_addr="here")], "invalid -bind address"),
         ([SERVER, Document(bind_addr="0.0.0.0")], "add -advertise"),
+        (
+            [SERVER, Document(addresses=Addresses(dns="unix:///d"))],
+            "invalid addresses.dns 'unix:///d': give an IP address",
+        ),
         ([SERVER, Document(log_level="loud")], "invalid log level"),
         ([SERVER, Document(retry_join=["a:0"])], "ports are 1 to 65535"),
         ([SERVER, Document(retry_join=["a b"])], "give host:port"),
@@ -133,15 +172,10 @@ def test_dns_is_set_as_in_consul() -> None:
         ([SERVER, Document(raft_snapshot_interval="0")], "raft_snapshot_interval must be longer than 0"),
         ([SERVER, Document(bootstrap=True)], "mutually exclusive"),
         ([Document(bootstrap=True, retry_join=["a"])], "'bootstrap' requires '-server'"),
-        ([SERVER, Document(ui_config=UiConfig(enabled=True))], "there is no web UI"),
-        ([SERVER, Document(connect=Connect(enabled=True))], "there is no service mesh"),
-        ([SERVER, Document(acl=Acl(enabled=True))], "there are no ACLs"),
         ([SERVER, Document(primary_datacenter="dc2")], "there is one datacenter in Comitia, 'dc1' here"),
-        ([SERVER, Document(log_file="/l")], "redirect that: 2>> FILE"),
-        ([SERVER, Document(recursors=["1.1.1.1"])], "let the resolver of this machine forward"),
-        ([SERVER, Document(ports=Ports(grpc=8502))], "ports.grpc: there is no gRPC"),
-        ([SERVER, Document(ports=Ports(https=8501))], "ports.https: there is no TLS"),
-        ([SERVER, Document(retry_interval="soon")], "invalid duration 'soon'"),
+        ([SERVER, asking("-log-file", "log_file", "/l")], "redirect that: 2>> FILE"),
+        ([SERVER, asking("-recursor", "recursors", "1.1.1.1")], "let the resolver of this machine forward"),
+        ([SERVER, asking("-encrypt", "encrypt", "a2V5")], "^-encrypt: there is no gossip that could be encrypted"),
         ([SERVER, Document(node_meta={"a b": ""})], "pair \\('a b', ''\\): Key contains invalid characters"),
         ([SERVER, Document(node_meta={"": "x"})], "Key cannot be blank"),
         ([SERVER, Document(node_meta={"k" * 129: "x"})], "limit: 128 characters"),
@@ -182,15 +216,118 @@ def test_signals_let_client_agents_leave_and_servers_stay_unless_told_otherwise(
 
 
 def test_what_does_no_harm_is_ignored_with_a_word() -> None:
-    ignored = Document(
-        ports=Ports(serf_lan=8301, serf_wan=8302),
-        retry_interval="30s",
-        advertise_addr_wan="1.2.3.4",
-        disable_host_node_id=False,
-    )
-    warnings = build([SERVER, ignored], "host", ui=True).warnings
-    for name in ("-ui", "serf-lan-port", "serf-wan-port", "retry_interval", "advertise_addr_wan", "host_node_id"):
-        assert [name in warning for warning in warnings].count(True) == 1, name
+    text = b"""{"ports": {"serf_lan": 8301, "serf_wan": 8302},
+        "ui_config": {"enabled": true, "metrics_provider": "prometheus"}, "retry_interval": "30s",
+        "disable_host_node_id": false, "limits": {"rpc_rate": 100, "kv_max_value_size": 5}}"""
+    config = built(SERVER, read_document(text, "a.json"), asking("-advertise-wan", "advertise_addr_wan", "1.2.3.4"))
+    assert [warning.partition(" is ignored: ")[0] for warning in config.warnings] == [
+        "-advertise-wan",
+        "a.json: line 3: disable_host_node_id",
+        "a.json: line 3: limits.rpc_rate",
+        "a.json: line 1: ports.serf_lan",
+        "a.json: line 1: ports.serf_wan",
+        "a.json: line 2: retry_interval",
+        "a.json: line 2: ui_config",
+    ]
+    assert config.kv_max_value_size == 5
+
+
+def what_somebody_relies_on_is_refused_where_it_stands() -> None:
+    for text, why in (
+        ("connect {\n  enabled = true\n}", "line 2: connect.enabled: there is no service mesh in Comitia: remove it"),
+        ("\nacl { enabled = true }", "line 2: acl.enabled: there are no ACLs in Comitia"),
+        ("ports { grpc = 8502 }", "line 1: ports.grpc: there is no gRPC in Comitia: remove it, or set it to -1"),
+        ("ports { https = 8501 }", "line 1: ports.https: there is no TLS"),
+        ("tls { defaults { verify_incoming = true } }", "line 1: tls: there is no TLS"),
+        ('encrypt = "a2V5"', "line 1: encrypt: there is no gossip"),
+        ('watches { type = "nodes" args = ["true"] }', "line 1: watches: agents run no handlers: remove it, and run"),
+        ('addresses { https = "10.0.0.1" }', "line 1: addresses.https: there is no TLS"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            built(SERVER, read_document(text.encode(), "a.hcl", "hcl"))
+        assert str(error.value).startswith(f"a.hcl: {why}"), error.value
+
+
+def test_what_somebody_relies_on_is_refused_where_it_stands() -> None:
+    what_somebody_relies_on_is_refused_where_it_stands()
+
+
+def test_what_would_be_ignored_though_somebody_relies_on_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impl.agent.config.refusal", lambda asked: "")
+    with pytest.raises(pytest.fail.Exception):
+        what_somebody_relies_on_is_refused_where_it_stands()
+
+
+def a_mistake_of_a_file_is_shown_where_it_is() -> None:
+    first = b'datacenter = "a b"\nlog_level = "info"\nretry_join = ["a:0"]\naddresses {\n  dns = "here"\n}'
+    second = b'{"performance":\n {"rpc_hold_timeout": "soon"},\n "retry_join": ["b"], "node_name": "a/b"}'
+    for said, why in (
+        ([], "a.hcl: line 3: cannot join 'a:0'"),
+        ([Document(retry_join=["c"])], "cannot join 'a:0'"),
+        ([b"retry_join = []"], "cannot join 'a:0'"),
+    ):
+        documents = [each if isinstance(each, Document) else read_document(each, "c.hcl", "hcl") for each in said]
+        with pytest.raises(ConfigError) as error:
+            built(SERVER, read_document(first, "a.hcl", "hcl"), *documents)
+        assert str(error.value).startswith(why), error.value
+    first = first.replace(b"a:0", b"a:1")
+    for flags, why in (
+        (Document(), "b.json: line 2: performance.rpc_hold_timeout: invalid duration 'soon'"),
+        (Document(performance=Performance(rpc_hold_timeout="1s")), "b.json: line 3: invalid node name 'a/b'"),
+        (Document(performance=Performance(rpc_hold_timeout="1s"), node_name="n"), "a.hcl: line 1: invalid datacenter"),
+        (
+            Document(performance=Performance(rpc_hold_timeout="1s"), node_name="n", datacenter="dc1"),
+            "a.hcl: line 5: invalid addresses.dns 'here'",
+        ),
+        (
+            Document(performance=Performance(rpc_hold_timeout="1s"), node_name="n", datacenter="x y"),
+            "invalid datacenter",
+        ),
+    ):
+        with pytest.raises(ConfigError) as error:
+            built(SERVER, read_document(first, "a.hcl", "hcl"), read_document(second, "b.json"), flags)
+        assert str(error.value).startswith(why), error.value
+
+
+def test_a_mistake_of_a_file_is_shown_where_it_is() -> None:
+    a_mistake_of_a_file_is_shown_where_it_is()
+
+
+def _says_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(config, "_keys", lambda document: set())
+
+
+def _forgets_places(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("impl.agent.config_files._keys", lambda raw: ())
+
+
+@pytest.mark.parametrize("mutant", [_says_nothing, _forgets_places])
+def test_a_wrong_place_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, mutant: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        a_mistake_of_a_file_is_shown_where_it_is()
+
+
+def test_a_later_source_takes_back_what_an_earlier_one_asks_for() -> None:
+    file = read_document(b'{"ports": {"grpc": 8502}, "encrypt": "a2V5"}', "a.json")
+    config = built(SERVER, file, asking("-grpc-port", "ports.grpc", "-1"), asking("-encrypt", "encrypt", ""))
+    assert config.warnings == ()
+
+
+def test_every_flag_for_what_is_absent_has_a_key_and_every_setting_a_form() -> None:
+    assert set(FLAGS.values()) <= set(ABSENT) and set(FLAGS) >= SWITCHES
+    assert all(key.count(".") <= 1 for key in ABSENT if key != "telemetry.disable_compat_1.9")
+    for key in ABSENT:
+        outer, _, name = key.rpartition(".") if key != "telemetry.disable_compat_1.9" else ("telemetry", "", "x")
+        with pytest.raises(ValidationError, match=f"unknown field `{outer or name}`|unknown field `{name}`"):
+            convert({outer: {name: None}} if outer else {name: None}, Contents)
+    # What is within an object is taken out before the object is.
+    keys = list(ABSENT)
+    within = [(key, key.partition(".")[0]) for key in keys if "." in key and key.partition(".")[0] in ABSENT]
+    assert {outer for _, outer in within} == {"acl", "connect"}
+    assert all(keys.index(key) < keys.index(outer) for key, outer in within)
 
 
 def a_lease_must_end_before_the_promise_on_any_two_clocks() -> None:

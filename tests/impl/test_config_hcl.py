@@ -175,8 +175,22 @@ def test_what_is_no_hcl_is_refused_with_its_line(text: str, why: str) -> None:
 
 def mistakes_are_named_with_their_line() -> None:
     for text, why in (
-        ("server = true\nautopilot {\n  enabled = true\n}", "line 2: Object contains unknown field `autopilot`"),
-        ("\nmesh { enabled = true }", "line 2: Object contains unknown field `mesh`"),
+        ('service {\n name = "a"\n prt = 80 }', "line 3: invalid config key service.prt: did you mean port?"),
+        (
+            'service { name = "a"\n checks = [{ ttl = "1s" },\n { tlt = "1s" }] }',
+            "line 3: invalid config key check.tlt: did you mean ttl?",
+        ),
+        (
+            'check { name = "c"\n script = "true" }',
+            "line 2: invalid config key check.script: did you mean script_args?",
+        ),
+        (
+            'service { name = "a"\n connect { sidecar_service {} } }',
+            "line 2: service.connect: there is no service mesh in Comitia: remove it",
+        ),
+        ("server = true\nautopilot {\n  enabled = true\n}", "line 2: invalid config key autopilot: Comitia has no"),
+        ("\nlog_levle = 1", "line 2: invalid config key log_levle: did you mean log_level?"),
+        ("ports {\n  htttp = 1 }", "line 2: invalid config key ports.htttp: Comitia has no such setting: remove it"),
         ('ports {\n  dns = 1\n  http = "x"\n}', "line 3: Expected `int`, got `str` - at `$.ports.http`"),
         ("ports { dns = 1 }\nports { http = 2 }", "line 1: Expected `object`, got `array` - at `$.ports`"),
         ('service { name = "a" }\nservice {\n  port = 80 }', "line 2: a service: Missing service name"),
@@ -203,8 +217,17 @@ def test_mistakes_of_json_have_a_line_where_it_is_known() -> None:
         read_document(b'{"a":' * 100_000, "a.json")
     with pytest.raises(ConfigError, match=r"failed to parse a\.json: line 2: it is not UTF-8"):
         read_document(b'{"server":\n "\xff"}', "a.json")
+    with pytest.raises(ConfigError, match=r"failed to parse a\.json: line 2: invalid config key ports\.x: "):
+        read_document(b'{"ports":\n {"x": 1}}', "a.json")
     with pytest.raises(ConfigError, match=r"failed to parse a\.json: a service: Port must be a number"):
         read_document(b'{"service": {"name": "a", "port": "x"}}', "a.json", verify=verify)
+
+
+def test_every_key_of_a_definition_may_be_written_as_in_json_or_in_files() -> None:
+    text = """{"service": {"Name": "a", "EnableTagOverride": true, "TaggedAddresses": {}, "connect": {}, "Check": {
+        "CheckID": "c", "HTTP": "http://a", "Interval": "1s", "DeregisterCriticalServiceAfter": "1m",
+        "tls_skip_verify": true, "TLSServerName": "b", "h2ping_use_tls": false, "ScriptArgs": []}}}"""
+    assert len(read_document(text.encode(), "a.json", verify=verify).services or ()) == 1
 
 
 def files_of_a_directory_are_read_in_order_and_others_are_passed_over(directory: Path) -> None:
@@ -216,19 +239,65 @@ def files_of_a_directory_are_read_in_order_and_others_are_passed_over(directory:
     ):
         (directory / name).write_text(text)
     (directory / "d.hcl").mkdir()
-    assert build(_read_files([], [str(directory)], ""), "n").log_level == "DEBUG"
+    assert build(_read_files([str(directory)], ""), "n").log_level == "DEBUG"
 
 
 def test_files_of_a_directory_are_read_in_order_and_others_are_passed_over(tmp_path: Path) -> None:
     files_of_a_directory_are_read_in_order_and_others_are_passed_over(tmp_path)
 
 
+def later_paths_win(directory: Path) -> None:
+    for name, level in (("first.hcl", "debug"), ("last.hcl", "error")):
+        (directory / name).write_text(f'log_level = "{level}"')
+    within = directory / "conf.d"
+    within.mkdir(exist_ok=True)
+    (within / "a.json").write_text('{"log_level": "warn"}')
+    first, last = (str(directory / name) for name in ("first.hcl", "last.hcl"))
+    for paths, level in (([first, str(within)], "warn"), ([str(within), last], "error"), ([last, first], "debug")):
+        assert [each.log_level for each in _read_files(paths, "")][-1] == level
+
+
+def test_later_paths_win_files_or_directories(tmp_path: Path) -> None:
+    later_paths_win(tmp_path)
+
+
+def test_paths_that_are_read_in_another_order_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        "impl.commands.map", lambda kind, paths: sorted(map(kind, paths), key=Path.is_dir), raising=False
+    )
+    with pytest.raises(AssertionError):
+        later_paths_win(tmp_path)
+
+
+def a_link_to_nothing_is_no_file_that_may_be_missing(directory: Path) -> None:
+    (directory / "a.json").symlink_to(directory / "nothing.json")
+    with pytest.raises(FileNotFoundError):
+        _read_files([str(directory)], "")
+
+
+def test_a_link_to_nothing_is_no_file_that_may_be_missing(tmp_path: Path) -> None:
+    a_link_to_nothing_is_no_file_that_may_be_missing(tmp_path)
+
+
+def test_links_to_nothing_that_are_passed_over_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Path, "is_dir", lambda path: path.stat().st_mode & 0o040000 if path.exists() else True)
+    with pytest.raises(pytest.fail.Exception):
+        a_link_to_nothing_is_no_file_that_may_be_missing(tmp_path)
+
+
+def test_a_service_of_a_file_has_both_weights_if_it_has_one() -> None:
+    for text, weights in (("Passing = 5", (5, 1)), ("warning = 0", (1, 0)), ("passing = 2 warning = 3", (2, 3))):
+        document = f'service {{ name = "a" Weights {{ {text} }} }}'.encode()
+        (service,) = read_document(document, "a.hcl", "hcl", verify).services or [{}]
+        assert verified_service(service).service.weights == weights
+
+
 def test_a_file_that_was_named_must_have_a_format(tmp_path: Path) -> None:
     path = tmp_path / "agent.conf"
     path.write_text('log_level = "debug"')
     with pytest.raises(ConfigError, match=r"its extension must be \.hcl or \.json, or -config-format must be given"):
-        _read_files([str(path)], [], "")
-    assert _read_files([str(path)], [], "hcl")[0].log_level == "debug"
+        _read_files([str(path)], "")
+    assert _read_files([str(path)], "hcl")[0].log_level == "debug"
     assert format_of("a.hcl") == "hcl" and format_of("a.json") == "json" and format_of("a.txt") == ""
     with pytest.raises(ConfigError, match="-config-format must be either 'hcl' or 'json', not 'yaml'"):
         format_of("a.hcl", "yaml")
@@ -291,13 +360,21 @@ def _merges_blocks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hcl._Parser, "_put", mutant)
 
 
+def _takes_any_key(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(config_files, "strange_keys", lambda kind, definition: ())
+
+
 def _counts_no_lines(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(config_files, "_line_of", lambda error, lines: 1)
+    patch.setattr(config_files, "_line", lambda place, lines, text: 1)
 
 
 @pytest.mark.parametrize(
     ("mutant", "sentence"),
-    [(_merges_blocks, hcl_says_what_json_says), (_counts_no_lines, mistakes_are_named_with_their_line)],
+    [
+        (_merges_blocks, hcl_says_what_json_says),
+        (_counts_no_lines, mistakes_are_named_with_their_line),
+        (_takes_any_key, mistakes_are_named_with_their_line),
+    ],
 )
 def test_a_broken_reader_is_noticed(
     monkeypatch: pytest.MonkeyPatch, mutant: Callable[[pytest.MonkeyPatch], None], sentence: Callable[[], None]
