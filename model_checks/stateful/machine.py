@@ -64,12 +64,15 @@ class CoreMachine(RuleBasedStateMachine):
             batch=st.sampled_from((1, 2, 512)),
             trailing=st.sampled_from((0, 2, 8)),
             pre_vote=st.booleans(),
-        )
+        ),
+        led=st.booleans(),
     )
-    def form(self, setup: Setup) -> None:
-        """A cluster, its logs empty."""
+    def form(self, setup: Setup, led: bool) -> None:
+        """A cluster, its logs empty; `led`: with a leader, without which little happens."""
         self.world = World(setup, conformance=self.conformance)
         self._number = 0
+        if led:
+            self.elect(0)
 
     def check_invariants(self, *arguments: Any) -> None:
         """The world checks after each of its steps; Hypothesis has nothing to add."""
