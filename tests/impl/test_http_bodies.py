@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from itertools import combinations
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from impl.catalog.transactions import KvOperation, NodeOperation, OperationError
 from impl.http import bodies, documents
 from impl.http.request import HttpError
 from impl.http.response import json_response, kv_row
+from impl.http.shapes import CheckDefinitionDocument
 
 UUID = "40e4a748-2192-161a-0510-9bf59fe950b5"
 
@@ -324,6 +326,39 @@ def test_the_definition_of_a_check_is_kept_as_it_is_shown() -> None:
     assert again == check, "what was read can be written back"
     for nothing in ({}, None, {"Interval": 0, "Method": ""}):
         assert (probed(nothing).definition, documents.check_document(probed(nothing))["Definition"]) == ("", {})
+
+
+ANY_VALUE: dict[Any, Any] = {
+    str: "250ms",
+    bool: True,
+    int: 7,
+    list[str]: ["a", "b"],
+    dict[str, list[str]]: {"a": ["1"]},
+}
+"""Of each type; the text suits durations, too."""
+
+
+@pytest.mark.parametrize(("name", "kind"), get_type_hints(CheckDefinitionDocument).items())
+def test_no_field_of_a_definition_is_lost(name: str, kind: Any) -> None:
+    definition = {name: ANY_VALUE[kind]}
+    assert documents.check_document(probed(definition))["Definition"] == definition
+
+
+def test_of_two_things_that_a_check_may_be_it_is_what_consul_looks_for_first() -> None:
+    asked: list[tuple[str, Any, str]] = [
+        ("GRPC", "h:1", "grpc"),
+        ("HTTP", "http://h/", "http"),
+        ("TTL", "10s", "ttl"),
+        ("TCP", "h:1", "tcp"),
+        ("UDP", "h:1", "udp"),
+        ("AliasNode", "n", "alias"),
+        ("DockerContainerID", "d", "docker"),
+        ("ScriptArgs", ["true"], "script"),
+        ("H2PING", "h:1", "h2ping"),
+        ("OSService", "o", "os_service"),
+    ]
+    for (name, value, kind), (later, its, _) in combinations(asked, 2):
+        assert probed({later: its, name: value, "Interval": "10s"}).type == kind, (name, later)
 
 
 @pytest.mark.parametrize(
