@@ -70,6 +70,8 @@ REFUSED_REGISTRATIONS: tuple[tuple[Any, int, str], ...] = (
     ({"Node": "n", "Address": "1", "ID": "x"}, 500, "Bad node ID"),
     ({"Node": "n", "Address": "1", "Service": {"ID": "x"}}, 500, "Must provide service name with ID"),
     ({"Node": "n", "Address": "1", "Service": {"Service": "x", "Address": "0.0.0.0"}}, 500, "Invalid service address"),
+    ({"Node": "n", "Address": "1", "Service": {"Service": "x", "Address": "[::]"}}, 500, "Invalid service address"),
+    ({"Node": "n", "Address": "1", "Check": {"CheckID": "a\0b"}}, 400, "Invalid check ID: it must not contain NUL"),
     (
         {"Node": "n", "Address": "1", "Service": {"Service": "x", "Port": "80"}},
         400,
@@ -135,7 +137,16 @@ def test_an_empty_list_of_checks_is_none_not_the_default(document: Any) -> None:
 
 @pytest.mark.parametrize(
     ("given", "nanoseconds"),
-    [("5s", 5_000_000_000), (5, 5_000_000_000), (0, 0), ("0s", 0), (2_000_000_000, 2_000_000_000), (-1, 0)],
+    [
+        ("5s", 5_000_000_000),
+        (5, 5_000_000_000),
+        (999, 999_000_000_000),
+        (1000, 1000),
+        (0, 0),
+        ("0s", 0),
+        (2_000_000_000, 2_000_000_000),
+        (-1, 0),
+    ],
 )
 def test_a_small_lock_delay_means_seconds(given: Any, nanoseconds: int) -> None:
     assert session({"LockDelay": given}).lock_delay_ns == nanoseconds
@@ -342,6 +353,17 @@ ANY_VALUE: dict[Any, Any] = {
 def test_no_field_of_a_definition_is_lost(name: str, kind: Any) -> None:
     definition = {name: ANY_VALUE[kind]}
     assert documents.check_document(probed(definition))["Definition"] == definition
+
+
+def test_a_node_of_a_transaction_has_its_metadata_and_may_be_looked_for_by_its_id() -> None:
+    (stored,) = operations([{"Node": {"Verb": "set", "Node": {"Node": "n", "Meta": {"a": "b"}}}}])
+    assert stored.node.meta == {"a": "b"}
+    (sought,) = operations([{"Node": {"Verb": "get", "Node": {"ID": UUID}}}])
+    assert (sought.node.node, sought.node.id) == ("", UUID)
+
+
+def test_a_transaction_may_have_128_operations() -> None:
+    assert len(operations([{"KV": {"Verb": "get", "Key": "k"}}] * 128)) == 128
 
 
 def test_of_two_things_that_a_check_may_be_it_is_what_consul_looks_for_first() -> None:

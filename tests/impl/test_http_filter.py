@@ -82,6 +82,7 @@ TRUE = (
     "Checks is empty",
     "Node.Meta is not empty",
     'Service.Service matches "^w.b$"',
+    'Service.Service matches "e"',
     'Service.Service not matches "^d"',
     'Service.Service == "db" or Service.Port == 80 and Node.Node == n1',
     '(Service.Service == "db" or Service.Port == 80) and not (Node.Node == n2)',
@@ -96,6 +97,7 @@ TRUE = (
 )
 FALSE = (
     "Service.Port == 81",
+    'Service.Service matches "^e"',
     'Service.Service == "db" and Service.Port == 80 or Node.Node == n2',
     "not Service.Port == 80",
     '"v1" not in Service.Tags',
@@ -197,6 +199,39 @@ def fields_at(path: str) -> Field:
     found = selectors.of_path(path)
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("word", ["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"])
+def test_a_boolean_is_written_as_go_reads_it(word: str) -> None:
+    assert parse(f"Service.EnableTagOverride == {word}")(ROW) == (word[0] in "0fF")
+
+
+OF_ROWS = {
+    "/v1/catalog/nodes": ("Node", "ServiceName"),
+    "/v1/catalog/services": ("ServiceName", "Service"),
+    "/v1/catalog/service/web": ("ServiceName", "Service"),
+    "/v1/catalog/node/n": ("Service", "ServiceName"),
+    "/v1/catalog/node-services/n": ("Service", "ServiceName"),
+    "/v1/health/node/n": ("CheckID", "Checks.CheckID"),
+    "/v1/health/checks/web": ("CheckID", "Checks.CheckID"),
+    "/v1/health/state/any": ("CheckID", "Checks.CheckID"),
+    "/v1/health/service/web": ("Checks.CheckID", "CheckID"),
+    "/v1/catalog/connect/web": ("ServiceName", "Service"),
+    "/v1/health/connect/web": ("Checks.CheckID", "CheckID"),
+    "/v1/health/ingress/web": ("Checks.CheckID", "CheckID"),
+    "/v1/agent/services": ("Service", "ServiceName"),
+    "/v1/agent/checks": ("CheckID", "Checks.CheckID"),
+    "/v1/agent/members": ("Name", "Node"),
+}
+"""A field of the rows of each endpoint, and one that others have."""
+
+
+def test_at_each_endpoint_its_own_rows_are_judged() -> None:
+    assert {path for path in selectors.ROWS if not any(each.startswith(path) for each in OF_ROWS)} == set()
+    for path, (own, foreign) in OF_ROWS.items():
+        filters.parse(f"{own} == x", fields_at(path))
+        with pytest.raises(BadFilter, match="is not valid"):
+            filters.parse(f"{foreign} == x", fields_at(path))
 
 
 def test_every_endpoint_that_has_a_filter_says_what_it_filters() -> None:
