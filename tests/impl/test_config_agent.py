@@ -139,6 +139,7 @@ def test_dns_is_set_as_in_consul() -> None:
         ([SERVER, Document(log_file="/l")], "redirect that: 2>> FILE"),
         ([SERVER, Document(recursors=["1.1.1.1"])], "let the resolver of this machine forward"),
         ([SERVER, Document(ports=Ports(grpc=8502))], "ports.grpc: there is no gRPC"),
+        ([SERVER, Document(ports=Ports(grpc_tls=8503))], "ports.grpc_tls: there is no gRPC"),
         ([SERVER, Document(ports=Ports(https=8501))], "ports.https: there is no TLS"),
         ([SERVER, Document(retry_interval="soon")], "invalid duration 'soon'"),
         ([SERVER, Document(node_meta={"a b": ""})], "pair \\('a b', ''\\): Key contains invalid characters"),
@@ -164,7 +165,7 @@ def test_what_almost_every_real_file_says_is_taken() -> None:
         "connect": {"enabled": false}, "enable_local_script_checks": true,
         "datacenter": "dc2", "primary_datacenter": "dc2",
         "acl": {"enabled": false, "default_policy": "allow", "enable_token_persistence": true},
-        "disable_host_node_id": true, "ports": {"grpc": -1, "https": -1, "serf_wan": -1}}"""
+        "disable_host_node_id": true, "ports": {"grpc": -1, "grpc_tls": 0, "https": -1, "serf_wan": -1}}"""
     config = built(read_document(text, "agent.json"), Document(node_meta={"b": "2"}))
     assert (config.bootstrap_expect, config.enable_local_script_checks, config.datacenter) == (1, True, "dc2")
     assert (config.node_meta, config.warnings) == ({"a": "1", "b": "2"}, ())

@@ -147,8 +147,10 @@ def test_rows_of_this_node_that_the_agent_does_not_have_are_removed() -> None:
     local.apply(
         Register(Node("n", ""), Service("n", "old", "old"), (Check("n", "c"), Check("n", "o", service_id="old")), True)
     )
+    local.written.clear()
     local.pass_time(130)
     assert local.service("old") is None and local.check("c") is None and local.check("o") is None
+    assert local.written == [Deregister("n", service_id="old"), Deregister("n", check_id="c")], "o went with old"
 
 
 def test_an_id_that_changes_its_case_stays_registered() -> None:
@@ -251,6 +253,34 @@ def test_what_changes_while_it_is_being_written_is_written_again() -> None:
     assert service is not None and service.port == 82
 
 
+def test_a_check_that_changes_while_its_service_is_being_written_is_written_again() -> None:
+    local = Local()
+
+    def change_once() -> None:
+        local.while_writing = lambda: None
+        local.own.set_ttl("ttl", PASSING, "")
+
+    local.while_writing = change_once
+    local.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    local.pass_time(2)
+    check = local.check("ttl")
+    assert check is not None and check.status == PASSING
+
+
+def test_a_check_that_changes_while_it_is_being_written_is_written_again() -> None:
+    local = Local()
+
+    def change_once() -> None:
+        local.while_writing = lambda: None
+        local.own.set_ttl("ttl", PASSING, "")
+
+    local.while_writing = change_once
+    local.own.register_check(replace(TTL, service_id=""))
+    local.pass_time(2)
+    check = local.check("ttl")
+    assert check is not None and check.status == PASSING
+
+
 def test_a_change_of_output_alone_waits_for_minutes() -> None:
     local = Local()
     local.own.register_service(ServiceDefinition(WEB, (TTL,)))
@@ -275,6 +305,61 @@ def test_agents_do_not_write_outputs_all_at_once() -> None:
         state.update_check("c", PASSING, "new")
         due.append((state.due_ns() or 0) // SECOND)
     assert due == [150, 449]
+
+
+class Book:
+    """The state of an agent alone, at a time that is set."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.state = LocalState(Node("n", ""), (), lambda: self.now, lambda: None)
+
+    def written(self) -> None:
+        self.state.pending_services.clear()
+        self.state.pending_checks.clear()
+
+
+def test_an_output_is_written_after_its_first_change_however_often_it_changes() -> None:
+    book = Book()
+    book.state.put_check(Check("", "c", status=PASSING))
+    book.written()
+    book.state.update_check("c", PASSING, "1")
+    due = book.state.due_ns()
+    book.now = 5 * SECOND
+    book.state.update_check("c", PASSING, "2")
+    assert book.state.due_ns() == due == 300 * SECOND
+
+
+def test_an_output_is_not_deferred_that_is_about_to_be_written() -> None:
+    book = Book()
+    book.state.put_check(Check("", "c", status=PASSING))
+    book.state.update_check("c", PASSING, "1")
+    assert book.state.due_ns() is None
+    book.written()
+    book.state.update_check("c", PASSING, "2")
+    book.state.put_check(Check("", "c", status=PASSING))
+    assert book.state.due_ns() is None and book.state.pending_checks == {"c"}
+
+
+def test_a_check_that_is_registered_anew_and_well_has_not_been_critical() -> None:
+    book = Book()
+    book.state.put_check(Check("", "c", status=PASSING))
+    book.state.update_check("c", CRITICAL, "")
+    assert book.state.critical_since == {"c": 0}
+    book.state.put_check(Check("", "c", status=CRITICAL))
+    assert book.state.critical_since == {"c": 0}
+    book.state.put_check(Check("", "c", status=PASSING))
+    assert book.state.critical_since == {}
+
+
+def test_a_check_stays_registered_whose_id_is_that_of_one_that_went_but_for_its_case() -> None:
+    book = Book()
+    book.state.put_service(WEB)
+    book.state.put_check(Check("", "c", service_id="web"))
+    book.state.put_check(Check("", "C"))
+    book.written()
+    assert book.state.drop_service("web") == ["c"]
+    assert (book.state.pending_services, book.state.pending_checks) == ({"web"}, {"C"})
 
 
 # ----------------------------------------------------------------------------------------- waiting for the catalog
