@@ -290,8 +290,22 @@ def test_an_outcome_has_results_or_errors() -> None:
 MUTANTS = (
     (bodies, "SMALL_LOCK_DELAY", 0, lambda: test_a_small_lock_delay_means_seconds(5, 5_000_000_000)),
     (bodies, "TTL_SECONDS_MIN", 0, lambda: test_a_session_is_refused_as_consul_refuses_it({"TTL": "1s"}, 500, "")),
+    (
+        bodies,
+        "_refused",
+        lambda *_: HttpError(400, "Request decode failed"),
+        lambda: a_wrong_type_is_called_by_its_name(),
+    ),
     (documents, "_tagged", lambda service: None, lambda: documents_show_tagged_addresses()),
 )
+
+
+def a_wrong_type_is_called_by_its_name() -> None:
+    assert refused(lambda: register({"Node": 1})) == (400, "Request decode failed: Node must be a string, not a number")
+
+
+def test_a_wrong_type_is_called_by_its_name() -> None:
+    a_wrong_type_is_called_by_its_name()
 
 
 def documents_show_tagged_addresses() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from impl.http import filter as filters
 from impl.http import selectors
-from impl.http.filter import BadFilter, Field, Filter
+from impl.http.filter import BadFilter, Field, Filter, Kind
 from impl.http.operations import OPERATIONS
 
 
@@ -259,6 +259,12 @@ def test_a_filter_whose_and_is_an_or_contradicts_its_row(monkeypatch: pytest.Mon
     with pytest.raises(AssertionError):
         for text in FALSE:
             assert not parse(text)(ROW)
+
+
+def test_a_filter_that_is_judged_by_its_rows_alone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters._Parser, "_field", lambda self, path, operator: Field(Kind.TEXT))
+    with pytest.raises(pytest.fail.Exception):
+        test_what_no_row_can_have_is_an_error_before_there_are_rows("a in Nothing")
 
 
 def test_a_filter_that_forgets_not_contradicts_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
