@@ -18,10 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from impl.catalog.registry_queries import Instance
+from impl.agent.api import ReadOptions, ReadReply
+from impl.catalog.queries import Query
+from impl.catalog.registry_queries import Instance, NodeAnswer
 from impl.catalog.rows import Check, Node, Service
 from impl.dns import answers, names
 from impl.dns.answers import LookupFailed, NoPath, Responder
+from impl.dns.directory import AgentDirectory
 from impl.dns.settings import Settings
 
 N1 = Node("n1", "10.0.0.1", datacenter="dc1", meta={"os": "linux", "rfc1035-x": "plain"})
@@ -127,6 +130,9 @@ def a_node_may_have_a_name_for_address() -> None:
 
 def a_nodes_metadata_are_its_texts() -> None:
     assert records(ask("n1.node.consul", "TXT")) == ['n1.node.consul. TXT "os=linux"', 'n1.node.consul. TXT "plain"']
+    directory = FakeDirectory()
+    directory.nodes = [replace(N1, meta={"RFC1035-x": 'a "b" \\c'})]
+    assert records(ask("n1.node.consul", "TXT", directory)) == ['n1.node.consul. TXT "a \\"b\\" \\\\c"']
 
 
 def metadata_stand_beside_addresses_while_there_is_room() -> None:
@@ -168,7 +174,8 @@ def a_name_without_records_of_the_type_is_empty() -> None:
 
 
 def another_datacenter_does_not_exist() -> None:
-    assert ask("n1.node.dc9.consul").rcode() == dns.rcode.NXDOMAIN
+    for name in ("n1.node.dc9.consul", "n1.node.dc1.x.consul", "n1.node.dc1.dc.x.consul"):
+        assert ask(name).rcode() == dns.rcode.NXDOMAIN, name
 
 
 def a_lookup_that_fails_is_a_failure() -> None:
@@ -358,6 +365,10 @@ def answers_over_udp_are_limited_and_marked() -> None:
     directory.instances = [web(Node(f"n{number}", f"10.0.0.{number}")) for number in range(1, 60)]
     plain = ask("web.service.consul", directory=directory)
     assert len(records(plain)) == 3 and plain.flags & dns.flags.TC
+    unmarked = ask("web.service.consul", directory=directory, enable_truncate=False)
+    assert len(records(unmarked)) == 3 and not unmarked.flags & dns.flags.TC
+    least = ask("web.service.consul", directory=directory, edns=100)
+    assert len(records(least)) > 20, "512 bytes are always welcome (RFC 6891, 6.2.3)"
     larger = ask("web.service.consul", directory=directory, edns=1232)
     assert len(records(larger)) == 59 and not larger.flags & dns.flags.TC
     srv = ask("web.service.consul", "SRV", directory=directory, edns=1232)
@@ -508,6 +519,24 @@ def test_a_row_that_breaks_the_whole_answer_is_noticed(monkeypatch: pytest.Monke
     monkeypatch.setattr(Responder, "_speakable", lambda self: contextlib.nullcontext())
     with pytest.raises(dns.exception.DNSException):
         rows_that_dns_cannot_write_cost_no_other()
+
+
+class OneNode:
+    """An agent that knows of one node."""
+
+    async def read(self, query: Query, options: ReadOptions) -> ReadReply:
+        return ReadReply(NodeAnswer(1, N1, []), True, 0)
+
+
+def test_a_datacenter_is_asked_by_its_name_or_as_dns_spells_it_and_no_other() -> None:
+    async def pause() -> None:
+        return
+
+    agent: Any = OneNode()
+    directory = AgentDirectory(agent, "Dc1", pause)
+    assert [asyncio.run(directory.node("n1", name)) for name in ("Dc1", "dc1")] == [N1, N1]
+    with pytest.raises(NoPath):
+        asyncio.run(directory.node("n1", "dc2"))
 
 
 def test_a_service_has_its_own_ttl_or_that_of_the_longest_prefix() -> None:

@@ -259,8 +259,9 @@ def test_checks_that_a_service_had_go_on_as_they_stand_unless_they_are_to_be_rep
     client.put("service/register", WEB | {"Tags": ["b"]})
     checks = client("GET", "checks")[1]
     assert (checks["service:web"]["Status"], checks["extra"]["ServiceTags"]) == (PASSING, ["b"])
+    client.put("service/maintenance/web?enable=true")
     client.put("service/register?replace-existing-checks=true", WEB)
-    assert sorted(client("GET", "checks")[1]) == ["service:web"]
+    assert sorted(client("GET", "checks")[1]) == ["_service_maintenance:web", "service:web"]
 
 
 def test_a_service_that_is_critical_for_too_long_is_deregistered() -> None:

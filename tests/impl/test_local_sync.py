@@ -56,7 +56,8 @@ class Local:
         runtime = self.world.process("n", VirtualDisk()).runtime
         anything: Any = self
         self.runtime = runtime
-        log = Log(lambda line: None, lambda: 0.0)
+        self.lines: list[str] = []
+        log = Log(self.lines.append, lambda: 0.0)
         node = Node("n", "10.0.0.1", "id", "dc1", {"lan": "10.0.0.1"}, {"rack": "1"})
         self.own = Registrations(runtime, anything, node, ("consul",), anything, Scripts(), log)
         OPEN.append(self)
@@ -237,6 +238,43 @@ def test_what_cannot_be_written_is_tried_again() -> None:
     local.own.register_service(ServiceDefinition(WEB))
     local.pass_time(40)
     assert local.service("web") is not None
+
+
+def test_why_nothing_can_be_written_is_said_once() -> None:
+    local = Local()
+    local.failures = 3
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(40)
+    assert len([line for line in local.lines if "cannot sync with the catalog" in line]) == 1
+
+
+def test_new_metadata_of_the_node_are_in_the_catalog_at_once_alone_or_with_what_else_is_new() -> None:
+    local = Local()
+    local.own.state.set_node_meta({"rack": "2"})
+    local.pass_time(1)
+    assert local.store.tables.nodes["n"].meta == {"rack": "2"} and len(local.written) == 1
+    local.own.state.set_node_meta({"rack": "3"})
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(1)
+    assert local.store.tables.nodes["n"].meta == {"rack": "3"} and len(local.written) == 2
+
+
+def test_a_check_that_goes_with_its_service_during_a_write_is_not_deregistered_by_itself() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(1)
+    local.written.clear()
+
+    def go() -> None:
+        local.while_writing = lambda: None
+        local.own.deregister_service("web")
+
+    local.while_writing = go
+    local.own.register_check(replace(TTL, check_id="alive", service_id=""))
+    local.own.register_check(TTL)
+    local.pass_time(2)
+    assert [type(each) for each in local.written] == [Register, Deregister]
+    assert local.written[1] == Deregister("n", service_id="web") and local.check("alive") is not None
 
 
 def test_what_changes_while_it_is_being_written_is_written_again() -> None:
