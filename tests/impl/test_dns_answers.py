@@ -10,6 +10,7 @@ from typing import Any
 import dns.exception
 import dns.flags
 import dns.message
+import dns.opcode
 import dns.rcode
 import dns.rdata
 import dns.rdatatype
@@ -377,6 +378,21 @@ def answers_over_udp_are_limited_and_marked() -> None:
     assert len(records(stream)) == 59 == len(records(stream, "additional"))
 
 
+def what_belongs_to_an_answer_that_was_cut_stands_there_once() -> None:
+    directory = FakeDirectory()
+    directory.instances = [replace(web(N1), service=replace(web(N1).service, port=port)) for port in range(80, 90)]
+    wire = respond(dns.message.make_query("web.service.consul", "SRV").to_wire(), directory, True)
+    assert wire is not None
+    assert [int.from_bytes(wire[at : at + 2], "big") for at in (6, 10)] == [3, 1], "answers, additional records"
+
+
+def what_is_no_question_is_not_implemented() -> None:
+    query = dns.message.make_query("n1.node.consul", "A")
+    query.set_opcode(dns.opcode.STATUS)
+    answer = respond(query.to_wire(), FakeDirectory(), True)
+    assert answer is not None and dns.message.from_wire(answer).rcode() == dns.rcode.NOTIMP
+
+
 def a_name_outside_the_domain_is_refused() -> None:
     assert ask("example.com").rcode() == dns.rcode.REFUSED
 
@@ -416,6 +432,8 @@ SENTENCES = (
     the_domain_has_servers,
     the_domain_of_a_name_is_found,
     answers_over_udp_are_limited_and_marked,
+    what_belongs_to_an_answer_that_was_cut_stands_there_once,
+    what_is_no_question_is_not_implemented,
     a_name_outside_the_domain_is_refused,
     malformed_questions_are_refused_or_dropped,
 )

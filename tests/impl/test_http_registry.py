@@ -117,6 +117,9 @@ def test_instances_are_chosen_by_tags_metadata_and_filters(client: Client) -> No
     status, text = client("GET", "/v1/health/service/web?filter=Service.Port+%3D")
     assert status == 400 and text.startswith("Failed to create boolean expression evaluator: 14: ")
     assert client("GET", "/v1/catalog/nodes?filter=None.Such==1")[0] == 400
+    assert (
+        client("GET", "/v1/catalog/nodes?filter=+")[0] == 400 and client("GET", "/v1/catalog/nodes?filter=")[0] == 200
+    )
     assert client("GET", "/v1/health/service/web?passing=maybe") == (400, "Invalid value for ?passing")
 
 
