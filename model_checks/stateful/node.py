@@ -174,11 +174,17 @@ class Node:
 
     def crash(self, keep: int, torn_bytes: int) -> None:
         """Power loss: of what was not synced, the first `keep` changes survive, and some bytes of the next."""
+        self._open_log.close()
+        self.lose_power(keep, torn_bytes)
+
+    def lose_power(self, keep: int, torn_bytes: int) -> None:
+        """As `crash`, in the middle of a call of the log, or before there is one."""
         self._disk.power_loss(keep=min(keep, self._disk.unsynced()), torn_bytes=torn_bytes)
         self._stop()
 
     def crash_scattered(self, seed: int) -> None:
         """Power loss: of what was not synced, any sectors survive, as a disk that reorders may have it."""
+        self._open_log.close()
         kept = Random(seed)
         self._disk.power_loss_of_sectors(lambda: kept.random() < 0.6)
         self._stop()

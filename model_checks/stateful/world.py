@@ -311,7 +311,7 @@ class World:
         except PowerFailed:
             self.output.append(f"{name} loses its power")
             self._count("power failed in a call")
-            self.nodes[name].crash(*self._failing[name])
+            self.nodes[name].lose_power(*self._failing[name])
             self._crashed(name)
 
     def _crashed(self, name: str) -> None:
