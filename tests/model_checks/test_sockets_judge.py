@@ -97,7 +97,7 @@ def test_every_answer_is_as_the_spec_says_and_the_stored_history_says_the_same(t
     path.write_bytes(b"".join(map(history.line, events)))
     again = judge_again(path)
     assert (again.verdict, again.figures) == (Verdict.VALID, result.figures)
-    assert "25 runs" in summary(result)
+    assert result.figures["runs"] >= 25 and f"{result.figures['runs']} runs" in summary(result)
 
 
 OF_ONE_STORE = set(catalog.MUTANTS) - {
@@ -116,7 +116,7 @@ def test_a_mistake_in_the_catalog_or_in_its_documents_is_a_difference(
     for module in (catalog, agent):
         monkeypatch.setattr(module, "replace", partial(replaced_for_now, monkeypatch))
     catalog.MUTANTS[mutant]()
-    result, _ = run(MemoryAgents(3), 3, 60, least={})
+    result, _ = run(MemoryAgents(3), 3, 300, least={})
     assert result.verdict is Verdict.INVALID
 
 
