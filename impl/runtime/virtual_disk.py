@@ -6,7 +6,8 @@ a piece of the next), or any sectors of them. Changes are counted over the whole
 made: writes, changes of length, and changes of names, which are durable only after `sync_directory` (POSIX promises
 no more).
 
-Failures on request: the next sync fails and drops what it should have written, as ext4 and xfs do; space runs out.
+Failures on request: the next sync fails and drops what it should have written, as ext4 and xfs do; space runs out; the
+power fails in the middle of a call.
 
 It must not be used from two threads. Sources: Rebello et al. 2020 (fsync failures); Pillai et al. 2014, "All File
 Systems Are Not Created Equal" (what crashes leave).
@@ -23,6 +24,12 @@ from typing import TypeAlias, assert_never
 from impl.runtime.interfaces import Locked
 
 SECTOR_BYTES = 512
+
+
+class PowerFailed(BaseException):
+    """The power went before this change of the disk; the next call must be `power_loss`. No error that a process could
+    handle: it is gone.
+    """
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +79,8 @@ class VirtualDisk:
         self.writes = 0
         self._failing_syncs = 0
         self._failing_writes = 0
+        self._powered_for: int | None = None
+        """Changes and syncs until the power fails; None: it does not."""
         self._generation = 0
         self._directories = {"", "/", "."}
         self._names: dict[str, _Node] = {}
@@ -88,6 +97,10 @@ class VirtualDisk:
     def fail_next_writes(self, count: int = 1) -> None:
         """The next `count` writes raise EIO after half of the data."""
         self._failing_writes = count
+
+    def fail_power_after(self, changes: int | None) -> None:
+        """From now on so many changes and syncs are made; the next raises PowerFailed. None: so is any number."""
+        self._powered_for = changes
 
     def unsynced(self) -> int:
         """How many changes a power loss may lose now."""
@@ -169,6 +182,7 @@ class VirtualDisk:
                 raise FileExistsError(errno.EEXIST, "File exists", path)
             if posixpath.dirname(path) not in self._directories:
                 raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+            self._use_power()
             self._name(path, _Node())
         return VirtualFile(self, path, self._node(path), self._generation)
 
@@ -191,12 +205,14 @@ class VirtualDisk:
     def rename(self, source: str, target: str) -> None:
         """As `Disk.rename`."""
         node = self._node(source)
+        self._use_power()
         self._name(target, node)
         self._name(source, None)
 
     def remove(self, path: str) -> None:
         """As `Disk.remove`."""
         node = self._node(path)
+        self._use_power()
         self._name(path, None)
         if self.free_bytes is not None:
             self.free_bytes += len(node.seen)
@@ -216,6 +232,7 @@ class VirtualDisk:
 
     def write(self, node: _Node, offset: int, data: bytes) -> None:
         """Change the cache of `node`; durable later."""
+        self._use_power()
         self.writes += 1
         failure: int | None = None
         if self._failing_writes:
@@ -234,6 +251,7 @@ class VirtualDisk:
 
     def resize(self, node: _Node, size: int) -> None:
         """Change the length of `node`."""
+        self._use_power()
         needed = max(0, size - len(node.seen))
         if self.free_bytes is not None and needed > self.free_bytes:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -252,6 +270,7 @@ class VirtualDisk:
             raise OSError(errno.EBADF, "the process that opened this file has crashed")
 
     def _sync(self, covered: Callable[[_Change], bool]) -> None:
+        self._use_power()
         self.syncs += 1
         if self._failing_syncs:
             self._failing_syncs -= 1
@@ -274,8 +293,15 @@ class VirtualDisk:
             case _:
                 raise AssertionError(change)
 
+    def _use_power(self) -> None:
+        if self._powered_for is not None:
+            if not self._powered_for:
+                raise PowerFailed
+            self._powered_for -= 1
+
     def _lose_power(self, kept: list[_Change]) -> None:
         self.process_crash()
+        self._powered_for = None
         for change in kept:
             self._harden(change)
         self._pending = []

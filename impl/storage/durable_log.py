@@ -17,7 +17,7 @@ It must not know Raft's rules beyond the order of its records, nor what is in a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from impl.runtime.interfaces import Disk, File
 from impl.storage.errors import (
@@ -113,12 +113,17 @@ class DurableLog:
         self._durable_base = self._state.base
 
     def wants_spare(self) -> bool:
-        """Whether `make_spare` should be called now; true once for each segment."""
+        """Whether `make_spare` must be called now; true at most once for each segment."""
         return self._refusal is None and self._spare.is_due(self._sequence, self._end / self._size)
 
     def make_spare(self) -> None:
         """Allocate the next segment ahead. The one call that may come from another thread, beside others."""
-        self._spare.make()
+        for _ in self.spare_in_steps():
+            pass
+
+    def spare_in_steps(self) -> Iterator[None]:
+        """As `make_spare`; each change of the disk is a step, for schedulers that choose what happens in between."""
+        return self._spare.make()
 
     def remove_forgotten(self) -> int:
         """Remove the oldest segments whose entries a durable snapshot marker forgets; returns how many.

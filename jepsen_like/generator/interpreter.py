@@ -111,9 +111,7 @@ class Interpreter:
         return True
 
     async def _wait(self, timeout_s: float | None) -> None:
-        self._wake.clear()
-        if self._finished:
-            return
+        self._wake.clear()  # nothing has finished: that was looked at since anything else could run
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()

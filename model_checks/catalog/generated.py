@@ -66,7 +66,7 @@ NODES = st.builds(
     NODE_NAMES,
     st.sampled_from(["1", "2"]),
     st.sampled_from(["", "u", "v"]),
-    meta=st.sampled_from([(), (("rack", "a"),)]),
+    meta=st.sampled_from([(), (("rack", "a"),), (("os", "linux"), ("rack", "b"))]),
 )
 
 
@@ -108,7 +108,7 @@ def session_creations(draw: st.DrawFn) -> CreateSession:
 
 
 KV_OPERATIONS = st.builds(
-    KvOperation, st.sampled_from(list(KvVerb)), KEYS, st.just(b"1"), st.just(0), INDEXES, SESSION_IDS
+    KvOperation, st.sampled_from(list(KvVerb)), KEYS, st.just(b"1"), st.sampled_from([0, 7]), INDEXES, SESSION_IDS
 )
 OPERATIONS = st.one_of(
     KV_OPERATIONS,
@@ -201,10 +201,12 @@ QUERIES: tuple[Request, ...] = (
     Keys("", "/"),
     ListNodes(),
     ListNodes((("rack", "a"),)),
+    ListNodes((("os", "linux"), ("rack", "a"))),
     ListServices(),
     ListServices((("rack", "a"),)),
     ServiceInstances("WEB"),
     ServiceInstances("db", ("v1",)),
+    ServiceInstances("web", ("v1", "V2")),
     ServiceInstances("web", (), (("rack", "a"),)),
     ServiceHealth("web"),
     ServiceHealth("weB", passing=True),

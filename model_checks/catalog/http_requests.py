@@ -2,7 +2,7 @@
 
 Written from Consul's documentation ("KV Store", "Catalog", "Health", "Session", "Transaction" HTTP APIs, "Consistency
 modes", "Blocking queries"), not from the implementation's parsers. Every field is sent, so that an agent has nothing to
-fill in. Must not import impl.
+fill in, but for the type of a check that follows from its definition. Must not import impl.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from model_checks.catalog.probes import type_of
 from spec.catalog.commands import (
     CheckAndSet,
     CheckOperation,
@@ -237,7 +238,7 @@ def check_document(check: Check) -> Document:
         "ServiceID": check.service_id,
         "ServiceName": check.service_name,
         "ServiceTags": list(check.service_tags),
-        "Type": check.type,
+        "Type": check.type if check.type != type_of(check.definition) else "",
         "Interval": check.interval,
         "Timeout": check.timeout,
         "Definition": msgspec.json.decode(check.definition or "{}"),

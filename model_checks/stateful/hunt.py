@@ -58,6 +58,9 @@ class Hunt:
         self._weights[0] = max(self._weights[0], 10)
         self._weights[2] = max(self._weights[2], 0.3)
         self._keep = self.random.choice((0.0, 0.1, 0.5))
+        self._disks = Random(f"disks/{seed}")
+        self._spares, self._power = self._disks.choice((0.02, 0.1)), self._disks.choice((0, 0, 0.01, 0.05))
+        """How often, in a step, the other thread of a server goes on, and some power is about to fail."""
 
     def run(self, steps: int) -> World:
         """Take `steps` steps, heal, and check that all is well in the end. Raises Violation."""
@@ -66,8 +69,18 @@ class Hunt:
             (act,) = self.random.choices(self._acts, self._weights)
             if self.world.is_up(name) or act == self._crash_or_restart:
                 act(name)
+            self._disturb_disks()
         self.world.heal_and_check()
         return self.world
+
+    def _disturb_disks(self) -> None:
+        name = self._disks.choice(self.world.names)
+        if self._disks.random() < self._spares and self.world.is_up(name):
+            self.world.spare(name, self._disks.choice((1, 2, 3, 6)))
+        if self._disks.random() < self._power:
+            self.world.fail_power(name, self._disks.randrange(8), self._disks.randrange(4), self._disks.randrange(60))
+            if self.world.is_up(name):
+                self.world.flush(name)
 
     def _deliver(self, name: str) -> None:
         if self.world.in_flight:
@@ -132,7 +145,7 @@ class Hunt:
         self.world.snapshot(name)
         if self.random.random() < 0.5:
             self.world.flush(name)
-            if len(self.world.names) > 1:
+            if len(self.world.names) > 1 and self.world.is_up(name):
                 self.world.connected(name, self._other(name))
 
     def _leave(self, name: str) -> None:
@@ -143,7 +156,7 @@ class Hunt:
                     self.world.cut(leader, other)
             self.world.change(self.random.choice(("demote", "remove")), leader, leader)
             self.world.flush(leader)
-            if self.random.random() < 0.5:
+            if self.random.random() < 0.5 and self.world.is_up(leader):
                 self.world.step_down(leader)
 
     def _other(self, name: str) -> str:

@@ -64,12 +64,15 @@ class CoreMachine(RuleBasedStateMachine):
             batch=st.sampled_from((1, 2, 512)),
             trailing=st.sampled_from((0, 2, 8)),
             pre_vote=st.booleans(),
-        )
+        ),
+        led=st.booleans(),
     )
-    def form(self, setup: Setup) -> None:
-        """A cluster, its logs empty."""
+    def form(self, setup: Setup, led: bool) -> None:
+        """A cluster, its logs empty; `led`: with a leader, without which little happens."""
         self.world = World(setup, conformance=self.conformance)
         self._number = 0
+        if led:
+            self.elect(0)
 
     def check_invariants(self, *arguments: Any) -> None:
         """The world checks after each of its steps; Hypothesis has nothing to add."""
@@ -204,10 +207,21 @@ class CoreMachine(RuleBasedStateMachine):
         """A disk is fast."""
         self._do(self._name(server), self.world.flush)
 
+    @rule(server=PICK, steps=st.integers(1, 6))
+    def spare(self, server: int, steps: int) -> None:
+        """A log's next segment is made ahead, beside what else goes on."""
+        self._do(self._name(server), self.world.spare, steps)
+
     @rule(server=PICK, keep=st.integers(0, 4), torn_bytes=st.integers(0, 64))
     def crash(self, server: int, keep: int, torn_bytes: int) -> None:
         """Power loss: a prefix of what was not confirmed survives."""
         self._do(self._name(server), self.world.crash, keep, torn_bytes)
+
+    @precondition(lambda self: self.world.leaders())
+    @rule(server=PICK, changes=st.integers(0, 7), keep=st.integers(0, 4), torn_bytes=st.integers(0, 64))
+    def fail_power(self, server: int, changes: int, keep: int, torn_bytes: int) -> None:
+        """Power loss in the middle of what a disk is about, a restart perhaps."""
+        self.world.fail_power(self._name(server), changes, keep, torn_bytes)
 
     @rule(server=PICK, seed=PICK)
     def scatter(self, server: int, seed: int) -> None:

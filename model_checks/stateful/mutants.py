@@ -1,5 +1,5 @@
-"""Deliberately broken cores: each replaces one named function of `impl/raft`, and must be found out by a named
-property.
+"""Deliberately broken cores and logs: each replaces one named function of `impl/raft` or `impl/storage`, and must be
+found out by a named property.
 
 A check that no mutant fails proves nothing. The names of the functions are looked up when a mutant is applied: if the
 product renames one, its mutant fails loudly instead of testing nothing. Never used by the product.
@@ -33,6 +33,10 @@ from impl.raft.quorum import reached_by_quorum
 from impl.raft.ready import Role, SnapshotMeta
 from impl.raft.server import Received, Server
 from impl.raft.settings import Restored, Settings
+from impl.runtime.interfaces import File
+from impl.storage.durable_log import DurableLog
+from impl.storage.recovery import segment_name
+from impl.storage.spare import DUE, Spare
 from model_checks.stateful.violations import Property
 
 
@@ -217,6 +221,43 @@ def _same_guess_again(original: Callable[..., None]) -> Callable[..., None]:
         progress.probe(progress.next_index)
 
     return back_off
+
+
+def _one_for_each_segment(original: Callable[..., bool]) -> Callable[..., bool]:
+    def is_due(spare: Spare, sequence: int, used: float) -> bool:
+        if used < DUE or spare._file is not None or spare._wanted_for >= sequence:
+            return False
+        spare._wanted_for = sequence
+        return True
+
+    return is_due
+
+
+def _name_first(original: Callable[..., File]) -> Callable[..., File]:
+    def make_file(log: DurableLog, path: str, size: int, block: bytes) -> File:
+        file = log._spare.take()
+        if file is None:
+            return original(log, path, size, block)
+        log._disk.rename(log._spare.path, path)
+        file.allocate(size)
+        file.write(0, block)
+        log._sync_file(file)
+        log._sync_directory()
+        return file
+
+    return make_file
+
+
+def _forgotten_segment_used_again(original: Callable[..., int]) -> Callable[..., int]:
+    def remove_forgotten(log: DurableLog) -> int:
+        if len(log._segments) > 1 and 0 < log._durable_base >= log._segments[0][1] and log._spare._file is None:
+            sequence, _ = log._segments.pop(0)
+            log._disk.rename(f"{log._directory}/{segment_name(sequence)}", log._spare.path)
+            log._spare._file = log._disk.open(log._spare.path)
+            log._sync_directory()
+        return original(log)
+
+    return remove_forgotten
 
 
 MUTANTS: Final[Mapping[str, Mutant]] = {
@@ -427,6 +468,23 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "no-back-off": Mutant(
         leading, "back_off", _same_guess_again, Property.LIVENESS, "a leader probes at the same index for ever"
+    ),
+    "spare-made-while-one-waits": Mutant(
+        Spare,
+        "is_due",
+        _one_for_each_segment,
+        Property.RESTARTS,
+        "the file of a spare segment is made anew while the log takes it",
+    ),
+    "segment-named-before-its-header": Mutant(
+        DurableLog, "_make_file", _name_first, Property.RESTARTS, "a spare segment gets its name before its header"
+    ),
+    "spare-with-old-records": Mutant(
+        DurableLog,
+        "remove_forgotten",
+        _forgotten_segment_used_again,
+        Property.RESTARTS,
+        "a segment that nobody needs is the next spare one, with what stands in it",
     ),
 }
 """By name; `broken` is what the observer finds first (a schedule may find another consequence earlier)."""

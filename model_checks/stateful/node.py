@@ -1,13 +1,13 @@
 """One server of the world: the real core over the real durable log on a disk that forgets what was not synced.
 
-It stands for the driver of an agent: it appends and syncs what the core asks for, when it is told to, takes and
-restores snapshots, and reads a clock of its own, which drifts. It keeps, beside the disk, an account of what must
-survive a power loss; that account is what the observer believes.
+It stands for the driver of an agent: it appends and syncs what the core asks for, when it is told to, has the log's
+next segment made ahead, takes and restores snapshots, and reads a clock of its own, which drifts. It keeps, beside the
+disk, an account of what must survive a power loss; that account is what the observer believes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from random import Random
 
@@ -54,6 +54,8 @@ class Node:
         """Snapshot files by checksum: durable as soon as they are here."""
         self._disk = VirtualDisk()
         self._log: DurableLog | None = None
+        self._background: list[Iterator[None]] = []
+        """What the other thread has to do, one after the other: spare segments."""
         self._appended: list[Write] = []
         self._traced = traced
 
@@ -100,7 +102,25 @@ class Node:
             number = self._appended[-1].number
             self._appended.clear()
             self._open_log.remove_forgotten()
+            if self._open_log.wants_spare():
+                self._background.append(self._open_log.spare_in_steps())
             self.running.persisted(number)
+
+    def make_spare(self, steps: int) -> int:
+        """Let the other thread make so many changes of the disk; returns how many spare segments it finished."""
+        finished = 0
+        while steps and self._background:
+            steps -= 1
+            try:
+                next(self._background[0])
+            except StopIteration:
+                del self._background[0]
+                finished += 1
+        return finished
+
+    def fail_power_after(self, changes: int | None) -> None:
+        """So many changes of the disk from now on the power fails, whatever is going on; None: it does not."""
+        self._disk.fail_power_after(changes)
 
     def has_writes(self) -> bool:
         """Whether something waits for the disk."""
@@ -155,6 +175,10 @@ class Node:
     def crash(self, keep: int, torn_bytes: int) -> None:
         """Power loss: of what was not synced, the first `keep` changes survive, and some bytes of the next."""
         self._open_log.close()
+        self.lose_power(keep, torn_bytes)
+
+    def lose_power(self, keep: int, torn_bytes: int) -> None:
+        """As `crash`, in the middle of a call of the log, or before there is one."""
         self._disk.power_loss(keep=min(keep, self._disk.unsynced()), torn_bytes=torn_bytes)
         self._stop()
 
@@ -169,6 +193,7 @@ class Node:
         self._disk.process_crash()
         self.core = None
         self._log = None
+        self._background.clear()
         self.queue.clear()
         self._appended.clear()
 

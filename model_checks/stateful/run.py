@@ -19,7 +19,7 @@ CHECKER = "stateful"
 HYPOTHESIS_BATCH = 20
 MUST_HAPPEN = (
     "elected", "acknowledged", "read answered", "read by lease", "crash", "restart", "cut", "lose",
-    "configuration changed", "snapshot taken", "snapshot restored",
+    "configuration changed", "snapshot taken", "snapshot restored", "segment made ahead", "power failed in a call",
 )  # fmt: skip
 """A run in which one of these never happened checked too little: UNKNOWN."""
 

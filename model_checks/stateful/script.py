@@ -19,10 +19,13 @@
     snapshot NAME
     append NAME [N]             the disk is given the next N writes
     sync NAME                   and confirms them
+    spare NAME [N]              another thread makes the log's next segment ahead: the next N changes of the disk
+    fail-power NAME N [KEEP [TORN]]
+                                after N more changes of the disk a crash comes, in the middle of what goes on then
     crash NAME [KEEP [TORN]]    power loss; KEEP of the changes that were not synced survive, and TORN bytes of the next
     scatter NAME SEED           power loss; any sectors of what was not synced survive
     restart NAME
-    cut FROM TO / heal
+    cut FROM TO / heal          heal: undo every cut, and every fail-power that has not come yet
     connected NAME PEER / disconnected NAME PEER
     hold NAME / release NAME    the driver of a server is slow, until released
     flush NAME                  append and sync until the disk has nothing left to do
@@ -175,6 +178,8 @@ _COMMANDS: dict[str, tuple[int, Callable[..., None]]] = {
     "snapshot": (1, World.snapshot),
     "append": (1, World.append),
     "sync": (1, World.sync),
+    "spare": (1, World.spare),
+    "fail-power": (1, World.fail_power),
     "crash": (1, World.crash),
     "scatter": (1, World.scatter),
     "restart": (1, World.restart),

@@ -126,6 +126,12 @@ class SystemUnderTest(Protocol):
     def sync(self, name: str) -> None:
         """The disk confirms what it was given."""
 
+    def spare(self, name: str, steps: int) -> None:
+        """Another thread makes the log's next segment ahead."""
+
+    def fail_power(self, name: str, changes: int, keep: int, torn_bytes: int) -> None:
+        """Power loss, after some more changes of the disk: in the middle of a call, perhaps."""
+
     def crash(self, name: str, keep: int, torn_bytes: int) -> None:
         """Power loss: of what was not confirmed, a prefix survives."""
 
@@ -139,7 +145,7 @@ class SystemUnderTest(Protocol):
         """From now on no message gets from `source` to `to`."""
 
     def heal(self) -> None:
-        """Undo every cut."""
+        """Undo every cut; no power is about to fail any more."""
 
     def connected(self, name: str, peer: str) -> None:
         """The server is told that it has a connection to a peer."""

@@ -24,6 +24,8 @@ class Property(StrEnum):
     """What is committed is on the disks of a quorum: a power loss everywhere leaves it there."""
     APPLIED_IS_DURABLE = "Applied Is Durable"
     """What a state machine was fed is on its own server's disk."""
+    RESTARTS = "Restarts After A Power Loss"
+    """Whatever a power loss leaves on a server's disk is a log that it can start from."""
     ONE_VOTE_A_TERM = "One Vote A Term"
     """A server grants its vote to at most one candidate in a term, whatever crashes happen."""
     ACKNOWLEDGED_IS_KEPT = "Acknowledged Is Kept"

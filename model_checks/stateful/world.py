@@ -7,7 +7,8 @@ happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 from zlib import crc32
 
@@ -27,6 +28,8 @@ from impl.raft.errors import Refused, UnknownServer
 from impl.raft.messages import Entry, InstallSnapshotRequest, Message, decode, encode
 from impl.raft.ready import Ready, Role
 from impl.raft.settings import Settings
+from impl.runtime.virtual_disk import PowerFailed
+from impl.storage.errors import StorageError
 from model_checks.stateful.node import Node
 from model_checks.stateful.observer import Observer
 from model_checks.stateful.replay import Replay
@@ -86,6 +89,8 @@ class World:
         """Whether what happens now is part of `heal_and_check`, and so no line of its own."""
         self._cuts: set[tuple[str, str]] = set()
         self._held: set[str] = set()
+        self._failing: dict[str, tuple[int, int]] = {}
+        """Servers whose power will fail within a call, each with what of the unsynced changes will survive."""
         self._unreported: list[Envelope] = []
         """Lost as they were sent; their senders are told of snapshots among them."""
         self._proposed: dict[tuple[str, int, int], str] = {}
@@ -264,13 +269,28 @@ class World:
     def append(self, name: str, count: int = 1) -> None:
         """The disk is given the next `count` writes: a power loss may keep them or not."""
         self._note(f"append {name} {count}")
-        self.nodes[name].append(count)
+        with self._powered(name):
+            self.nodes[name].append(count)
 
     def sync(self, name: str) -> None:
         """The disk confirms everything that it was given."""
         self._note(f"sync {name}")
-        self.nodes[name].sync()
-        self._carry_out(name)
+        with self._powered(name):
+            self.nodes[name].sync()
+        if self.is_up(name):
+            self._carry_out(name)
+
+    def spare(self, name: str, steps: int = 1) -> None:
+        """Another thread makes the log's next segment ahead, if one is wanted: so many changes of the disk."""
+        self._note(f"spare {name} {steps}")
+        with self._powered(name):
+            self._count("segment made ahead", self.nodes[name].make_spare(steps))
+
+    def fail_power(self, name: str, changes: int, keep: int = 0, torn_bytes: int = 0) -> None:
+        """After so many more changes of its disk a server will lose its power, in whatever it then is about."""
+        self._note(f"fail-power {name} {changes} {keep} {torn_bytes}")
+        self.nodes[name].fail_power_after(changes)
+        self._failing[name] = keep, torn_bytes
 
     def crash(self, name: str, keep: int = 0, torn_bytes: int = 0) -> None:
         """Power loss at one server: of what was not synced, `keep` changes survive, and some bytes of the next."""
@@ -284,15 +304,27 @@ class World:
         self.nodes[name].crash_scattered(seed)
         self._crashed(name)
 
+    @contextmanager
+    def _powered(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except PowerFailed:
+            self.output.append(f"{name} loses its power")
+            self._count("power failed in a call")
+            self.nodes[name].lose_power(*self._failing[name])
+            self._crashed(name)
+
     def _crashed(self, name: str) -> None:
         self._held.discard(name)
+        self._failing.pop(name, None)
         if self.replay is not None:
             self.replay.crashed(name)
 
     def restart(self, name: str) -> None:
         """Start a crashed server."""
         self._note(f"restart {name}")
-        self._start(name)
+        with self._powered(name):
+            self._start(name)
 
     def cut(self, source: str, to: str) -> None:
         """From now on no message gets from `source` to `to`; those on their way are lost."""
@@ -303,9 +335,12 @@ class World:
             self._report_transfer(envelope, ok=False)
 
     def heal(self) -> None:
-        """Undo every cut."""
+        """Undo every cut; no power is about to fail any more."""
         self._note("heal")
         self._cuts.clear()
+        for name in sorted(self._failing):
+            self.nodes[name].fail_power_after(None)
+        self._failing.clear()
 
     def connected(self, name: str, peer: str) -> None:
         """The server is told that it has a connection to a peer."""
@@ -338,7 +373,8 @@ class World:
         node = self.nodes[name]
         while node.core is not None and node.has_writes():
             self.append(name, len(node.queue))
-            self.sync(name)
+            if self.is_up(name):
+                self.sync(name)
 
     def lose_all(self) -> None:
         """Lose every message that is on its way."""
@@ -433,7 +469,10 @@ class World:
     # What the driver of an agent does.
 
     def _start(self, name: str) -> None:
-        core = self.nodes[name].start(self.real_ns)
+        try:
+            core = self.nodes[name].start(self.real_ns)
+        except StorageError as error:
+            raise Violation(Property.RESTARTS, f"{name} cannot read its log: {error}") from error
         incarnation = self.nodes[name].incarnation
         if self.replay is not None:
             self.replay.restart(name, core.trace_state(), self.nodes[name].clock(self.real_ns))
@@ -514,8 +553,8 @@ class World:
             self.transcript.append(line)
         self._count(line.partition(" ")[0])
 
-    def _count(self, what: str) -> None:
-        self.counts[what] = self.counts.get(what, 0) + 1
+    def _count(self, what: str, times: int = 1) -> None:
+        self.counts[what] = self.counts.get(what, 0) + times
 
 
 def shown(entry: Entry) -> str:

@@ -23,6 +23,7 @@ from impl.catalog.commands import (
     Noop,
     Register,
     SessionCreate,
+    SessionDestroy,
 )
 from impl.catalog.queries import KvGet, KvKeys, KvList, answer_query, describe_query
 from impl.catalog.rows import Node, Session
@@ -308,6 +309,22 @@ def test_whoever_waits_is_told_of_groups_and_of_locks_that_were_lost() -> None:
     assert touched == ["nodes", "node.n", "sessions", "nodes", "node_last_extinction", "node.n", "sessions"]
     assert changed == [("s", True), ("s", False)]
     assert lost == [("k", 5)]
+
+
+@pytest.mark.parametrize(("asked_ns", "told"), [(0, []), (61_000_000_000, [("k", 60_000_000_000)])])
+def test_a_lock_delay_is_a_minute_at_most_and_none_is_none(asked_ns: int, told: list[tuple[str, int]]) -> None:
+    lost: list[tuple[str, int]] = []
+    store = Store(lost=lambda key, delay_ns: lost.append((key, delay_ns)))
+    session = Session("s", "n", lock_delay_ns=asked_ns)
+    commands: list[Command] = [
+        Register(Node("n", "1")),
+        SessionCreate(session),
+        KvAcquire("k", b"", 0, "s"),
+        SessionDestroy("s"),
+    ]
+    for index, command in enumerate(commands, 1):
+        store.apply(command, index)
+    assert lost == told
 
 
 def test_a_query_is_answered_by_what_its_name_says() -> None:

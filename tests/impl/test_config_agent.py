@@ -199,7 +199,7 @@ def test_what_almost_every_real_file_says_is_taken() -> None:
         "connect": {"enabled": false}, "enable_local_script_checks": true,
         "datacenter": "dc2", "primary_datacenter": "dc2",
         "acl": {"enabled": false, "default_policy": "allow", "enable_token_persistence": true},
-        "disable_host_node_id": true, "ports": {"grpc": -1, "https": -1, "serf_wan": -1}}"""
+        "disable_host_node_id": true, "ports": {"grpc": -1, "grpc_tls": 0, "https": -1, "serf_wan": -1}}"""
     config = built(read_document(text, "agent.json"), Document(node_meta={"b": "2"}))
     assert (config.bootstrap_expect, config.enable_local_script_checks, config.datacenter) == (1, True, "dc2")
     assert (config.node_meta, config.warnings) == ({"a": "1", "b": "2"}, ())
@@ -237,6 +237,7 @@ def what_somebody_relies_on_is_refused_where_it_stands() -> None:
         ("connect {\n  enabled = true\n}", "line 2: connect.enabled: there is no service mesh in Comitia: remove it"),
         ("\nacl { enabled = true }", "line 2: acl.enabled: there are no ACLs in Comitia"),
         ("ports { grpc = 8502 }", "line 1: ports.grpc: there is no gRPC in Comitia: remove it, or set it to -1"),
+        ("ports { grpc_tls = 8503 }", "line 1: ports.grpc_tls: there is no gRPC"),
         ("ports { https = 8501 }", "line 1: ports.https: there is no TLS"),
         ("tls { defaults { verify_incoming = true } }", "line 1: tls: there is no TLS"),
         ('encrypt = "a2V5"', "line 1: encrypt: there is no gossip"),

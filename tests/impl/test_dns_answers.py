@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import dns.exception
 import dns.flags
 import dns.message
+import dns.opcode
 import dns.rcode
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from impl.catalog.registry_queries import Instance
+from impl.agent.api import ReadOptions, ReadReply
+from impl.catalog.queries import Query
+from impl.catalog.registry_queries import Instance, NodeAnswer
 from impl.catalog.rows import Node, Service
 from impl.dns import aliases, answers, names, responder, zone
 from impl.dns import records as record_module
+from impl.dns.agent_directory import AgentDirectory
 from impl.dns.answers import Answer, Answers
 from impl.dns.counters import Counters
-from impl.dns.directory import LookupFailed
+from impl.dns.directory import LookupFailed, NoPath
 from impl.dns.fitting import DATAGRAM_BYTES
 from impl.dns.responder import Responder
 from impl.dns.selection import Selection
@@ -43,6 +48,9 @@ def a_node_may_have_a_name_for_address() -> None:
 
 def a_nodes_metadata_are_its_texts() -> None:
     assert records(ask("n1.node.consul", "TXT")) == ['n1.node.consul. TXT "os=linux"', 'n1.node.consul. TXT "plain"']
+    directory = FakeDirectory()
+    directory.nodes = [replace(N1, meta={"RFC1035-x": 'a "b" \\c'})]
+    assert records(ask("n1.node.consul", "TXT", directory)) == ['n1.node.consul. TXT "a \\"b\\" \\\\c"']
 
 
 def metadata_are_written_as_rfc_1464_says() -> None:
@@ -78,7 +86,8 @@ def a_name_without_records_of_the_type_is_empty() -> None:
 
 
 def another_datacenter_does_not_exist() -> None:
-    assert ask("n1.node.dc9.consul").rcode() == dns.rcode.NXDOMAIN
+    for name in ("n1.node.dc9.consul", "n1.node.dc1.x.consul", "n1.node.dc1.dc.x.consul"):
+        assert ask(name).rcode() == dns.rcode.NXDOMAIN, name
 
 
 def a_lookup_that_fails_is_a_failure() -> None:
@@ -182,6 +191,13 @@ def the_domain_of_a_name_is_found() -> None:
     assert ask("example.com", "SOA").rcode() == dns.rcode.REFUSED
 
 
+def what_is_no_question_is_not_implemented() -> None:
+    query = dns.message.make_query("n1.node.consul", "A")
+    query.set_opcode(dns.opcode.STATUS)
+    answer = respond(query.to_wire(), FakeDirectory(), True)
+    assert answer is not None and dns.message.from_wire(answer).rcode() == dns.rcode.NOTIMP
+
+
 def a_name_outside_the_domain_is_refused() -> None:
     assert ask("example.com").rcode() == dns.rcode.REFUSED
 
@@ -221,6 +237,7 @@ SENTENCES = (
     the_domain_has_servers,
     a_server_that_is_critical_is_no_name_server,
     the_domain_of_a_name_is_found,
+    what_is_no_question_is_not_implemented,
     a_name_outside_the_domain_is_refused,
     malformed_questions_are_refused_or_dropped,
     the_domain_is_not_transferred,
@@ -308,6 +325,24 @@ def test_a_row_that_breaks_the_whole_answer_is_noticed(monkeypatch: pytest.Monke
     monkeypatch.setattr(Counters, "speakable", lambda self: contextlib.nullcontext())
     with pytest.raises(dns.exception.DNSException):
         rows_that_dns_cannot_write_cost_no_other()
+
+
+class OneNode:
+    """An agent that knows of one node."""
+
+    async def read(self, query: Query, options: ReadOptions) -> ReadReply:
+        return ReadReply(NodeAnswer(1, N1, []), True, 0)
+
+
+def test_a_datacenter_is_asked_by_its_name_or_as_dns_spells_it_and_no_other() -> None:
+    async def pause() -> None:
+        return
+
+    agent: Any = OneNode()
+    directory = AgentDirectory(agent, "Dc1", pause)
+    assert [asyncio.run(directory.node("n1", name)) for name in ("Dc1", "dc1")] == [N1, N1]
+    with pytest.raises(NoPath):
+        asyncio.run(directory.node("n1", "dc2"))
 
 
 def test_a_service_has_its_own_ttl_or_that_of_the_longest_prefix() -> None:

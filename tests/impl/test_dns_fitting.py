@@ -66,12 +66,22 @@ def answers_over_udp_are_limited_and_marked() -> None:
     directory = many(59)
     plain = ask("web.service.consul", directory=directory)
     assert len(records(plain)) == 3 and plain.flags & dns.flags.TC
+    unmarked = ask("web.service.consul", directory=directory, enable_truncate=False)
+    assert len(records(unmarked)) == 3 and not unmarked.flags & dns.flags.TC
     larger = ask("web.service.consul", directory=directory, edns=1232)
     assert len(records(larger)) == 59 and not larger.flags & dns.flags.TC
     srv = ask("web.service.consul", "SRV", directory=directory, edns=1232)
     assert 3 < len(records(srv)) < 59 and srv.flags & dns.flags.TC
     stream = ask("web.service.consul", "SRV", directory=directory, datagram=False)
     assert len(records(stream)) == 59 == len(records(stream, "additional"))
+
+
+def what_belongs_to_an_answer_that_was_cut_stands_there_once() -> None:
+    directory = FakeDirectory()
+    directory.instances = [replace(web(N1), service=replace(web(N1).service, port=port)) for port in range(80, 90)]
+    wire = respond(dns.message.make_query("web.service.consul", "SRV").to_wire(), directory, True)
+    assert wire is not None
+    assert [int.from_bytes(wire[at : at + 2], "big") for at in (6, 10)] == [3, 1], "answers, additional records"
 
 
 def the_limit_is_for_all_who_take_512_bytes_and_ends_at_8() -> None:
@@ -112,6 +122,7 @@ SENTENCES = (
     metadata_stand_beside_addresses_while_there_is_room,
     an_address_is_repeated_for_each_instance_while_there_is_room,
     answers_over_udp_are_limited_and_marked,
+    what_belongs_to_an_answer_that_was_cut_stands_there_once,
     the_limit_is_for_all_who_take_512_bytes_and_ends_at_8,
     no_datagram_is_larger_than_can_be_sent,
     an_address_that_many_share_leaves_room_for_others,

@@ -11,11 +11,13 @@ import pytest
 from impl.agent.api import NoClusterLeader, ReadOptions, ReadReply
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log
-from impl.catalog.commands import Register
+from impl.catalog.commands import Register, Write
 from impl.catalog.queries import Query, answer_query
-from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, Check, Node, Service
+from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, WARNING, Check, Node, Service, row_key
 from impl.catalog.store import Store
+from impl.catalog.transitions import Result
 from impl.http import agent as handlers
+from impl.http import definitions
 from impl.http.app import Application
 from impl.runtime.interfaces import NANOSECONDS
 from impl.runtime.virtual import VirtualWorld
@@ -96,6 +98,26 @@ class Client:
         return status, text
 
 
+class SlowCatalog(Client):
+    """The catalog takes two seconds for a write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index = 0
+        self.own.start()
+        self.world.run_for(5 * NANOSECONDS)
+
+    async def write(self, command: Write) -> Result:
+        await self.runtime.clock.sleep(2 * NANOSECONDS)
+        self.index += 1
+        return self.store.apply(command, self.index)
+
+    def status_of(self, check_id: str) -> str:
+        """As the catalog shows it."""
+        found = self.store.tables.checks.get(row_key("n", check_id))
+        return found.status if found is not None else ""
+
+
 WEB = {"Name": "web", "Tags": ["a"], "Port": 80, "Meta": {"Team_Name": "x"}, "Check": {"TTL": "10s"}}
 
 
@@ -129,6 +151,36 @@ def test_names_of_fields_have_neither_case_nor_underscores() -> None:
     assert sorted(checks) == ["service:w:1", "service:w:2"]
     assert (checks["service:w:1"]["Type"], checks["service:w:1"]["Interval"]) == ("script", "10s")
     assert client.own.definitions["service:w:1"].deregister_after_ns == 5400 * NANOSECONDS
+
+
+IN_STEP = (
+    ("service/register", WEB, "service:web", CRITICAL),
+    ("check/pass/service:web", None, "service:web", PASSING),
+    ("check/warn/service:web", None, "service:web", WARNING),
+    ("check/fail/service:web", None, "service:web", CRITICAL),
+    ("check/update/service:web", {"Status": "passing"}, "service:web", PASSING),
+    ("check/register", {"Name": "c", "TTL": "1h"}, "c", CRITICAL),
+    ("check/deregister/c", None, "c", ""),
+    ("service/maintenance/web?enable=true", None, "_service_maintenance:web", CRITICAL),
+    ("maintenance?enable=true", None, "_node_maintenance", CRITICAL),
+    ("maintenance?enable=false", None, "_node_maintenance", ""),
+    ("service/deregister/web", None, "service:web", ""),
+)
+"""What an agent is asked, one after the other, and how a check then stands in the catalog; "": it is not there."""
+
+
+def answers_are_in_step_with_the_catalog() -> None:
+    client = SlowCatalog()
+    for target, document, check_id, status in IN_STEP:
+        sent = client.begin("PUT", f"/v1/agent/{target}", document)
+        client.world.run_for(NANOSECONDS)
+        assert not sent and client.status_of(check_id) != status, target
+        client.world.run_for(2 * NANOSECONDS)
+        assert sent and sent[0]["status"] == 200 and client.status_of(check_id) == status, target
+
+
+def test_whoever_writes_to_an_agent_is_answered_when_the_catalog_has_it() -> None:
+    answers_are_in_step_with_the_catalog()
 
 
 def test_a_service_waits_for_its_definition_to_change() -> None:
@@ -207,8 +259,9 @@ def test_checks_that_a_service_had_go_on_as_they_stand_unless_they_are_to_be_rep
     client.put("service/register", WEB | {"Tags": ["b"]})
     checks = client("GET", "checks")[1]
     assert (checks["service:web"]["Status"], checks["extra"]["ServiceTags"]) == (PASSING, ["b"])
+    client.put("service/maintenance/web?enable=true")
     client.put("service/register?replace-existing-checks=true", WEB)
-    assert sorted(client("GET", "checks")[1]) == ["service:web"]
+    assert sorted(client("GET", "checks")[1]) == ["_service_maintenance:web", "service:web"]
 
 
 def test_a_service_that_is_critical_for_too_long_is_deregistered() -> None:
@@ -402,6 +455,38 @@ def _takes_the_best(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(handlers, "_WORST_FIRST", tuple(reversed(handlers._WORST_FIRST)))
 
 
+def _answers_at_once(patch: pytest.MonkeyPatch) -> None:
+    async def synced(self: Registrations) -> None:
+        return
+
+    patch.setattr(Registrations, "synced", synced)
+
+
+def _waits_for_the_disk_alone(patch: pytest.MonkeyPatch) -> None:
+    async def kept(context: Any) -> Any:
+        await context.local.shelf.written()
+        return handlers._DONE
+
+    patch.setattr(handlers, "_kept", kept)
+
+
+def _takes_any_weights(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(definitions, "_weights_problem", lambda passing, warning: "")
+
+
+def _takes_any_metadata(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(definitions, "metadata_problem", lambda meta: "")
+
+
+def weights_are_positive() -> None:
+    document = {"Name": "x", "Weights": {"Passing": 0}}
+    test_what_makes_no_sense_is_refused_as_consul_does("service/register", document, 400, "Passing must be greater")
+
+
+def metadata_have_keys() -> None:
+    test_metadata_of_a_service_have_limits({"": "v"}, "Couldn't load metadata pair ('', 'v'): Key cannot be blank")
+
+
 def _hashes_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Registrations, "content_hash", lambda self, service_id: "0")
 
@@ -413,6 +498,10 @@ def _hashes_nothing(patch: pytest.MonkeyPatch) -> None:
         (_allows_scripts, test_scripts_are_refused_unless_users_of_http_may_have_them),
         (_takes_the_best, test_the_health_of_a_name_is_that_of_its_worst_instance),
         (_hashes_nothing, test_a_service_waits_for_its_definition_to_change),
+        (_takes_any_weights, weights_are_positive),
+        (_takes_any_metadata, metadata_have_keys),
+        (_answers_at_once, answers_are_in_step_with_the_catalog),
+        (_waits_for_the_disk_alone, answers_are_in_step_with_the_catalog),
     ],
 )
 def test_mutants_are_killed(

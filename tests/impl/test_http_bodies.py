@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from itertools import combinations
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from impl.catalog.transactions import KvOperation, NodeOperation, OperationError
 from impl.http import bodies, documents
 from impl.http.request import HttpError
 from impl.http.response import json_response, kv_row
+from impl.http.shapes import CheckDefinitionDocument
 
 UUID = "40e4a748-2192-161a-0510-9bf59fe950b5"
 
@@ -68,6 +70,8 @@ REFUSED_REGISTRATIONS: tuple[tuple[Any, int, str], ...] = (
     ({"Node": "n", "Address": "1", "ID": "x"}, 500, "Bad node ID"),
     ({"Node": "n", "Address": "1", "Service": {"ID": "x"}}, 500, "Must provide service name with ID"),
     ({"Node": "n", "Address": "1", "Service": {"Service": "x", "Address": "0.0.0.0"}}, 500, "Invalid service address"),
+    ({"Node": "n", "Address": "1", "Service": {"Service": "x", "Address": "[::]"}}, 500, "Invalid service address"),
+    ({"Node": "n", "Address": "1", "Check": {"CheckID": "a\0b"}}, 400, "Invalid check ID: it must not contain NUL"),
     (
         {"Node": "n", "Address": "1", "Service": {"Service": "x", "Port": "80"}},
         400,
@@ -133,7 +137,16 @@ def test_an_empty_list_of_checks_is_none_not_the_default(document: Any) -> None:
 
 @pytest.mark.parametrize(
     ("given", "nanoseconds"),
-    [("5s", 5_000_000_000), (5, 5_000_000_000), (0, 0), ("0s", 0), (2_000_000_000, 2_000_000_000), (-1, 0)],
+    [
+        ("5s", 5_000_000_000),
+        (5, 5_000_000_000),
+        (999, 999_000_000_000),
+        (1000, 1000),
+        (0, 0),
+        ("0s", 0),
+        (2_000_000_000, 2_000_000_000),
+        (-1, 0),
+    ],
 )
 def test_a_small_lock_delay_means_seconds(given: Any, nanoseconds: int) -> None:
     assert session({"LockDelay": given}).lock_delay_ns == nanoseconds
@@ -277,8 +290,22 @@ def test_an_outcome_has_results_or_errors() -> None:
 MUTANTS = (
     (bodies, "SMALL_LOCK_DELAY", 0, lambda: test_a_small_lock_delay_means_seconds(5, 5_000_000_000)),
     (bodies, "TTL_SECONDS_MIN", 0, lambda: test_a_session_is_refused_as_consul_refuses_it({"TTL": "1s"}, 500, "")),
+    (
+        bodies,
+        "_refused",
+        lambda *_: HttpError(400, "Request decode failed"),
+        lambda: a_wrong_type_is_called_by_its_name(),
+    ),
     (documents, "_tagged", lambda service: None, lambda: documents_show_tagged_addresses()),
 )
+
+
+def a_wrong_type_is_called_by_its_name() -> None:
+    assert refused(lambda: register({"Node": 1})) == (400, "Request decode failed: Node must be a string, not a number")
+
+
+def test_a_wrong_type_is_called_by_its_name() -> None:
+    a_wrong_type_is_called_by_its_name()
 
 
 def documents_show_tagged_addresses() -> None:
@@ -324,6 +351,50 @@ def test_the_definition_of_a_check_is_kept_as_it_is_shown() -> None:
     assert again == check, "what was read can be written back"
     for nothing in ({}, None, {"Interval": 0, "Method": ""}):
         assert (probed(nothing).definition, documents.check_document(probed(nothing))["Definition"]) == ("", {})
+
+
+ANY_VALUE: dict[Any, Any] = {
+    str: "250ms",
+    bool: True,
+    int: 7,
+    list[str]: ["a", "b"],
+    dict[str, list[str]]: {"a": ["1"]},
+}
+"""Of each type; the text suits durations, too."""
+
+
+@pytest.mark.parametrize(("name", "kind"), get_type_hints(CheckDefinitionDocument).items())
+def test_no_field_of_a_definition_is_lost(name: str, kind: Any) -> None:
+    definition = {name: ANY_VALUE[kind]}
+    assert documents.check_document(probed(definition))["Definition"] == definition
+
+
+def test_a_node_of_a_transaction_has_its_metadata_and_may_be_looked_for_by_its_id() -> None:
+    (stored,) = operations([{"Node": {"Verb": "set", "Node": {"Node": "n", "Meta": {"a": "b"}}}}])
+    assert stored.node.meta == {"a": "b"}
+    (sought,) = operations([{"Node": {"Verb": "get", "Node": {"ID": UUID}}}])
+    assert (sought.node.node, sought.node.id) == ("", UUID)
+
+
+def test_a_transaction_may_have_128_operations() -> None:
+    assert len(operations([{"KV": {"Verb": "get", "Key": "k"}}] * 128)) == 128
+
+
+def test_of_two_things_that_a_check_may_be_it_is_what_consul_looks_for_first() -> None:
+    asked: list[tuple[str, Any, str]] = [
+        ("GRPC", "h:1", "grpc"),
+        ("HTTP", "http://h/", "http"),
+        ("TTL", "10s", "ttl"),
+        ("TCP", "h:1", "tcp"),
+        ("UDP", "h:1", "udp"),
+        ("AliasNode", "n", "alias"),
+        ("DockerContainerID", "d", "docker"),
+        ("ScriptArgs", ["true"], "script"),
+        ("H2PING", "h:1", "h2ping"),
+        ("OSService", "o", "os_service"),
+    ]
+    for (name, value, kind), (later, its, _) in combinations(asked, 2):
+        assert probed({later: its, name: value, "Interval": "10s"}).type == kind, (name, later)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from impl.http import filter as filters
 from impl.http import selectors
-from impl.http.filter import BadFilter, Field, Filter
+from impl.http.filter import BadFilter, Field, Filter, Kind
 from impl.http.operations import OPERATIONS
 
 
@@ -82,6 +82,7 @@ TRUE = (
     "Checks is empty",
     "Node.Meta is not empty",
     'Service.Service matches "^w.b$"',
+    'Service.Service matches "e"',
     'Service.Service not matches "^d"',
     'Service.Service == "db" or Service.Port == 80 and Node.Node == n1',
     '(Service.Service == "db" or Service.Port == 80) and not (Node.Node == n2)',
@@ -96,6 +97,7 @@ TRUE = (
 )
 FALSE = (
     "Service.Port == 81",
+    'Service.Service matches "^e"',
     'Service.Service == "db" and Service.Port == 80 or Node.Node == n2',
     "not Service.Port == 80",
     '"v1" not in Service.Tags',
@@ -199,6 +201,39 @@ def fields_at(path: str) -> Field:
     return found
 
 
+@pytest.mark.parametrize("word", ["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"])
+def test_a_boolean_is_written_as_go_reads_it(word: str) -> None:
+    assert parse(f"Service.EnableTagOverride == {word}")(ROW) == (word[0] in "0fF")
+
+
+OF_ROWS = {
+    "/v1/catalog/nodes": ("Node", "ServiceName"),
+    "/v1/catalog/services": ("ServiceName", "Service"),
+    "/v1/catalog/service/web": ("ServiceName", "Service"),
+    "/v1/catalog/node/n": ("Service", "ServiceName"),
+    "/v1/catalog/node-services/n": ("Service", "ServiceName"),
+    "/v1/health/node/n": ("CheckID", "Checks.CheckID"),
+    "/v1/health/checks/web": ("CheckID", "Checks.CheckID"),
+    "/v1/health/state/any": ("CheckID", "Checks.CheckID"),
+    "/v1/health/service/web": ("Checks.CheckID", "CheckID"),
+    "/v1/catalog/connect/web": ("ServiceName", "Service"),
+    "/v1/health/connect/web": ("Checks.CheckID", "CheckID"),
+    "/v1/health/ingress/web": ("Checks.CheckID", "CheckID"),
+    "/v1/agent/services": ("Service", "ServiceName"),
+    "/v1/agent/checks": ("CheckID", "Checks.CheckID"),
+    "/v1/agent/members": ("Name", "Node"),
+}
+"""A field of the rows of each endpoint, and one that others have."""
+
+
+def test_at_each_endpoint_its_own_rows_are_judged() -> None:
+    assert {path for path in selectors.ROWS if not any(each.startswith(path) for each in OF_ROWS)} == set()
+    for path, (own, foreign) in OF_ROWS.items():
+        filters.parse(f"{own} == x", fields_at(path))
+        with pytest.raises(BadFilter, match="is not valid"):
+            filters.parse(f"{foreign} == x", fields_at(path))
+
+
 def test_every_endpoint_that_has_a_filter_says_what_it_filters() -> None:
     filtered = {endpoint for (_, endpoint), operation in OPERATIONS.items() if "filter" in operation.parameters}
     assert set(selectors.ROWS) == filtered
@@ -224,6 +259,12 @@ def test_a_filter_whose_and_is_an_or_contradicts_its_row(monkeypatch: pytest.Mon
     with pytest.raises(AssertionError):
         for text in FALSE:
             assert not parse(text)(ROW)
+
+
+def test_a_filter_that_is_judged_by_its_rows_alone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters._Parser, "_field", lambda self, path, operator: Field(Kind.TEXT))
+    with pytest.raises(pytest.fail.Exception):
+        test_what_no_row_can_have_is_an_error_before_there_are_rows("a in Nothing")
 
 
 def test_a_filter_that_forgets_not_contradicts_its_row(monkeypatch: pytest.MonkeyPatch) -> None:

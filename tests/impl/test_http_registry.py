@@ -15,8 +15,9 @@ from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import Session
 from impl.catalog.store import Store
 from impl.catalog.transitions import Result
-from impl.http import registry, writes
+from impl.http import registry, routes, unused, writes
 from impl.http.app import Application
+from impl.http.response import Response, json_response
 from tests.impl.asgi import ask
 
 ID = "00000000-0000-4000-8000-000000000001"
@@ -116,6 +117,9 @@ def test_instances_are_chosen_by_tags_metadata_and_filters(client: Client) -> No
     status, text = client("GET", "/v1/health/service/web?filter=Service.Port+%3D")
     assert status == 400 and text.startswith("Failed to create boolean expression evaluator: 14: ")
     assert client("GET", "/v1/catalog/nodes?filter=None.Such==1")[0] == 400
+    assert (
+        client("GET", "/v1/catalog/nodes?filter=+")[0] == 400 and client("GET", "/v1/catalog/nodes?filter=")[0] == 200
+    )
     assert client("GET", "/v1/health/service/web?passing=maybe") == (400, "Invalid value for ?passing")
 
 
@@ -240,6 +244,47 @@ def test_of_what_is_not_used_there_is_nothing_at_an_index_that_can_be_waited_on(
     assert client.headers["X-Consul-Index"] == "2" and client.headers["X-Consul-Knownleader"] == "true"
     assert client("GET", f"/v1/{path}?index=2&wait=10s&stale") == (200, [])
     assert client.agent.asked[-1] == ReadOptions(Consistency.STALE, 2, 10.0)
+
+
+def test_who_waits_for_what_is_not_used_is_not_woken_by_services(client: Client) -> None:
+    client("PUT", "/v1/catalog/register", {**WEB, "Service": {"Service": "gone"}})
+    client("PUT", "/v1/catalog/deregister", {"Node": "n1", "ServiceID": "gone"})
+    client("GET", "/v1/event/list")
+    extinct = client.headers["X-Consul-Index"]
+    client("PUT", "/v1/catalog/register", {**WEB, "Service": {**WEB["Service"], "Port": 81}})
+    client("GET", "/v1/event/list")
+    assert client.headers["X-Consul-Index"] == extinct
+
+
+def nothing_is_done_in_silence(client: Client) -> None:
+    """Whatever would write is refused, by the name of what there is not; what would read shows nothing."""
+    before = client.agent.index
+    for (method, endpoint), answer in unused.ANSWERS.items():
+        status, shown = client(method, f"/v1{endpoint.removeprefix('/v1')}{'x' if endpoint.endswith('/') else ''}", {})
+        if method != "GET":
+            assert status == 401 or (status == 400 and shown.endswith("are not supported by Comitia")), endpoint
+        elif status == 200:
+            assert shown == [], endpoint
+        else:
+            assert status in (401, 404), endpoint
+        assert (status == 401) == ("/acl/" in endpoint or "/token/" in endpoint), (endpoint, answer)
+    assert client.agent.index == before
+
+
+def test_nothing_is_done_in_silence(client: Client) -> None:
+    nothing_is_done_in_silence(client)
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/query/", "/v1/event/fire/", "/v1/coordinate/update", "/v1/acl/token"])
+def test_a_write_that_is_accepted_and_not_done_is_noticed(
+    client: Client, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def accept(context: Any, request: Any) -> Response:
+        return json_response(True, False)
+
+    monkeypatch.setitem(routes.ENDPOINTS[endpoint], "PUT", accept)
+    with pytest.raises(AssertionError):
+        nothing_is_done_in_silence(client)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ class Local:
         runtime = self.world.process("n", VirtualDisk()).runtime
         anything: Any = self
         self.runtime = runtime
-        log = Log(lambda line: None, lambda: 0.0)
+        self.lines: list[str] = []
+        log = Log(self.lines.append, lambda: 0.0)
         node = Node("n", "10.0.0.1", "id", "dc1", {"lan": "10.0.0.1"}, {"rack": "1"})
         self.own = Registrations(runtime, anything, node, ("consul",), anything, Scripts(), log)
         OPEN.append(self)
@@ -147,8 +148,10 @@ def test_rows_of_this_node_that_the_agent_does_not_have_are_removed() -> None:
     local.apply(
         Register(Node("n", ""), Service("n", "old", "old"), (Check("n", "c"), Check("n", "o", service_id="old")), True)
     )
+    local.written.clear()
     local.pass_time(130)
     assert local.service("old") is None and local.check("c") is None and local.check("o") is None
+    assert local.written == [Deregister("n", service_id="old"), Deregister("n", check_id="c")], "o went with old"
 
 
 def test_an_id_that_changes_its_case_stays_registered() -> None:
@@ -237,6 +240,43 @@ def test_what_cannot_be_written_is_tried_again() -> None:
     assert local.service("web") is not None
 
 
+def test_why_nothing_can_be_written_is_said_once() -> None:
+    local = Local()
+    local.failures = 3
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(40)
+    assert len([line for line in local.lines if "cannot sync with the catalog" in line]) == 1
+
+
+def test_new_metadata_of_the_node_are_in_the_catalog_at_once_alone_or_with_what_else_is_new() -> None:
+    local = Local()
+    local.own.state.set_node_meta({"rack": "2"})
+    local.pass_time(1)
+    assert local.store.tables.nodes["n"].meta == {"rack": "2"} and len(local.written) == 1
+    local.own.state.set_node_meta({"rack": "3"})
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(1)
+    assert local.store.tables.nodes["n"].meta == {"rack": "3"} and len(local.written) == 2
+
+
+def test_a_check_that_goes_with_its_service_during_a_write_is_not_deregistered_by_itself() -> None:
+    local = Local()
+    local.own.register_service(ServiceDefinition(WEB))
+    local.pass_time(1)
+    local.written.clear()
+
+    def go() -> None:
+        local.while_writing = lambda: None
+        local.own.deregister_service("web")
+
+    local.while_writing = go
+    local.own.register_check(replace(TTL, check_id="alive", service_id=""))
+    local.own.register_check(TTL)
+    local.pass_time(2)
+    assert [type(each) for each in local.written] == [Register, Deregister]
+    assert local.written[1] == Deregister("n", service_id="web") and local.check("alive") is not None
+
+
 def test_what_changes_while_it_is_being_written_is_written_again() -> None:
     local = Local()
 
@@ -249,6 +289,34 @@ def test_what_changes_while_it_is_being_written_is_written_again() -> None:
     local.pass_time(2)
     service = local.service("web")
     assert service is not None and service.port == 82
+
+
+def test_a_check_that_changes_while_its_service_is_being_written_is_written_again() -> None:
+    local = Local()
+
+    def change_once() -> None:
+        local.while_writing = lambda: None
+        local.own.set_ttl("ttl", PASSING, "")
+
+    local.while_writing = change_once
+    local.own.register_service(ServiceDefinition(WEB, (TTL,)))
+    local.pass_time(2)
+    check = local.check("ttl")
+    assert check is not None and check.status == PASSING
+
+
+def test_a_check_that_changes_while_it_is_being_written_is_written_again() -> None:
+    local = Local()
+
+    def change_once() -> None:
+        local.while_writing = lambda: None
+        local.own.set_ttl("ttl", PASSING, "")
+
+    local.while_writing = change_once
+    local.own.register_check(replace(TTL, service_id=""))
+    local.pass_time(2)
+    check = local.check("ttl")
+    assert check is not None and check.status == PASSING
 
 
 def test_a_change_of_output_alone_waits_for_minutes() -> None:
@@ -275,6 +343,61 @@ def test_agents_do_not_write_outputs_all_at_once() -> None:
         state.update_check("c", PASSING, "new")
         due.append((state.due_ns() or 0) // SECOND)
     assert due == [150, 449]
+
+
+class Book:
+    """The state of an agent alone, at a time that is set."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.state = LocalState(Node("n", ""), (), lambda: self.now, lambda: None)
+
+    def written(self) -> None:
+        self.state.pending_services.clear()
+        self.state.pending_checks.clear()
+
+
+def test_an_output_is_written_after_its_first_change_however_often_it_changes() -> None:
+    book = Book()
+    book.state.put_check(Check("", "c", status=PASSING))
+    book.written()
+    book.state.update_check("c", PASSING, "1")
+    due = book.state.due_ns()
+    book.now = 5 * SECOND
+    book.state.update_check("c", PASSING, "2")
+    assert book.state.due_ns() == due == 300 * SECOND
+
+
+def test_an_output_is_not_deferred_that_is_about_to_be_written() -> None:
+    book = Book()
+    book.state.put_check(Check("", "c", status=PASSING))
+    book.state.update_check("c", PASSING, "1")
+    assert book.state.due_ns() is None
+    book.written()
+    book.state.update_check("c", PASSING, "2")
+    book.state.put_check(Check("", "c", status=PASSING))
+    assert book.state.due_ns() is None and book.state.pending_checks == {"c"}
+
+
+def test_a_check_that_is_registered_anew_and_well_has_not_been_critical() -> None:
+    book = Book()
+    book.state.put_check(Check("", "c", status=PASSING))
+    book.state.update_check("c", CRITICAL, "")
+    assert book.state.critical_since == {"c": 0}
+    book.state.put_check(Check("", "c", status=CRITICAL))
+    assert book.state.critical_since == {"c": 0}
+    book.state.put_check(Check("", "c", status=PASSING))
+    assert book.state.critical_since == {}
+
+
+def test_a_check_stays_registered_whose_id_is_that_of_one_that_went_but_for_its_case() -> None:
+    book = Book()
+    book.state.put_service(WEB)
+    book.state.put_check(Check("", "c", service_id="web"))
+    book.state.put_check(Check("", "C"))
+    book.written()
+    assert book.state.drop_service("web") == ["c"]
+    assert (book.state.pending_services, book.state.pending_checks) == ({"web"}, {"C"})
 
 
 # ----------------------------------------------------------------------------------------- waiting for the catalog

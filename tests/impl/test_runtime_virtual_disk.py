@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 
 import pytest
 
 from impl.runtime.interfaces import Disk, Locked
 from impl.runtime.real_disk import RealDisk
-from impl.runtime.virtual_disk import VirtualDisk
+from impl.runtime.virtual_disk import PowerFailed, VirtualDisk
 
 
 def disk_with(content: bytes) -> VirtualDisk:
@@ -77,6 +78,23 @@ def test_names_are_durable_after_the_directory_was_synced() -> None:
     other.sync_directory("/d")
     other.power_loss()
     assert other.content("/d/f") == b"new"
+
+
+@pytest.mark.parametrize(("changes", "content"), [(0, b"old"), (1, b"old"), (2, b"new"), (3, b"new")])
+def test_the_power_fails_after_so_many_changes(changes: int, content: bytes) -> None:
+    """A sync is one of them: what it has made durable stays."""
+    disk = disk_with(b"old")
+    file = disk.open("/d/f")
+    disk.fail_power_after(changes)
+    with suppress(PowerFailed):
+        file.write(0, b"new")
+        file.sync()
+        disk.remove("/d/f")
+        disk.sync_directory("/d")
+        raise AssertionError("it had power to the end")
+    disk.power_loss()
+    assert disk.content("/d/f") == content
+    disk.open("/d/g", create=True)
 
 
 def test_a_failed_sync_drops_the_pages_and_the_next_one_lies_about_them() -> None:

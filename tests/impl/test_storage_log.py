@@ -339,6 +339,22 @@ def test_what_was_made_ahead_before_a_crash_is_removed_when_the_log_is_opened() 
     assert (disk.names(DIRECTORY), list(recovered.entries)) == ([segment_name(1)], entries(1, 5))
 
 
+def test_one_spare_file_is_made_at_a_time_however_long_it_takes() -> None:
+    """Or else the log takes the first, and the name that stands for the second by then."""
+    disk, log = filled_by_half()
+    first = log.spare_in_steps()
+    next(first)
+    log.append(entries(6, 16))
+    log.sync()
+    assert not log.wants_spare(), "the first is not ready"
+    assert list(first) and not log.wants_spare(), "it waits to be taken"
+    log.append(entries(22, 16))
+    log.sync()
+    assert log.wants_spare()
+    disk.power_loss()
+    assert list(open_log(disk)[1].entries) == entries(1, 37)
+
+
 def test_a_spare_file_that_is_not_taken_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Spare, "take", lambda self: None)
     with pytest.raises(DiskFull):

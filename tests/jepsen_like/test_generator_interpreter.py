@@ -51,8 +51,11 @@ def test_every_invocation_is_recorded_before_its_completion_with_growing_indexes
 
 
 def test_a_client_that_gets_info_goes_on_under_a_new_process_number() -> None:
-    events = run(writes(3, thread=1), {thread: Scripted(always(Ending.INFO)) for thread in (0, 1, 2)})
-    assert [event.process for event in events if event.type is EventType.INVOKE] == [1, 4, 7]
+    workers: dict[Thread, Scripted] = {thread: Scripted(always(Ending.INFO)) for thread in (0, 1, 2)}
+    events = run(writes(3, thread=1), workers | {"partition": Scripted(always(Ending.OK))})
+    assert [(event.process, event.type) for event in events] == [
+        (process, kind) for process in (1, 4, 7) for kind in (EventType.INVOKE, EventType.INFO)
+    ], "as many further as there are clients"
 
 
 def test_a_client_that_gets_fail_keeps_its_process_number() -> None:
@@ -68,12 +71,14 @@ def test_a_nemesis_is_recorded_as_such_and_only_with_info() -> None:
 def test_completions_are_taken_before_new_invocations() -> None:
     """Both clients have answered when the loop looks again: both completions stand before the third invocation."""
     release = asyncio.Event()
+    ended: list[object] = []
 
     class Gate:
         async def invoke(self, invocation: Invocation) -> Completion:
             if invocation.value == 1:
                 release.set()
             await release.wait()
+            ended.append(invocation.value)
             return Completion(Ending.OK, invocation.value)
 
     events: list[Event] = []
@@ -81,6 +86,7 @@ def test_completions_are_taken_before_new_invocations() -> None:
     asyncio.run(interpreter.run(writes(4)))
     assert [event.type for event in events[:5]].count(EventType.INVOKE) == 3
     assert [event.type for event in events[2:4]] == [EventType.OK, EventType.OK]
+    assert [event.value for event in events[2:4]] == ended[:2], "in the order in which they came"
 
 
 def test_when_the_test_is_cancelled_open_operations_become_info() -> None:

@@ -82,6 +82,9 @@ EXPECTED = {
     "stale-default-read": {CURRENT, INDEX},
     "lock-delay-ignored": {DELAY},
     "critical-check-keeps-its-sessions": {CURRENT, INDEX, STALE, RESULT, WOKEN, WAITED},
+    "definition-loses-a-field": {CURRENT, STALE, RESULT, WAITED},
+    "type-not-taken-from-the-definition": {CURRENT, STALE, RESULT, WAITED},
+    "definition-not-shown": {CURRENT, STALE, RESULT, WAITED},
 }
 
 

@@ -31,6 +31,7 @@ from spec.catalog.commands import (
     RestoreBegin,
     RestoreChunk,
     Transaction,
+    Unlock,
 )
 from spec.catalog.queries import Instance, OfNode, Tags, query
 from spec.catalog.restore import rows_of
@@ -279,6 +280,35 @@ def nowhere(*_: Any) -> list[Any]:
     return []
 
 
+def goes_at_last(store: Tables, service: Any, index: int) -> None:
+    """Who waits for a service that still has instances is not told."""
+    if not store.services.has_group("service", service.service):
+        LEFT(store, service, index)
+
+
+LEFT = registry._left
+
+
+def forgets_its_holds(store: Tables, key: str, *arguments: Any) -> bool:
+    released = RELEASE(store, key, *arguments)
+    store.entries.put(key, msgspec.structs.replace(store.entries[key], lock_index=0))
+    return released
+
+
+RELEASE = kv.release
+
+
+def any_pair(node: Any, wanted: dict[str, str]) -> bool:
+    return not wanted or any(node.meta.get(key) == value for key, value in wanted.items())
+
+
+def without_flags(store: Tables, operation: Any) -> list[Any]:
+    return [msgspec.structs.replace(entry, flags=0) for entry in KV_READ(store, operation)]
+
+
+KV_READ = transactions._kv_read
+
+
 def cased(name: str) -> str:
     return name
 
@@ -301,6 +331,16 @@ MUTANTS: tuple[tuple[Any, str, Any, Sequence[Command]], ...] = (
         Register(Node("n1", "1", id="v")),
     )),
     (registry, "_left", nothing, (WEB, Deregister("n1", service_id="x"))),
+    (registry, "_left", goes_at_last, (
+        WEB,
+        Register(Node("n1", "1"), Service("n1", "y", "web")),
+        Register(Node("n1", "1"), Service("n1", "x", "db")),
+    )),
+    (registry_queries, "_has", any_pair, (Register(Node("n1", "1", meta=(("os", "linux"), ("rack", "b")))),)),
+    (kv, "release", forgets_its_holds, (*HELD, Unlock("a", b"1", 0, "s"))),
+    (transactions, "_kv_read", without_flags, (
+        Transaction((asked.KvOperation(asked.KvVerb.GET_OR_EMPTY, "none", flags=7),)),
+    )),
     (sessions, "of_check", nowhere, (*HELD, Deregister("n1", check_id="alive"))),
     (sessions, "of_node", nowhere, (WEB, CreateSession(Session("s", "n1")), Deregister("n1"))),
     (kv, "lose", nothing, (*HELD, DestroySession("s"))),

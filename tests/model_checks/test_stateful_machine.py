@@ -27,7 +27,7 @@ PROFILE = os.environ.get("COMITIA_PROFILE", "ci")
 
 def test_cores_keep_rafts_properties_and_follow_the_spec_under_any_schedule_of_hypothesis() -> None:
     run_state_machine_as_test(CoreMachine, settings=PROFILES[PROFILE]())
-    left_to_the_hunt = {"read by lease", "snapshot restored"}
+    left_to_the_hunt = {"read by lease", "snapshot restored", "power failed in a call", "configuration changed"}
     assert not [name for name in run.MUST_HAPPEN if not CoreMachine.totals[name] and name not in left_to_the_hunt]
 
 

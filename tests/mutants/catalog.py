@@ -118,6 +118,29 @@ def critical_check_keeps_its_sessions() -> None:
     replace("impl.catalog.sessions:of_check", make)
 
 
+def definition_loses_a_field() -> None:
+    """How much of a check's output is kept is not."""
+
+    def make(original: Function) -> Function:
+        return lambda fields: {name: value for name, value in original(fields).items() if name != "OutputMaxSize"}
+
+    replace("impl.http.bodies:probe", make)
+
+
+def type_not_taken_from_the_definition() -> None:
+    """A check that does not name its type has none."""
+    replace("impl.http.bodies:kind_of", lambda original: lambda probed: "")
+
+
+def definition_not_shown() -> None:
+    """How a check is probed is kept, and shown to nobody."""
+
+    def make(original: Function) -> Function:
+        return lambda check: original(check) | {"Definition": {}}
+
+    replace("impl.http.documents:check_document", make)
+
+
 MUTANTS: Final = by_name(
     list_index_forgets_tombstones,
     session_end_keeps_its_lock,
@@ -129,4 +152,7 @@ MUTANTS: Final = by_name(
     stale_default_read,
     lock_delay_ignored,
     critical_check_keeps_its_sessions,
+    definition_loses_a_field,
+    type_not_taken_from_the_definition,
+    definition_not_shown,
 )

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from msgspec.structs import replace
 
 from model_checks.catalog.http_requests import Mode, Read
+from model_checks.catalog.probes import PROBES, type_of
 from spec.catalog.commands import (
     CheckAndSet,
     CheckOperation,
@@ -193,11 +194,20 @@ class Choice:
         check_id, service_id = self.of((("c", ""), ("c", ""), (own, ""), ("cx", "x"), ("cy", "y")))
         status = self.of((Status.PASSING, Status.PASSING, Status.WARNING, Status.CRITICAL))
         output, kind = self.of(("", "<all & well>")), self.of(("", "ttl"))
-        definition = self.of(("", "", '{"Interval":"10s","TCP":"h:1"}'))
-        if definition and not kind:
-            kind = "tcp"  # what Consul takes from the definition
+        definition = self.of(tuple(PROBES)) if self.truth() else ""
+        interval, timeout = self.of((("", ""), ("10s", "1s")))
         return Check(
-            node, check_id, f"check {check_id}", status, "a note", output, service_id, type=kind, definition=definition
+            node,
+            check_id,
+            f"check {check_id}",
+            status,
+            "a note",
+            output,
+            service_id,
+            type=kind or type_of(definition),
+            interval=interval,
+            timeout=timeout,
+            definition=definition,
         )
 
     def registration(self) -> Register:
@@ -264,7 +274,7 @@ class Choice:
         )
         service = self.of(("web", "web", "db", "consul", "none"))
         tags: tuple[str, ...] = self.of(((), (), ("v1",), ("v1", "V2")))
-        meta: Pairs = self.of(((), (), (("rack", "a"),)))
+        meta: Pairs = self.of(((), (), (("rack", "a"),), (("os", "linux"), ("rack", self.of(("a", "b"))))))
         prefix = self.of(self.names.prefixes)
         kinds: tuple[Request, ...] = (
             Get(self.of(self.names.keys)),
