@@ -73,7 +73,7 @@ async def register_service(context: Context, request: Request) -> Response:
     definition = service_definition(read_json(await request.body(BODY_SIZE_MAX)))
     for check in definition.checks:
         _refuse_script(local, check)
-    local.register_service(definition, request.truth("replace-existing-checks"))
+    local.register_service(definition, request.parameters.get("replace-existing-checks") in ("", "true"))
     return await _kept(context)
 
 
@@ -268,8 +268,11 @@ def _accepted(request: Request) -> bytes:
 
 async def members(context: Context, request: Request) -> Response:
     """GET /v1/agent/members: the agents that the catalog shows; if it cannot be read, this one alone."""
+    wan = request.truth("wan")
+    if wan and request.parameters.get("segment", "") not in ("", "_all"):
+        raise HttpError(400, "Cannot provide a segment with wan=true")
     try:
-        found = await current_members(context, request.truth("wan"))
+        found = await current_members(context, wan)
     except AgentError:
         found = [context.agent.describe()["Member"]]
     return json_response(filtered(request, found), request.pretty)

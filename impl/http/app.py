@@ -21,6 +21,12 @@ from impl.http.response import Response, Stream, defect_response, error_response
 _OF_ANY_DATACENTER = ("/v1/agent/", "/v1/catalog/datacenters")
 """Endpoints that answer for this agent whatever `dc` says."""
 _ENTERPRISE = {"ns": "Namespaces", "partition": "Partitions"}
+"""Parameters that ask for what is not here."""
+_ENTERPRISE_HEADERS = {
+    b"x-consul-namespace": ("X-Consul-Namespace", "Namespaces"),
+    b"x-consul-partition": ("X-Consul-Partition", "Partitions"),
+}
+"""Headers that ask for the same."""
 _NOT_AN_ENDPOINT = "Invalid URL path: not a recognized HTTP API endpoint\n"
 _NOT_AN_API_PATH = "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n"
 
@@ -81,7 +87,7 @@ class Application:
             handler = methods.get(scope["method"])
             if handler is None:
                 return _refuse_method(scope["method"], tuple(methods))
-            self._refuse_elsewhere(path, parameters)
+            self._refuse_elsewhere(path, parameters, scope)
             return await handler(self._context, Request(rest, parameters, scope, receive))
         if path == "/":
             return text_response(200, "Consul Agent")
@@ -91,8 +97,8 @@ class Application:
 
     async def _respond_kv(self, key: str, parameters: dict[str, str], scope: Scope, receive: Receive) -> Response:
         agent = self._context.agent
-        if parameters and scope["method"] in kv.METHODS:
-            self._refuse_elsewhere(kv.PATH, parameters)
+        if scope["method"] in kv.METHODS:
+            self._refuse_elsewhere(kv.PATH, parameters, scope)
         match scope["method"]:
             case "GET":
                 return await kv.get(agent, key, parameters)
@@ -103,8 +109,12 @@ class Application:
             case method:
                 return _refuse_method(method, kv.METHODS)
 
-    def _refuse_elsewhere(self, path: str, parameters: dict[str, str]) -> None:
+    def _refuse_elsewhere(self, path: str, parameters: dict[str, str], scope: Scope) -> None:
         """What is meant for another datacenter or namespace must not be done here."""
+        for header, value in scope["headers"]:
+            if header in _ENTERPRISE_HEADERS and value:
+                shown, feature = _ENTERPRISE_HEADERS[header]
+                raise HttpError(400, f'Invalid header: "{shown}" - {feature} are a Consul Enterprise feature')
         if not parameters:
             return
         for name, feature in _ENTERPRISE.items():

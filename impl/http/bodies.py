@@ -58,6 +58,8 @@ KINDS: Final = (
 """What a check asks, and the type that it has then; in the order in which Consul looks."""
 ANY_ADDRESS: Final = ("0.0.0.0", "::", "[::]")
 """Addresses that an instance cannot be reached at."""
+WEIGHT_MAX: Final = 65535
+"""What an SRV record can hold."""
 
 
 class Fields:
@@ -246,15 +248,15 @@ def _service(fields: Fields, node: str, *, named: bool = True) -> Service:
     """`named`: it must have a name; who looks for an instance may give its id alone."""
     identity, name = fields.text("ID"), fields.text("Service")
     if identity and not name and named:
-        raise HttpError(500, "Must provide service name with ID")
+        raise HttpError(500, "Must provide service name (Service.Service) when service ID is provided")
     if not name and not identity:
         raise HttpError(500, "Must provide service name")
     refuse_nul(node, "node name")
     refuse_nul(identity or name, "service ID")
     if fields.text("Address") in ANY_ADDRESS:
         raise HttpError(500, "Invalid service address")
-    given = fields.object("Weights")
     tagged = tagged_addresses(fields)
+    given = weights(fields)
     return Service(
         node,
         identity or name,
@@ -265,7 +267,7 @@ def _service(fields: Fields, node: str, *, named: bool = True) -> Service:
         fields.number("Port"),
         tagged,
         fields.mapping("Meta"),
-        weights(given),
+        (1, 1) if weights_problem(*given) else given,
         fields.truth("EnableTagOverride"),
         modify_index=fields.unsigned("ModifyIndex"),
     )
@@ -279,9 +281,19 @@ def tagged_addresses(fields: Fields) -> dict[str, ServiceAddress]:
     }
 
 
-def weights(given: Fields | None) -> tuple[int, int]:
-    """The DNS weights of an instance, while passing and while warning."""
-    return (1, 1) if given is None else (given.number("Passing", 1), given.number("Warning", 1))
+def weights(fields: Fields, missing: int = 0) -> tuple[int, int]:
+    """The DNS weights of an instance, while passing and while warning; `missing`: one of them, beside the other."""
+    given = fields.object("Weights")
+    return (1, 1) if given is None else (given.number("Passing", missing), given.number("Warning", missing))
+
+
+def weights_problem(passing: int, warning: int) -> str:
+    """Why these DNS weights make no sense; "": they do. The texts are Consul's, whose catalog takes (1, 1) instead."""
+    if passing < 1:
+        return "Passing must be greater than 0"
+    if warning < 0:
+        return "Warning must be greater or equal than 0"
+    return "DNS Weight must be between 0 and 65535" if max(passing, warning) > WEIGHT_MAX else ""
 
 
 def _check(fields: Fields, node: str) -> Check:
@@ -444,15 +456,15 @@ def _operation(fields: Fields, datacenter: str, value_size_max: int) -> Operatio
     if (kv := fields.object("KV")) is not None:
         return _kv_operation(kv, value_size_max)
     if (asked := fields.object("Node")) is not None:
-        verb, node = _verb(asked), _node(_within(asked, "Node"), datacenter)
+        verb, node = _verb(asked, "node"), _node(_within(asked, "Node"), datacenter)
         if verb != "get" and not node.node:
             raise HttpError(500, "Must provide node")
         return NodeOperation(verb, node)
     if (asked := fields.object("Service")) is not None:
-        verb, on = _verb(asked), asked.text("Node")
+        verb, on = _verb(asked, "service"), asked.text("Node")
         return ServiceOperation(verb, _service(_within(asked, "Service"), on, named=verb != "get"))
     if (asked := fields.object("Check")) is not None:
-        return CheckOperation(_verb(asked), _check(_within(asked, "Check"), asked.text("Node")))
+        return CheckOperation(_verb(asked, "check"), _check(_within(asked, "Check"), asked.text("Node")))
     raise HttpError(400, "Failed to parse body: an operation has one of KV, Node, Service and Check")
 
 
@@ -461,18 +473,15 @@ def _within(fields: Fields, name: str) -> Fields:
     return found if found is not None else Fields({}, name)
 
 
-def _verb(fields: Fields) -> str:
+def _verb(fields: Fields, of: str) -> str:
     verb = fields.text("Verb")
     if verb not in VERBS:
-        raise HttpError(400, f"Failed to parse body: Verb must be one of {', '.join(VERBS)}, not {verb!r}")
+        raise HttpError(500, f"unknown {of} operation: {verb}")
     return verb
 
 
 def _kv_operation(fields: Fields, value_size_max: int) -> KvOperation:
     verb, key = fields.text("Verb"), fields.text("Key")
-    if verb not in (*KV_WRITES, *KV_READS):
-        verbs = ", ".join((*KV_WRITES, *KV_READS))
-        raise HttpError(400, f"Failed to parse body: Verb must be one of {verbs}, not {verb!r}")
     try:
         value = b64decode(fields.text("Value"), validate=True)
     except ValueError as error:  # binascii.Error is one; text that is not ASCII is another
@@ -480,4 +489,8 @@ def _kv_operation(fields: Fields, value_size_max: int) -> KvOperation:
     if len(value) > value_size_max:
         size = f"({len(value)} > {value_size_max} bytes)"
         raise HttpError(413, f'Value for key "{key}" is too large {size}')
+    if not key and verb != "delete-tree":
+        raise HttpError(500, "Must provide key")
+    if verb not in (*KV_WRITES, *KV_READS):
+        raise HttpError(500, f'unknown KV verb "{verb}"')
     return KvOperation(verb, key, value, fields.unsigned("Flags"), fields.unsigned("Index"), fields.text("Session"))

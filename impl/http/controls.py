@@ -64,7 +64,7 @@ async def monitor(context: Context, request: Request) -> Stream:
     """GET /v1/agent/monitor: the log from now on, until the client leaves. Slow readers lose lines, and are told."""
     level = request.parameters.get("loglevel", "").upper() or "INFO"
     if level not in LOG_LEVELS:
-        raise HttpError(400, f"Unknown log level: {level}")
+        raise HttpError(400, f"Unknown log level: {request.parameters['loglevel']}")
     if _controls(context).log.follower_count() >= FOLLOWERS_MAX:
         raise HttpError(429, f"{FOLLOWERS_MAX} clients follow the log of this agent already: end one of them")
     as_json = "logjson" in request.parameters

@@ -14,7 +14,7 @@ from impl.agent.config import ConfigError
 from impl.agent.local.definitions import OUTPUT_BYTES_MAX, CheckDefinition, ServiceDefinition, problem
 from impl.agent.metadata import metadata_problem
 from impl.catalog.rows import CRITICAL, STATUSES, Service
-from impl.http.bodies import ANY_ADDRESS, Fields, refuse_nul, tagged_addresses, weights
+from impl.http.bodies import ANY_ADDRESS, Fields, refuse_nul, tagged_addresses, weights, weights_problem
 from impl.http.request import HttpError
 
 NOT_RUN: Final = {
@@ -22,9 +22,6 @@ NOT_RUN: Final = {
     "osservice": "OS service",
 }
 """Consul's checks that Comitia does not have, by the field that asks for one."""
-
-WEIGHT_MAX: Final = 65535
-"""What an SRV record can hold."""
 
 _REFUSED: Final = "Request decode failed: "
 """How errors begin that are about a body."""
@@ -57,7 +54,7 @@ def configured(
 def verified_service(document: Any) -> ServiceDefinition:
     """The definition of an instance in a configuration file. Raises ConfigError."""
     try:
-        return service_definition(document)
+        return service_definition(document, missing_weight=1)
     except HttpError as error:
         raise ConfigError(f"a service: {error.text.removeprefix(_REFUSED)}") from error
 
@@ -72,20 +69,25 @@ def verified_check(document: Any) -> CheckDefinition:
 
 def loose(document: Any) -> Any:
     """An object whose names have no underscores (its values are left alone)."""
-    return (
-        {name.replace("_", ""): value for name, value in document.items()} if isinstance(document, dict) else document
-    )
+    if not isinstance(document, dict):
+        return document
+    # Of two spellings of a name the one that says something counts.
+    said = sorted(document.items(), key=lambda item: item[1] is not None)
+    return {name.replace("_", "").lower(): value for name, value in said}
 
 
-def service_definition(document: Any) -> ServiceDefinition:
-    """The definition of an instance, with its checks. Raises HttpError."""
+def service_definition(document: Any, missing_weight: int = 0) -> ServiceDefinition:
+    """The definition of an instance, with its checks. Raises HttpError.
+
+    Args:
+        missing_weight: what a weight is beside which the other is given; files have other defaults than bodies.
+    """
     fields = Fields(loose(document))
     name = fields.text("Name") or fields.text("Service")
     if not name:
         raise HttpError(400, "Missing service name")
     if fields.text("Address") in ANY_ADDRESS:
         raise HttpError(400, "Invalid service address")
-    given = fields.object("Weights")
     service = Service(
         "",
         fields.text("ID") or name,
@@ -96,24 +98,15 @@ def service_definition(document: Any) -> ServiceDefinition:
         fields.number("Port"),
         tagged_addresses(fields),
         fields.mapping("Meta"),
-        weights(given),
+        weights(fields, missing_weight),
         fields.truth("EnableTagOverride"),
     )
     refuse_nul(service.id, "service ID")
-    if why := _weights_problem(*service.weights):
+    if why := weights_problem(*service.weights):
         raise HttpError(400, f"Invalid Weights: {why}")
     if why := metadata_problem(service.meta):
         raise HttpError(400, f"Invalid Service Meta: {why}")
     return ServiceDefinition(service, _checks_of(service, fields))
-
-
-def _weights_problem(passing: int, warning: int) -> str:
-    """Why these DNS weights make no sense; "": they do. The texts are Consul's."""
-    if passing < 1:
-        return "Passing must be greater than 0"
-    if warning < 0:
-        return "Warning must be greater or equal than 0"
-    return "DNS Weight must be between 0 and 65535" if max(passing, warning) > WEIGHT_MAX else ""
 
 
 def _checks_of(service: Service, fields: Fields) -> tuple[CheckDefinition, ...]:
@@ -141,7 +134,8 @@ def check_definition(document: Any) -> CheckDefinition:
 def _check(fields: Fields, check_id: str, name: str, service_id: str) -> CheckDefinition:
     status = fields.text("Status") or CRITICAL
     if status not in STATUSES:
-        raise HttpError(400, "Bad check status")
+        of_service = "Status for checks must 'passing', 'warning', 'critical'"
+        raise HttpError(400, of_service if name else "Bad check status")
     for field, called in NOT_RUN.items():
         if fields.raw(field):
             raise HttpError(400, f"Invalid check: {called} checks are not supported by this agent")

@@ -27,6 +27,8 @@ from impl.http.shapes import (
     NodeDocument,
     NodeServicesDocument,
     OptionalKind,
+    OptionalPort,
+    OptionalServiceTaggedAddresses,
     OptionalTaggedAddresses,
     OutcomeDocument,
     ProxyDocument,
@@ -63,7 +65,7 @@ def service_document(service: Service) -> ServiceDocument:
         "Address": service.address,
         **_tagged_if_any(service),
         "Meta": service.meta or None,
-        "Port": service.port,
+        **_port_if_any(service),
         "Weights": {"Passing": service.weights[0], "Warning": service.weights[1]},
         "EnableTagOverride": service.enable_tag_override,
         "Proxy": _PROXY,
@@ -89,7 +91,7 @@ def instance_document(instance: Instance) -> InstanceDocument:
         "ServiceName": service.service,
         "ServiceTags": list(service.tags),
         "ServiceAddress": service.address,
-        "ServiceTaggedAddresses": _tagged(service),
+        **_service_tagged_if_any(service),
         "ServiceWeights": {"Passing": service.weights[0], "Warning": service.weights[1]},
         "ServiceMeta": service.meta,
         "ServicePort": service.port,
@@ -124,8 +126,16 @@ def _kind(service: Service) -> OptionalKind:
     return {"Kind": service.kind} if service.kind else {}
 
 
+def _port_if_any(service: Service) -> OptionalPort:
+    return {"Port": service.port} if service.port else {}
+
+
 def _tagged_if_any(service: Service) -> OptionalTaggedAddresses:
     return {"TaggedAddresses": _tagged(service)} if service.tagged_addresses else {}
+
+
+def _service_tagged_if_any(service: Service) -> OptionalServiceTaggedAddresses:
+    return {"ServiceTaggedAddresses": _tagged(service)} if service.tagged_addresses else {}
 
 
 def _tagged(service: Service) -> dict[str, AddressDocument]:

@@ -62,10 +62,12 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "dc": Parameter(_WORD, "The datacenter to ask: there is only the agent's own."),
     "pretty": Parameter(_GIVEN, "Indent the answer."),
     "stale": Parameter(_GIVEN, "Any server may answer, from what it has applied."),
+    "max_stale": Parameter(_DURATION, "An answer of this age would do; it is never older than without."),
     "consistent": Parameter(_GIVEN, "The leader confirms its leadership first."),
     "index": Parameter(_UNSIGNED, "Answer when the answer's X-Consul-Index is greater."),
     "wait": Parameter(_DURATION, "Answer then at the latest; default 5m, at most 10m."),
     "filter": Parameter(_WORD, "An expression that chooses rows."),
+    "peer": Parameter(_WORD, "Only what this peer exported: nothing, since there are no peerings."),
     "near": Parameter(_WORD, "Accepted; without coordinates it orders nothing."),
     "node-meta": Parameter(_WORD, "key:value that the node must have.", several=True),
     "tag": Parameter(_WORD, "A tag that the instance must have.", several=True),
@@ -87,14 +89,16 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "logjson": Parameter(_GIVEN, "Lines are JSON."),
     "prune": Parameter(_GIVEN, "As without it: nobody keeps a list of those that left."),
     "wan": Parameter(_TRUTH_OR_GIVEN, "Servers only, by their names in all datacenters."),
-    "replace-existing-checks": Parameter(_TRUTH_OR_GIVEN, "Remove checks that are not named."),
+    "replace-existing-checks": Parameter(
+        {"type": "string", "enum": ["true", "false", ""]}, "Remove checks that are not named."
+    ),
     "id": Parameter(_WORD, "Of a server, or its node's name."),
     "address": Parameter(_WORD, "IP:port of a server's RPC."),
     "name": Parameter(_WORD, "Of the server's node."),
     "non-voter": Parameter(_GIVEN, "It is never promoted by itself."),
 }
 
-_READ: Final = ("dc", "stale", "consistent", "index", "wait", "pretty")
+_READ: Final = ("dc", "stale", "max_stale", "consistent", "index", "wait", "pretty")
 
 
 def _read(shape: Any, *parameters: str, rest: str = "", also: Mapping[int, tuple[Any, ...]] | None = None) -> Operation:

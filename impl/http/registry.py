@@ -95,7 +95,8 @@ async def node(context: Context, request: Request) -> Response:
     """GET /v1/catalog/node/NAME: null if there is no such node."""
     reply = await read(context, request, NodeServices(_named(request, "node name")))
     assert isinstance(reply.answer, NodeAnswer)
-    document = node_services_document(reply.answer.node, reply.answer.services)
+    node = None if _of_peer(request) else reply.answer.node
+    document = node_services_document(node, reply.answer.services)
     if document is not None:
         found = filtered(request, list(document["Services"].values()))
         document["Services"] = {each["ID"]: each for each in found}
@@ -106,7 +107,7 @@ async def node_services(context: Context, request: Request) -> Response:
     """GET /v1/catalog/node-services/NAME: the instances as a list."""
     reply = await read(context, request, NodeServices(_named(request, "node name")))
     assert isinstance(reply.answer, NodeAnswer)
-    if reply.answer.node is None:
+    if reply.answer.node is None or _of_peer(request):
         nothing: NodeServiceListDocument = {"Node": None, "Services": []}
         return _answered(request, reply, nothing)
     found = filtered(request, [service_document(each) for each in reply.answer.services])
@@ -169,6 +170,8 @@ def filtered(request: Request, rows: Sequence[R]) -> list[R]:
 
 
 def _chosen_by(request: Request) -> Callable[[filter.Row], bool] | None:
+    if _of_peer(request):
+        return lambda row: False
     text = request.parameters.get("filter", "")
     fields = selectors.of_path(decode_path(request.scope["raw_path"])) if text else None
     if fields is None:
@@ -177,6 +180,11 @@ def _chosen_by(request: Request) -> Callable[[filter.Row], bool] | None:
         return filter.parse(text, fields)
     except filter.BadFilter as bad:
         raise HttpError(400, f"Failed to create boolean expression evaluator: {bad}") from None
+
+
+def _of_peer(request: Request) -> bool:
+    """Whether only what another cluster exported is asked for: nothing is, without peerings."""
+    return bool(request.parameters.get("peer"))
 
 
 def _named(request: Request, what: str) -> str:

@@ -101,8 +101,11 @@ def read_options(parameters: dict[str, str]) -> ReadOptions:
     if not parameters:
         return ReadOptions()
     stale, consistent = "stale" in parameters, "consistent" in parameters
-    if stale and consistent:
+    bearable = _max_stale(parameters.get("max_stale", ""))  # whoever bears an answer of some age gets a fresh one
+    if consistent and (stale or bearable > 0):
         raise HttpError(400, "Cannot specify ?stale with ?consistent, conflicting semantics.")
+    if consistent and "cached" in parameters:
+        raise HttpError(400, "Cannot specify ?cached with ?consistent, conflicting semantics.")
     mode = Consistency.STALE if stale else Consistency.CONSISTENT if consistent else Consistency.DEFAULT
     index_text, wait_text = parameters.get("index", ""), parameters.get("wait", "")
     if index_text:
@@ -114,6 +117,13 @@ def read_options(parameters: dict[str, str]) -> ReadOptions:
     except ConfigError:
         raise HttpError(400, "Invalid wait time") from None
     return ReadOptions(mode, int(index_text or 0), min(wait or WAIT_SECONDS_DEFAULT, WAIT_SECONDS_MAX))
+
+
+def _max_stale(text: str) -> float:
+    try:
+        return parse_duration(text) if text else 0.0
+    except ConfigError:
+        raise HttpError(400, f'Invalid max_stale value "{text}"') from None
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int, remedy: str = KV_SIZE_SETTING) -> bytes:

@@ -81,7 +81,13 @@ class OptionalTaggedAddresses(TypedDict):
     TaggedAddresses: NotRequired[dict[str, AddressDocument]]
 
 
-class ServiceDocument(OptionalKind, OptionalTaggedAddresses):
+class OptionalPort(TypedDict):
+    """Of an instance: told if it has one. (An agent tells it anyway, and so does `InstanceDocument`.)"""
+
+    Port: NotRequired[Integer]
+
+
+class ServiceDocument(OptionalKind, OptionalPort, OptionalTaggedAddresses):
     """An instance as the health API and `/v1/catalog/node` show it."""
 
     ID: str
@@ -89,7 +95,6 @@ class ServiceDocument(OptionalKind, OptionalTaggedAddresses):
     Tags: list[str]
     Address: str
     Meta: Strings | None
-    Port: Integer
     Weights: WeightsDocument
     EnableTagOverride: bool
     Proxy: ProxyDocument
@@ -99,7 +104,13 @@ class ServiceDocument(OptionalKind, OptionalTaggedAddresses):
     ModifyIndex: Unsigned
 
 
-class InstanceDocument(TypedDict):
+class OptionalServiceTaggedAddresses(TypedDict):
+    """Of an instance beside its node: told if it has any."""
+
+    ServiceTaggedAddresses: NotRequired[dict[str, AddressDocument]]
+
+
+class InstanceDocument(OptionalServiceTaggedAddresses):
     """An instance beside its node."""
 
     ID: str
@@ -113,7 +124,6 @@ class InstanceDocument(TypedDict):
     ServiceName: str
     ServiceTags: list[str]
     ServiceAddress: str
-    ServiceTaggedAddresses: dict[str, AddressDocument]
     ServiceWeights: WeightsDocument
     ServiceMeta: Strings
     ServicePort: Integer

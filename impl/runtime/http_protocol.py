@@ -21,7 +21,7 @@ from impl.runtime.http_connections import Connections, CountedProtocol
 from impl.runtime.interfaces import Direct
 
 _HARMLESS: Final = (
-    rb"(?:(?i:host|user-agent|accept|accept-encoding|content-type|x-[a-z-]+): [ -~]*"
+    rb"(?:(?i:host|user-agent|accept|accept-encoding|content-type|x-(?!consul-(?:namespace|partition):)[a-z-]+): [ -~]*"
     rb"|(?i:connection: keep-alive))\r\n"
 )
 """A header line that does not say where the request ends, what follows it, or that somebody waits for an answer before

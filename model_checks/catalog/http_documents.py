@@ -98,7 +98,6 @@ class ServiceDocument(Strict):
     Tags: list[str]
     Address: str
     Meta: dict[str, str] | None
-    Port: int
     Weights: _Weights
     EnableTagOverride: bool
     Proxy: _Proxy
@@ -108,6 +107,8 @@ class ServiceDocument(Strict):
     ModifyIndex: int
     Kind: str = ""
     TaggedAddresses: dict[str, _Address] = {}
+    Port: int = 0
+    """Left out if there is none, as the addresses."""
 
     def row(self, node: str) -> ServiceRow:
         """As the spec has it, on its node."""
@@ -221,7 +222,6 @@ class InstanceDocument(Strict):
     ServiceName: str
     ServiceTags: list[str]
     ServiceAddress: str
-    ServiceTaggedAddresses: dict[str, _Address]
     ServiceWeights: _Weights
     ServiceMeta: dict[str, str]
     ServicePort: int
@@ -232,6 +232,8 @@ class InstanceDocument(Strict):
     ServiceLocality: None
     CreateIndex: int
     ModifyIndex: int
+    ServiceTaggedAddresses: dict[str, _Address] = {}
+    """Left out if there are none."""
 
     def row(self) -> Instance:
         """As the spec has it."""

@@ -74,10 +74,17 @@ class AgentProcess:
         self.rpc = rpc[1] if rpc else ""
         return self
 
-    def request(self, method: str, path: str, body: bytes | None = None, timeout: float = 15.0) -> tuple[int, bytes]:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        timeout: float = 15.0,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self.http_host, self.http_port, timeout=timeout)
         with contextlib.closing(connection):
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
             self.headers = {name.lower(): value for name, value in answer.getheaders()}
             return answer.status, answer.read()

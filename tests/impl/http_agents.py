@@ -42,14 +42,18 @@ class PreparedAgent(AgentProcess):
         assert status == 200, (method, path, status, answer)
         return answer
 
-    def ask(self, method: str, path: str, document: Any = None) -> tuple[int, bytes]:
+    def ask(
+        self, method: str, path: str, document: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         """Send bytes, or a JSON document."""
         body = document if document is None or isinstance(document, bytes) else json.dumps(document).encode()
-        return self.request(method, path.format(session=self.session, node="dev"), body)
+        return self.request(method, path.format(session=self.session, node="dev"), body, headers=headers)
 
-    def of(self, line: Line, rest: str | None = None, body: Any = None) -> tuple[int, bytes]:
+    def of(
+        self, line: Line, rest: str | None = None, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         """Ask what a line describes, perhaps with another rest."""
-        return self.ask(line.method, line.endpoint + (line.rest if rest is None else rest), body)
+        return self.ask(line.method, line.endpoint + (line.rest if rest is None else rest), body, headers)
 
     def index(self) -> str:
         """The commit index: a request that wrote nothing left it alone."""

@@ -139,7 +139,7 @@ LINES = (
         ("", {}, 500, "Must provide node"),
         ("", CONSUL_NODE | {"Datacenter": "elsewhere"}, 500, "No path to datacenter"),
         ("", {"Node": "n1"}, 500, "Must provide address if SkipNodeUpdate is not set"),
-        ("", CONSUL_NODE | {"Service": {"ID": "x"}}, 500, "Must provide service name with ID"),
+        ("", CONSUL_NODE | {"Service": {"ID": "x"}}, 500, "Must provide service name (Service.Service) when"),
         ("", CONSUL_NODE | {"Service": {"Service": "x", "Port": "80"}}, 400, "Port must be a number, not a string"),
         ("", CONSUL_NODE | {"ID": "x"}, 500, "Bad node ID"),
         ("", CONSUL_NODE | {"Check": {"Name": "c", "Status": "fine"}}, 400, "Status must be one of"),
@@ -198,7 +198,12 @@ LINES = (
         {"Name": "web", "Check": {"TTL": "1h", "Status": "passing"}},
         ("", {}, 400, "Missing service name"),
         ("", {"Name": "x", "Check": {"TTL": "soon"}}, 400, "TTL: invalid duration 'soon'"),
-        ("", {"Name": "x", "Check": {}, "Checks": [{"Status": "fine"}]}, 400, "Bad check status"),
+        (
+            "",
+            {"Name": "x", "Check": {}, "Checks": [{"Status": "fine"}]},
+            400,
+            "Status for checks must",
+        ),
         (
             "",
             {"Name": "x", "Check": {"ScriptArgs": ["true"], "Interval": "9s"}},
@@ -206,7 +211,6 @@ LINES = (
             "Scripts are disabled on this agent",
         ),
         ("", {"Name": "x", "Address": "0.0.0.0"}, 400, "Invalid service address"),
-        ("?replace-existing-checks=x", {"Name": "x"}, 400, "Invalid value for ?replace-existing-checks"),
     ),
     Line("PUT", "/v1/agent/service/deregister/", "gone", status=404, bad=(("none", None, 404, UNKNOWN_SERVICE),)),
     Line(
@@ -253,12 +257,26 @@ LINES = (
         "?enable=false",
         bad=(("", None, 400, "Missing value for enable"), ("?enable=x", None, 400, 'Invalid value for enable: "x"')),
     ),
-    Line("GET", "/v1/agent/members", filtered=True, bad=(("?wan=x", None, 400, "Invalid value for ?wan"),)),
+    Line(
+        "GET",
+        "/v1/agent/members",
+        filtered=True,
+        bad=(
+            ("?wan=x", None, 400, "Invalid value for ?wan"),
+            ("?wan=1&segment=a", None, 400, "Cannot provide a segment with wan=true"),
+        ),
+    ),
     Line("GET", "/v1/agent/version"),
     Line("GET", "/v1/agent/host"),
     Line("GET", "/v1/agent/metrics"),
     # What succeeds has no end.
-    Line("GET", "/v1/agent/monitor", "?loglevel=loud", status=400),
+    Line(
+        "GET",
+        "/v1/agent/monitor",
+        "?loglevel=loud",
+        status=400,
+        bad=(("?loglevel=x", None, 400, "log level: x"),),
+    ),
     Line("PUT", "/v1/agent/reload"),
     Line(
         "PUT",
@@ -285,7 +303,7 @@ LINES = (
         bad=(
             ("", {}, 400, "Failed to parse body: it must be a list of operations, not an object"),
             ("", [{}], 400, "Failed to parse body: an operation has one of KV, Node, Service and Check"),
-            ("", [{"KV": {"Verb": "grow", "Key": "t"}}], 400, "Verb must be one of"),
+            ("", [{"KV": {"Verb": "grow", "Key": "t"}}], 409, 'unknown KV verb \\"grow\\"'),
             ("", [{"KV": {"Verb": "set", "Key": "t", "Value": "?"}}], 400, "failed to decode value"),
             (
                 "",
@@ -304,7 +322,8 @@ LINES = (
                 "",
                 [{"KV": {"Verb": "set", "Key": "t"}}, {"Service": {"Verb": "delete", "Service": {"ID": "db1"}}}],
                 409,
-                '{"Results":null,"Errors":[{"OpIndex":1,"What":"Must provide service name with ID"}]}',
+                '{"Results":null,"Errors":[{"OpIndex":1,"What":"Must provide service name '
+                '(Service.Service) when service ID is provided"}]}',
             ),
             ("?stale&consistent", [{"KV": {"Verb": "get", "Key": "t"}}], 400, "Cannot specify ?stale with ?consistent"),
         ),

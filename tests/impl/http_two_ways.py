@@ -112,6 +112,8 @@ OTHER = [
     request("GET", "/v1/kv/dir?keys&separator=/"),
     request("PUT", "/v1/kv/a?acquire=no-session", b"1"),
     request("GET", "/v1/kv/a?ns=other"),
+    request("GET", "/v1/kv/a", b"", "X-Consul-Namespace: other"),
+    request("PUT", "/v1/kv/a", b"1", "x-consul-partition: other"),
     request("GET", "/v1/kv/a?stale"),
     request("GET", "/v1/kv/a?index=0&wait=1s"),
     request("GET", "/v1/kv/a?stale&consistent"),
@@ -211,7 +213,7 @@ class Both:
                 else:
                     await self._send(writer, pieces)
                 answer += await asyncio.wait_for(reader.read(), DEADLINE_S)
-            except ConnectionResetError:
+            except (ConnectionResetError, BrokenPipeError):
                 answer = b"reset"
             finally:
                 writer.close()
@@ -220,6 +222,8 @@ class Both:
 
     async def _send(self, writer: asyncio.StreamWriter, pieces: list[bytes]) -> None:
         for piece in pieces:
+            if writer.transport.is_closing():
+                return  # what it answered before is still to be read
             writer.write(piece)
             await asyncio.sleep(0)
 

@@ -19,6 +19,7 @@ from impl.catalog.transitions import Result
 from impl.http import agent as handlers
 from impl.http import definitions
 from impl.http.app import Application
+from impl.http.definitions import verified_service
 from impl.runtime.interfaces import NANOSECONDS
 from impl.runtime.virtual import VirtualWorld
 from impl.runtime.virtual_disk import VirtualDisk
@@ -181,6 +182,29 @@ def answers_are_in_step_with_the_catalog() -> None:
 
 def test_whoever_writes_to_an_agent_is_answered_when_the_catalog_has_it() -> None:
     answers_are_in_step_with_the_catalog()
+def test_a_weight_that_is_missing_is_none_in_a_body_and_one_in_a_file() -> None:
+    client, document = Client(), {"Name": "w", "Weights": {"Passing": 5}}
+    client.put("service/register", document)
+    assert client("GET", "service/w")[1]["Weights"] == {"Passing": 5, "Warning": 0}
+    assert verified_service(document).service.weights == (5, 1)
+
+
+def test_a_name_that_is_spelled_twice_says_what_is_not_null() -> None:
+    client, addresses = Client(), {"lan": {"address": "10.0.0.9", "port": 81}}
+    client.put("service/register", {"Name": "a", "TaggedAddresses": addresses, "tagged_addresses": None})
+    client.put("service/register", {"Name": "b", "tagged_addresses": addresses, "TaggedAddresses": None})
+    for name in "ab":
+        found = client("GET", f"service/{name}")[1]["TaggedAddresses"]
+        assert found == {"lan": {"Address": "10.0.0.9", "Port": 81}}
+
+
+def test_checks_that_are_not_named_are_replaced_if_that_is_asked_for_as_consul_reads_it() -> None:
+    client = Client()
+    for value, left in (("=false", 2), ("=1", 2), ("=true", 1), ("", 1)):
+        client.put("service/register", {"Name": "w", "Checks": [{"CheckID": "a", "TTL": "1m"}]})
+        client.put(f"service/register?replace-existing-checks{value}", {"Name": "w", "Check": {"TTL": "1m"}})
+        assert len(client("GET", "checks")[1]) == left
+        client.put("service/deregister/w")
 
 
 def test_a_service_waits_for_its_definition_to_change() -> None:
@@ -330,7 +354,14 @@ def test_every_kind_of_check_is_registered_by_its_fields(
             400,
             "Invalid Weights: Warning must be greater or equal than 0",
         ),
+        ("service/register", {"Name": "x", "Weights": {"Warning": 5}}, 400, "Invalid Weights: Passing must be greater"),
         ("service/register", {"Name": "x", "Weights": {"Passing": 65535, "Warning": 0}}, 200, ""),
+        (
+            "service/register",
+            {"Name": "x", "Check": {"TTL": "1s", "Status": "fine"}},
+            400,
+            "Status for checks must",
+        ),
         (
             "service/register",
             {"Name": "x", "Weights": {"Passing": 65536, "Warning": 1}},

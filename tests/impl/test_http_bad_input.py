@@ -148,6 +148,14 @@ def test_another_datacenter_cannot_be_reached_and_namespaces_are_none(agent: Pre
 
 
 @lines()
+def test_headers_that_ask_for_a_namespace_are_400(agent: PreparedAgent, line: Line) -> None:
+    for header, feature in (("X-Consul-Namespace", "Namespaces"), ("x-consul-partition", "Partitions")):
+        answer = agent.of(line, body=line.body, headers={header: "mine"})
+        refused(answer, 400, f" - {feature} are a Consul Enterprise feature")
+    assert agent.of(line, body=line.body, headers={"X-Consul-Namespace": ""})[0] == line.status
+
+
+@lines()
 def test_what_is_no_url_is_400(agent: PreparedAgent, line: Line) -> None:
     refused(agent.of(line, with_parameter(line.rest, "x=%f"), line.body), 400, 'invalid URL escape "%f"')
     refused(agent.of(line, with_parameter(line.rest, "x=%ff"), line.body), 400, "Invalid query string: not UTF-8")

@@ -50,7 +50,7 @@ def test_an_instance_is_called_as_its_service_unless_it_has_an_id() -> None:
             "Service": "web",
             "Tags": ["v1"],
             "Port": 80,
-            "Weights": {"Passing": 10},
+            "Weights": {"Passing": 10, "Warning": 1},
             "TaggedAddresses": {"lan": {"Address": "10.0.0.2", "Port": 81}},
         },
         "Check": {"Name": "alive", "Status": "passing"},
@@ -64,11 +64,28 @@ def test_an_instance_is_called_as_its_service_unless_it_has_an_id() -> None:
     assert list(register(document).node.meta) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("weights", "found"),
+    [
+        (None, (1, 1)),
+        ({"Passing": 5, "Warning": 2}, (5, 2)),
+        ({"Passing": 5}, (5, 0)),
+        ({"Warning": 5}, (1, 1)),
+        ({}, (1, 1)),
+        ({"Passing": 1, "Warning": -1}, (1, 1)),
+        ({"Passing": 65536, "Warning": 1}, (1, 1)),
+    ],
+)
+def test_the_catalog_takes_one_for_weights_that_make_no_sense(weights: Any, found: tuple[int, int]) -> None:
+    service = register({"Node": "n", "Address": "1", "Service": {"Service": "web", "Weights": weights}}).service
+    assert service is not None and service.weights == found
+
+
 REFUSED_REGISTRATIONS: tuple[tuple[Any, int, str], ...] = (
     ({}, 500, "Must provide node"),
     ({"Node": "n"}, 500, "Must provide address if SkipNodeUpdate is not set"),
     ({"Node": "n", "Address": "1", "ID": "x"}, 500, "Bad node ID"),
-    ({"Node": "n", "Address": "1", "Service": {"ID": "x"}}, 500, "Must provide service name with ID"),
+    ({"Node": "n", "Address": "1", "Service": {"ID": "x"}}, 500, "Must provide service name (Service.Service) when"),
     ({"Node": "n", "Address": "1", "Service": {"Service": "x", "Address": "0.0.0.0"}}, 500, "Invalid service address"),
     ({"Node": "n", "Address": "1", "Service": {"Service": "x", "Address": "[::]"}}, 500, "Invalid service address"),
     ({"Node": "n", "Address": "1", "Check": {"CheckID": "a\0b"}}, 400, "Invalid check ID: it must not contain NUL"),
@@ -193,8 +210,6 @@ def test_operations_of_every_kind() -> None:
         ({}, 400, "it must be a list of operations, not an object"),
         ([{"Service": {"Verb": "get", "Service": {"Service": "a"}, "Node": "n\0"}}], 400, "Invalid node name"),
         ([{}], 400, "an operation has one of KV, Node, Service and Check"),
-        ([{"KV": {"Verb": "grab", "Key": "k"}}], 400, "Verb must be one of set"),
-        ([{"Node": {"Verb": "lock"}}], 400, "Verb must be one of get"),
         ([{"KV": {"Verb": "set", "Key": "k", "Value": "?"}}], 400, "failed to decode value"),
         (
             [{"KV": {"Verb": "set", "Key": "k", "Value": "a" * 20}}],
@@ -208,6 +223,24 @@ def test_operations_of_every_kind() -> None:
 def test_a_transaction_is_refused_as_consul_refuses_it(document: Any, status: int, text: str) -> None:
     found = refused(lambda: operations(document))
     assert found[0] == status and text in found[1]
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"KV": {"Verb": "grab", "Key": "k"}}, 'unknown KV verb "grab"'),
+        ({"Node": {"Verb": "lock", "Node": {"Node": "n"}}}, "unknown node operation: lock"),
+        ({"Service": {"Verb": "", "Service": {"Service": "web"}}}, "unknown service operation: "),
+        ({"Check": {"Verb": "pass", "Check": {"CheckID": "c"}}}, "unknown check operation: pass"),
+        ({"KV": {"Verb": "set", "Key": ""}}, "Must provide key"),
+        ({"KV": {"Verb": "get-tree"}}, "Must provide key"),
+    ],
+)
+def test_an_operation_that_consuls_servers_refuse_is_named_by_its_position(document: Any, text: str) -> None:
+    good = {"KV": {"Verb": "delete-tree", "Key": ""}}
+    with pytest.raises(bodies.RefusedOperations) as raised:
+        operations([good, document])
+    assert raised.value.errors == [OperationError(1, text)]
 
 
 JSON = st.recursive(

@@ -249,7 +249,7 @@ def test_a_slow_reader_loses_lines_and_is_told() -> None:
 
 
 def test_a_level_that_does_not_exist_is_refused() -> None:
-    assert Console().ask("GET", "monitor?loglevel=loud")[::2] == (400, "Unknown log level: LOUD")
+    assert Console().ask("GET", "monitor?loglevel=loud")[::2] == (400, "Unknown log level: loud")
 
 
 def test_only_so_many_may_follow_the_log() -> None:

@@ -195,6 +195,33 @@ def test_reads_block_and_choose_their_consistency(client: Client) -> None:
         assert client("GET", f"/v1/catalog/nodes?index={index}") == (400, "Invalid index")
 
 
+def test_how_old_an_answer_may_be_is_read_and_conflicts_with_consistent(client: Client) -> None:
+    assert client("GET", "/v1/catalog/nodes?max_stale=10s")[0] == 200
+    assert client.agent.asked[-1].consistency is Consistency.DEFAULT, "the freshest answer is always good enough"
+    assert client("GET", "/v1/catalog/nodes?max_stale=old") == (400, 'Invalid max_stale value "old"')
+    for other, name in (("max_stale=1s", "stale"), ("stale", "stale"), ("cached", "cached")):
+        text = f"Cannot specify ?{name} with ?consistent, conflicting semantics."
+        assert client("GET", f"/v1/catalog/nodes?consistent&{other}") == (400, text)
+    assert client("GET", "/v1/catalog/nodes?consistent&max_stale=0s")[0] == 200
+
+
+def test_of_another_clusters_services_there_are_none(client: Client) -> None:
+    for path in ("catalog/nodes", "catalog/service/web", "health/service/web", "health/node/n1", "health/state/any"):
+        assert client("GET", f"/v1/{path}?peer=cluster-02") == (200, [])
+        assert client("GET", f"/v1/{path}?peer=")[1]
+    assert client("GET", "/v1/catalog/services?peer=cluster-02") == (200, {})
+    assert client("GET", "/v1/catalog/node/n1?peer=cluster-02") == (200, None)
+    assert client("GET", "/v1/catalog/node-services/n1?peer=cluster-02") == (200, {"Node": None, "Services": []})
+
+
+def test_what_an_instance_does_not_have_is_left_out_where_consul_does(client: Client) -> None:
+    client("PUT", "/v1/catalog/register", {**WEB, "Service": {"Service": "bare"}})
+    assert "Port" not in client("GET", "/v1/health/service/bare")[1][0]["Service"]
+    assert "Port" not in client("GET", "/v1/catalog/node/n1")[1]["Services"]["bare"]
+    instance = client("GET", "/v1/catalog/service/bare")[1][0]
+    assert instance["ServicePort"] == 0 and "ServiceTaggedAddresses" not in instance
+
+
 def test_an_unknown_method_is_refused_with_those_that_are_known(client: Client) -> None:
     assert client("POST", "/v1/catalog/register")[0] == 405
     assert client.headers["Allow"] == "OPTIONS,PUT"
@@ -357,7 +384,7 @@ def test_a_transaction_is_carried_out_whole_or_not_at_all(client: Client) -> Non
     assert (status, failed) == (409, {"Results": None, "Errors": [{"OpIndex": 1, "What": 'key "none" doesn\'t exist'}]})
     assert client("GET", "/v1/kv/b")[0] == 404
     index = client.agent.index
-    assert client("PUT", "/v1/txn?stale", [kv("get-tree", "")])[1]["Results"][0]["KV"]["Key"] == "a"
+    assert client("PUT", "/v1/txn?stale", [kv("get-tree", "a")])[1]["Results"][0]["KV"]["Key"] == "a"
     assert client.agent.index == index, "a transaction that only reads goes past the log"
     assert client.agent.asked[-1].consistency is Consistency.STALE
 

@@ -184,7 +184,7 @@ class Choice:
             port=self.of((0, 80)),
             tagged_addresses=self.of(((), (("lan", "10.2.2.2", 8080),))),
             meta=self.of(META),
-            weights=self.of(((1, 1), (10, 2))),
+            weights=self.of(((1, 1), (10, 2), (5, 0))),
             enable_tag_override=self.truth(),
         )
 
@@ -245,7 +245,9 @@ class Choice:
                 return CheckOperation(verb, replace(check, modify_index=self.index(modify_index(old))))
 
     def _kv_operation(self, verb: KvVerb) -> KvOperation:
-        if verb in (KvVerb.GET_TREE, KvVerb.DELETE_TREE):
+        if verb is KvVerb.GET_TREE:
+            return KvOperation(verb, self.of(self.names.prefixes[1:]))  # an operation must name a key
+        if verb is KvVerb.DELETE_TREE:
             return KvOperation(verb, self.of(self.names.prefixes))
         present = [key for key in self.names.keys if key in self.state.rows]
         key = self.of([*self.names.keys, *present, *present])
