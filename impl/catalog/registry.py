@@ -16,7 +16,16 @@ from msgspec.structs import replace
 
 from impl.catalog import sessions
 from impl.catalog.rows import CRITICAL, SERF_HEALTH, Check, Node, Service, node_key, row_key, service_key
-from impl.catalog.tables import CHECKS, NODE_EXTINCTION, NODES, SERVICE_EXTINCTION, SERVICES, Invalid, Tables
+from impl.catalog.tables import (
+    CHECKS,
+    CONNECT_EXTINCTION,
+    NODE_EXTINCTION,
+    NODES,
+    SERVICE_EXTINCTION,
+    SERVICES,
+    Invalid,
+    Tables,
+)
 
 R = TypeVar("R", Node, Service, Check)
 
@@ -34,6 +43,17 @@ def of_service(service: str) -> str:
 def of_kind(kind: str) -> str:
     """The name of the index of a kind of services."""
     return f"service_kind.{kind}"
+
+
+def of_connect(service: str) -> str:
+    """The name of the index of those through whom one service is reached in the mesh."""
+    return f"connect.{service_key(service)}"
+
+
+def _of_instance(service: Service) -> tuple[str, ...]:
+    """The names of the indexes of the health answers that show an instance."""
+    names = (of_service(service.service), of_kind(service.kind))
+    return (*names, of_connect(service.connect)) if service.connect else names
 
 
 def register(
@@ -136,7 +156,7 @@ def delete_node(tables: Tables, node: str, index: int) -> None:
 
 def _touch_services_on(tables: Tables, key: str, index: int) -> None:
     for service in tables.services.group("node", key):
-        tables.touch(index, of_service(service.service), of_kind(service.kind))
+        tables.touch(index, *_of_instance(service))
 
 
 # ------------------------------------------------------------------------------------------------------------ services
@@ -154,6 +174,8 @@ def ensure_service(tables: Tables, service: Service, index: int) -> None:
     tables.services.put(key, service)
     if old is not None and service_key(old.service) != service_key(service.service):
         _left(tables, old, index)
+    if old is not None and service_key(old.connect) != service_key(service.connect):
+        _left_mesh(tables, old, index)
     _announce(tables, service, index)
 
 
@@ -169,11 +191,11 @@ def delete_service(tables: Tables, node: str, service_id: str, index: int) -> No
     _announce(tables, service, index)
     tables.touch(index, CHECKS)
     _left(tables, service, index)
+    _left_mesh(tables, service, index)
 
 
 def _announce(tables: Tables, service: Service, index: int) -> None:
-    names = (SERVICES, NODES, of_node(service.node), of_service(service.service), of_kind(service.kind))
-    tables.touch(index, *names)
+    tables.touch(index, SERVICES, NODES, of_node(service.node), *_of_instance(service))
 
 
 def _left(tables: Tables, service: Service, index: int) -> None:
@@ -183,6 +205,17 @@ def _left(tables: Tables, service: Service, index: int) -> None:
     else:
         tables.forget(of_service(service.service))
         tables.touch(index, SERVICE_EXTINCTION)
+
+
+def _left_mesh(tables: Tables, service: Service, index: int) -> None:
+    """A service is reached through this instance no more: as `_left`."""
+    if not service.connect:
+        return
+    if tables.services.has_group("connect", service_key(service.connect)):
+        tables.touch(index, of_connect(service.connect))
+    else:
+        tables.forget(of_connect(service.connect))
+        tables.touch(index, CONNECT_EXTINCTION)
 
 
 # -------------------------------------------------------------------------------------------------------------- checks
@@ -229,4 +262,4 @@ def _touch_health(tables: Tables, check: Check, index: int) -> None:
     if not check.service_id:
         _touch_services_on(tables, node_key(check.node), index)
     elif (service := tables.services.get(row_key(check.node, check.service_id))) is not None:
-        tables.touch(index, of_service(service.service), of_kind(service.kind))
+        tables.touch(index, *_of_instance(service))

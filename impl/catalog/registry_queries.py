@@ -15,7 +15,16 @@ import msgspec
 from impl.catalog import registry
 from impl.catalog.indexed_table import IndexedTable
 from impl.catalog.rows import PASSING, Check, Node, Service, Session, node_key, row_key, service_key
-from impl.catalog.tables import CHECKS, NODE_EXTINCTION, NODES, SERVICE_EXTINCTION, SERVICES, SESSIONS, Tables
+from impl.catalog.tables import (
+    CHECKS,
+    CONNECT_EXTINCTION,
+    NODE_EXTINCTION,
+    NODES,
+    SERVICE_EXTINCTION,
+    SERVICES,
+    SESSIONS,
+    Tables,
+)
 
 V = TypeVar("V")
 Meta = dict[str, str]
@@ -45,6 +54,8 @@ class ServiceInstances(msgspec.Struct, frozen=True, array_like=True, tag="catalo
     service: str
     tags: tuple[str, ...] = ()
     meta: Meta = {}
+    connect: bool = False
+    """Not its own, but those through which it is reached in the mesh."""
 
 
 class NodeServices(msgspec.Struct, frozen=True, array_like=True, tag="catalog-node"):
@@ -80,6 +91,8 @@ class ServiceHealth(msgspec.Struct, frozen=True, array_like=True, tag="health-se
     tags: tuple[str, ...] = ()
     passing: bool = False
     meta: Meta = {}
+    connect: bool = False
+    """As of `ServiceInstances`."""
 
 
 class GetSession(msgspec.Struct, frozen=True, array_like=True, tag="session-get"):
@@ -179,19 +192,29 @@ def topics(tables: Tables, query: RegistryQuery) -> tuple[str, ...]:
         case NodeServices(node):
             exists = tables.nodes.get(node_key(node)) is not None
             return (registry.of_node(node),) if exists else (NODE_EXTINCTION,)
-        case ServiceInstances(service):
-            return _service_topics(tables, service, SERVICES, NODES)
-        case ServiceHealth(service):
-            return _service_topics(tables, service, SERVICES, NODES, CHECKS)
+        case ServiceInstances():
+            return _service_topics(tables, query, SERVICES, NODES)
+        case ServiceHealth():
+            return _service_topics(tables, query, SERVICES, NODES, CHECKS)
         case _:
             assert_never(query)
 
 
-def _service_topics(tables: Tables, service: str, *all_tables: str) -> tuple[str, ...]:
+def _service_topics(tables: Tables, query: ServiceInstances | ServiceHealth, *all_tables: str) -> tuple[str, ...]:
     """A service without instances has the index of the last extinction of any, or of the tables if there was none."""
-    if tables.services.has_group("service", service_key(service)):
-        return (registry.of_service(service),)
-    return (SERVICE_EXTINCTION,) if tables.indexes.get(SERVICE_EXTINCTION) else all_tables
+    if tables.services.has_group(_group(query), service_key(query.service)):
+        return (_own_index(query),)
+    extinction = CONNECT_EXTINCTION if query.connect else SERVICE_EXTINCTION
+    return (extinction,) if tables.indexes.get(extinction) else all_tables
+
+
+def _group(query: ServiceInstances | ServiceHealth) -> str:
+    """The group of the instances that are asked for."""
+    return "connect" if query.connect else "service"
+
+
+def _own_index(query: ServiceInstances | ServiceHealth) -> str:
+    return registry.of_connect(query.service) if query.connect else registry.of_service(query.service)
 
 
 def watched(tables: Tables, query: RegistryQuery) -> tuple[str, ...]:
@@ -199,8 +222,8 @@ def watched(tables: Tables, query: RegistryQuery) -> tuple[str, ...]:
     match query:
         case NodeServices(node):
             return (registry.of_node(node), NODE_EXTINCTION)
-        case ServiceInstances(service) | ServiceHealth(service):
-            return (registry.of_service(service), *topics(tables, query))
+        case ServiceInstances() | ServiceHealth():
+            return (_own_index(query), *topics(tables, query))
         case _:
             return topics(tables, query)
 
@@ -217,8 +240,8 @@ def answer(tables: Tables, query: RegistryQuery) -> RegistryAnswer:
             return InstancesAnswer(
                 index, [Instance(tables.nodes[node_key(each.node)], each) for each in _services(tables, meta)]
             )
-        case ServiceInstances(service, tags, meta):
-            return InstancesAnswer(index, _instances(tables, service, tags, meta))
+        case ServiceInstances():
+            return InstancesAnswer(index, _instances(tables, query))
         case NodeServices(node):
             found = tables.nodes.get(node_key(node))
             return NodeAnswer(index, found, tables.services.group("node", node_key(node)))
@@ -229,8 +252,8 @@ def answer(tables: Tables, query: RegistryQuery) -> RegistryAnswer:
         case ChecksInState(status, meta):
             chosen = _all(tables.checks) if status == "any" else tables.checks.group("status", status.lower())
             return ChecksAnswer(index, _on_nodes(tables, chosen, meta))
-        case ServiceHealth(service, tags, passing, meta):
-            return InstancesAnswer(index, _healthy(tables, _instances(tables, service, tags, meta), passing))
+        case ServiceHealth():
+            return InstancesAnswer(index, _healthy(tables, _instances(tables, query), query.passing))
         case GetSession(session_id):
             session = tables.sessions.get(session_id)
             return SessionsAnswer(index, [] if session is None else [session])
@@ -253,14 +276,14 @@ def _on_nodes(tables: Tables, checks: Iterable[Check], meta: Meta) -> list[Check
     return [check for check in checks if _has(tables.nodes.get(node_key(check.node)), meta)]
 
 
-def _instances(tables: Tables, service: str, tags: tuple[str, ...], meta: Meta) -> list[Instance]:
-    wanted = {tag.lower() for tag in tags}
+def _instances(tables: Tables, query: ServiceInstances | ServiceHealth) -> list[Instance]:
+    wanted = {tag.lower() for tag in query.tags}
     found = []
-    for instance in tables.services.group("service", service_key(service)):
+    for instance in tables.services.group(_group(query), service_key(query.service)):
         if wanted and not wanted <= {tag.lower() for tag in instance.tags}:
             continue
         node = tables.nodes[node_key(instance.node)]
-        if _has(node, meta):
+        if _has(node, query.meta):
             found.append(Instance(node, instance))
     return found
 

@@ -64,6 +64,10 @@ class Service(msgspec.Struct, frozen=True, array_like=True, gc=False):
     enable_tag_override: bool = False
     create_index: int = 0
     modify_index: int = 0
+    connect: str = ""
+    """The service that is reached through it in the mesh: a proxy's destination, or its own; "": none."""
+    mesh: str = ""
+    """What it says of itself to the mesh: a JSON object, opaque here; "": nothing was said."""
 
 
 class Check(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,9 +1,9 @@
 """All tables of the state store, the indexes of their groups of rows, and what a command touched.
 
 An *index* is the log index of the last change of a table ("nodes", "services", "checks", "sessions") or of a finer
-group of rows ("node.NAME", "service.NAME", "service_kind.KIND", "service_last_extinction", "node_last_extinction"). The
-index of an answer is made of these, and who waits for a change of the answer waits for them to be touched. Source:
-Consul, "Blocking Queries"; the index table of its state store.
+group of rows ("node.NAME", "service.NAME", "service_kind.KIND", "connect.NAME", "service_last_extinction",
+"connect_last_extinction", "node_last_extinction"). The index of an answer is made of these, and who waits for a change
+of the answer waits for them to be touched. Source: Consul, "Blocking Queries"; the index table of its state store.
 
 It must not decide what a command means.
 """
@@ -28,6 +28,7 @@ SERVICES = "services"
 CHECKS = "checks"
 SESSIONS = "sessions"
 SERVICE_EXTINCTION = "service_last_extinction"
+CONNECT_EXTINCTION = "connect_last_extinction"
 NODE_EXTINCTION = "node_last_extinction"
 
 
@@ -68,6 +69,7 @@ class Tables:
         self.services: IndexedTable[Service] = IndexedTable(
             {
                 "service": Grouping(attrgetter("service"), lambda service: (service_key(service),)),
+                "connect": Grouping(attrgetter("connect"), lambda service: _if_any(service_key(service))),
                 "node": Grouping(attrgetter("node"), lambda node: (node_key(node),)),
             }
         )

@@ -6,11 +6,11 @@ HTTP API documentation.
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
-from impl.http.shapes import CheckDefinitionDocument, CheckStatus, Integer, Strings, Unsigned, Uuid
+from impl.http.shapes import CheckDefinitionDocument, CheckStatus, ConnectDocument, Integer, Strings, Unsigned, Uuid
 
 
 class AddressBody(TypedDict, total=False):
@@ -53,6 +53,18 @@ class CheckRegistration(TypedDict, total=False):
     ModifyIndex: Unsigned
 
 
+class ProxyBody(TypedDict, total=False):
+    """What a proxy is for."""
+
+    DestinationServiceName: str
+    DestinationServiceID: str
+    LocalServiceAddress: str
+    LocalServicePort: Integer
+    Mode: str
+    Config: dict[str, Any]
+    Upstreams: list[dict[str, Any]]
+
+
 class ServiceRegistration(TypedDict, total=False):
     """An instance of `/v1/catalog/register`, and of transactions."""
 
@@ -66,6 +78,9 @@ class ServiceRegistration(TypedDict, total=False):
     Meta: Strings
     Weights: WeightsBody
     EnableTagOverride: bool
+    Proxy: ProxyBody
+    Connect: ConnectDocument
+    SocketPath: str
     ModifyIndex: Unsigned
 
 
@@ -166,6 +181,9 @@ class ServiceDefinitionBody(TypedDict):
     Meta: NotRequired[Strings]
     Weights: NotRequired[WeightsBody]
     EnableTagOverride: NotRequired[bool]
+    Proxy: NotRequired[ProxyBody]
+    Connect: NotRequired[ConnectDocument]
+    SocketPath: NotRequired[str]
     Check: NotRequired[CheckDefinitionBody]
     Checks: NotRequired[list[CheckDefinitionBody]]
 

@@ -14,7 +14,9 @@ from impl.agent.config import ConfigError
 from impl.agent.local.definitions import OUTPUT_BYTES_MAX, CheckDefinition, ServiceDefinition, problem
 from impl.agent.metadata import metadata_problem
 from impl.catalog.rows import CRITICAL, STATUSES, Service
-from impl.http.bodies import ANY_ADDRESS, Fields, refuse_nul, tagged_addresses, weights, weights_problem
+from impl.http import mesh
+from impl.http.bodies import ANY_ADDRESS, refuse_nul, tagged_addresses, weights, weights_problem
+from impl.http.fields import Fields, loose
 from impl.http.request import HttpError
 
 NOT_RUN: Final = {
@@ -67,15 +69,6 @@ def verified_check(document: Any) -> CheckDefinition:
         raise ConfigError(f"a check: {error.text.removeprefix(_REFUSED)}") from error
 
 
-def loose(document: Any) -> Any:
-    """An object whose names have no underscores (its values are left alone)."""
-    if not isinstance(document, dict):
-        return document
-    # Of two spellings of a name the one that says something counts.
-    said = sorted(document.items(), key=lambda item: item[1] is not None)
-    return {name.replace("_", "").lower(): value for name, value in said}
-
-
 def service_definition(document: Any, missing_weight: int = 0) -> ServiceDefinition:
     """The definition of an instance, with its checks. Raises HttpError.
 
@@ -88,24 +81,30 @@ def service_definition(document: Any, missing_weight: int = 0) -> ServiceDefinit
         raise HttpError(400, "Missing service name")
     if fields.text("Address") in ANY_ADDRESS:
         raise HttpError(400, "Invalid service address")
+    kind, port = fields.text("Kind"), fields.number("Port")
+    of_mesh = mesh.read(fields, name, kind, port)
     service = Service(
         "",
         fields.text("ID") or name,
         name,
-        fields.text("Kind"),
+        kind,
         fields.strings("Tags"),
         fields.text("Address"),
-        fields.number("Port"),
+        port,
         tagged_addresses(fields),
         fields.mapping("Meta"),
         weights(fields, missing_weight),
         fields.truth("EnableTagOverride"),
+        connect=of_mesh.connect,
+        mesh=of_mesh.text,
     )
     refuse_nul(service.id, "service ID")
     if why := weights_problem(*service.weights):
         raise HttpError(400, f"Invalid Weights: {why}")
     if why := metadata_problem(service.meta):
         raise HttpError(400, f"Invalid Service Meta: {why}")
+    if of_mesh.problem:
+        raise HttpError(400, f"Validation failed: {of_mesh.problem}")
     return ServiceDefinition(service, _checks_of(service, fields))
 
 

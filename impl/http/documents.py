@@ -1,7 +1,7 @@
 """The registry's rows as JSON documents: Go's field names, in Go's order, with the empty values that Consul shows.
 
 Lists and maps that Consul's HTTP API makes empty are `[]` and `{}` here, what it leaves `null` is null. Source: Consul,
-"Catalog", "Health", "Session" and "Transaction" HTTP APIs. What belongs to the mesh is there, and empty.
+"Catalog", "Health", "Session" and "Transaction" HTTP APIs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from impl.catalog.registry_queries import Instance
 from impl.catalog.rows import Check, Node, Service, Session
 from impl.catalog.tagged import CheckRow, KvRow, NodeRow, ServiceRow
 from impl.catalog.transactions import Outcome, Shown
+from impl.http import mesh
 from impl.http.response import kv_row
 from impl.http.shapes import (
     AddressDocument,
@@ -27,18 +28,17 @@ from impl.http.shapes import (
     NodeDocument,
     NodeServicesDocument,
     OptionalKind,
+    OptionalMesh,
     OptionalPort,
     OptionalServiceTaggedAddresses,
+    OptionalSocketPath,
     OptionalTaggedAddresses,
     OutcomeDocument,
-    ProxyDocument,
     ResultDocument,
     ServiceCheckDocument,
     ServiceDocument,
     SessionDocument,
 )
-
-_PROXY: ProxyDocument = {"Mode": "", "MeshGateway": {}, "Expose": {}}
 
 
 def node_document(node: Node) -> NodeDocument:
@@ -57,6 +57,7 @@ def node_document(node: Node) -> NodeDocument:
 
 def service_document(service: Service) -> ServiceDocument:
     """An instance as the health API and `/v1/catalog/node` show it."""
+    said = mesh.said(service.mesh)
     return {
         **_kind(service),
         "ID": service.id,
@@ -66,10 +67,11 @@ def service_document(service: Service) -> ServiceDocument:
         **_tagged_if_any(service),
         "Meta": service.meta or None,
         **_port_if_any(service),
+        **_socket_if_any(said),
         "Weights": {"Passing": service.weights[0], "Warning": service.weights[1]},
         "EnableTagOverride": service.enable_tag_override,
-        "Proxy": _PROXY,
-        "Connect": {},
+        "Proxy": said.Proxy,
+        "Connect": said.Connect,
         "PeerName": "",
         "CreateIndex": service.create_index,
         "ModifyIndex": service.modify_index,
@@ -78,7 +80,7 @@ def service_document(service: Service) -> ServiceDocument:
 
 def instance_document(instance: Instance) -> InstanceDocument:
     """An element of `/v1/catalog/service/NAME`: an instance beside its node."""
-    node, service = instance.node, instance.service
+    node, service, said = instance.node, instance.service, mesh.said(instance.service.mesh)
     return {
         "ID": node.id,
         "Node": node.node,
@@ -95,10 +97,10 @@ def instance_document(instance: Instance) -> InstanceDocument:
         "ServiceWeights": {"Passing": service.weights[0], "Warning": service.weights[1]},
         "ServiceMeta": service.meta,
         "ServicePort": service.port,
-        "ServiceSocketPath": "",
+        "ServiceSocketPath": said.SocketPath,
         "ServiceEnableTagOverride": service.enable_tag_override,
-        "ServiceProxy": _PROXY,
-        "ServiceConnect": {},
+        "ServiceProxy": said.Proxy,
+        "ServiceConnect": said.Connect,
         "ServiceLocality": None,
         "CreateIndex": service.create_index,
         "ModifyIndex": service.modify_index,
@@ -107,6 +109,7 @@ def instance_document(instance: Instance) -> InstanceDocument:
 
 def agent_service_document(service: Service, datacenter: str) -> AgentServiceDocument:
     """An element of `/v1/agent/services`."""
+    said = mesh.said(service.mesh)
     return {
         **_kind(service),
         "ID": service.id,
@@ -115,15 +118,30 @@ def agent_service_document(service: Service, datacenter: str) -> AgentServiceDoc
         "Meta": service.meta,
         "Port": service.port,
         "Address": service.address,
+        **_socket_if_any(said),
         **_tagged_if_any(service),
         "Weights": {"Passing": service.weights[0], "Warning": service.weights[1]},
         "EnableTagOverride": service.enable_tag_override,
+        **_mesh_if_any(service, said),
         "Datacenter": datacenter,
     }
 
 
 def _kind(service: Service) -> OptionalKind:
     return {"Kind": service.kind} if service.kind else {}
+
+
+def _mesh_if_any(service: Service, said: mesh.Said) -> OptionalMesh:
+    found: OptionalMesh = {}
+    if service.kind in (mesh.CONNECT_PROXY, *mesh.GATEWAYS):
+        found["Proxy"] = mesh.agent_proxy(said.Proxy)
+    if said.Connect:
+        found["Connect"] = said.Connect
+    return found
+
+
+def _socket_if_any(said: mesh.Said) -> OptionalSocketPath:
+    return {"SocketPath": said.SocketPath} if said.SocketPath else {}
 
 
 def _port_if_any(service: Service) -> OptionalPort:

@@ -124,25 +124,19 @@ def _write(body: Any, shape: Any = bool) -> Operation:
     return Operation({200: (shape,)}, ("dc", "pretty"), body)
 
 
-_NODES: Final = ("filter", "near", "node-meta")
+_NODES: Final = ("filter", "near", "node-meta", "peer")
 _JUDGED: Final = (200, 404, 429, 503)
 _HEALTH: Final[Mapping[int, tuple[Any, ...]]] = dict.fromkeys(_JUDGED, (shapes.AgentHealthDocument, TEXT))
 _HEALTHS: Final[Mapping[int, tuple[Any, ...]]] = dict.fromkeys(_JUDGED, (list[shapes.AgentHealthDocument], TEXT))
-
-_EMPTY_LISTS: Final[Mapping[str, Any]] = {
-    "/v1/health/connect/": list[shapes.HealthDocument],
-    "/v1/health/ingress/": list[shapes.HealthDocument],
-    "/v1/catalog/connect/": list[shapes.InstanceDocument],
-}
-"""Of `unused`, what the elements would be, where that is known."""
 
 
 def _unused(endpoint: str, answer: unused.Nothing | unused.Refusal) -> Operation:
     rest = ("name" if endpoint.endswith(("/name/", "/fire/")) else "id") if endpoint.endswith("/") else ""
     if isinstance(answer, unused.Nothing):
         rest = answer.missing.partition(" ")[0]
-        filtered = ("filter",) if endpoint in _EMPTY_LISTS else ()
-        return _read(_EMPTY_LISTS.get(endpoint, list[shapes.EmptyDocument]), *filtered, rest=rest)
+        of_health = endpoint == "/v1/health/ingress/"
+        shape = list[shapes.HealthDocument] if of_health else list[shapes.EmptyDocument]
+        return _read(shape, *(("filter",) if of_health else ()), rest=rest)
     return Operation({answer.status: (TEXT if answer.text else EMPTY,)}, rest=rest)
 
 
@@ -163,12 +157,14 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", "/v1/catalog/nodes"): _read(list[shapes.NodeDocument], *_NODES),
     ("GET", "/v1/catalog/services"): _read(dict[str, list[str]], "filter", "node-meta"),
     ("GET", "/v1/catalog/service/"): _read(list[shapes.InstanceDocument], "tag", *_NODES, rest="service"),
+    ("GET", "/v1/catalog/connect/"): _read(list[shapes.InstanceDocument], "tag", *_NODES, rest="service"),
     ("GET", "/v1/catalog/node/"): _read(shapes.NodeServicesDocument | None, "filter", rest="node"),
     ("GET", "/v1/catalog/node-services/"): _read(shapes.NodeServiceListDocument, "filter", rest="node"),
     ("GET", "/v1/health/node/"): _read(list[shapes.CheckDocument], "filter", rest="node"),
     ("GET", "/v1/health/checks/"): _read(list[shapes.CheckDocument], *_NODES, rest="service"),
     ("GET", "/v1/health/state/"): _read(list[shapes.CheckDocument], *_NODES, rest="state"),
     ("GET", "/v1/health/service/"): _read(list[shapes.HealthDocument], "passing", "tag", *_NODES, rest="service"),
+    ("GET", "/v1/health/connect/"): _read(list[shapes.HealthDocument], "passing", "tag", *_NODES, rest="service"),
     ("PUT", "/v1/session/create"): Operation(
         {200: (shapes.CreatedDocument,)}, ("dc", "pretty"), body_shapes.NewSession, body_required=False
     ),

@@ -1,7 +1,7 @@
 """`/v1/catalog` and `/v1/health`: registrations, and what is registered. Source: Consul, "Catalog", "Health" HTTP APIs.
 
-`near` is accepted and orders nothing: without coordinates Consul does not either. What belongs to the mesh (`connect`,
-`ingress`, `gateway-services`) stands in `unused`.
+`near` is accepted and orders nothing: without coordinates Consul does not either. `ingress` and `gateway-services` need
+the mesh's configuration, and stand in `unused`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,16 @@ async def services(context: Context, request: Request) -> Response:
 
 async def service(context: Context, request: Request) -> Response:
     """GET /v1/catalog/service/NAME."""
-    query = ServiceInstances(_named(request, "service name"), request.repeated("tag"), _meta(request))
+    return await _instances(context, request, connect=False)
+
+
+async def connect(context: Context, request: Request) -> Response:
+    """GET /v1/catalog/connect/NAME: the instances through which the service is reached in the mesh."""
+    return await _instances(context, request, connect=True)
+
+
+async def _instances(context: Context, request: Request, *, connect: bool) -> Response:
+    query = ServiceInstances(_named(request, "service name"), request.repeated("tag"), _meta(request), connect)
     reply = await read(context, request, query)
     assert isinstance(reply.answer, InstancesAnswer)
     return _listed(request, reply, [instance_document(each) for each in reply.answer.instances])
@@ -132,8 +141,17 @@ async def health_state(context: Context, request: Request) -> Response:
 
 async def health_service(context: Context, request: Request) -> Response:
     """GET /v1/health/service/NAME."""
+    return await _healths(context, request, connect=False)
+
+
+async def health_connect(context: Context, request: Request) -> Response:
+    """GET /v1/health/connect/NAME: the instances through which the service is reached in the mesh."""
+    return await _healths(context, request, connect=True)
+
+
+async def _healths(context: Context, request: Request, *, connect: bool) -> Response:
     name = _named(request, "service name")
-    query = ServiceHealth(name, request.repeated("tag"), request.truth("passing"), _meta(request))
+    query = ServiceHealth(name, request.repeated("tag"), request.truth("passing"), _meta(request), connect)
     reply = await read(context, request, query)
     assert isinstance(reply.answer, InstancesAnswer)
     return _listed(request, reply, [health_document(each) for each in reply.answer.instances])

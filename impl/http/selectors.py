@@ -1,8 +1,7 @@
 """What filters may select: the fields of the rows that each endpoint filters, as Consul knows them.
 
-They are those of the types in `shapes`, without what Consul keeps from filters (indexes) and with what it has of the
-mesh and Comitia shows empty or not at all. It knows types only, never rows. Source: Consul, "Filtering" of each
-endpoint; the field configurations of Consul's structs.
+They are those of the types in `shapes`, without what Consul keeps from filters (indexes, what is opaque). It knows
+types only, never rows. Source: Consul, "Filtering" of each endpoint; the field configurations of Consul's structs.
 """
 
 from __future__ import annotations
@@ -43,83 +42,17 @@ ROWS: Final[Mapping[str, Any]] = {
 """The type of the rows that an endpoint filters. Of `/v1/catalog/services`: those that its answer is made of."""
 
 
-class _MeshGateway(TypedDict):
-    Mode: str
-
-
-class _Upstream(TypedDict):
-    DestinationType: str
-    DestinationNamespace: str
-    DestinationPeer: str
-    DestinationName: str
-    Datacenter: str
-    LocalBindAddress: str
-    LocalBindPort: int
-    LocalBindSocketPath: str
-    LocalBindSocketMode: str
-    MeshGateway: _MeshGateway
-
-
-class _ExposedPath(TypedDict):
-    ListenerPort: int
-    Path: str
-    LocalPathPort: int
-    Protocol: str
-    ParsedFromCheck: bool
-
-
-class _Expose(TypedDict):
-    Checks: bool
-    Paths: list[_ExposedPath]
-
-
-class _TransparentProxy(TypedDict):
-    OutboundListenerPort: int
-    DialedDirectly: bool
-
-
-class _Proxy(TypedDict):
-    DestinationServiceName: str
-    DestinationServiceID: str
-    LocalServiceAddress: str
-    LocalServicePort: int
-    LocalServiceSocketPath: str
-    Mode: str
-    TransparentProxy: _TransparentProxy
-    Upstreams: list[_Upstream]
-    MeshGateway: _MeshGateway
-    Expose: _Expose
-
-
-class _Connect(TypedDict):
-    Native: bool
-
-
-class _OfNode(TypedDict):
-    PeerName: str
-
-
-class _OfService(TypedDict):
-    Proxy: _Proxy
-    Connect: _Connect
-    SocketPath: str
-    PeerName: str
-
-
-class _OfInstance(TypedDict):
-    ServiceProxy: _Proxy
-    ServiceConnect: _Connect
+class _OfPeer(TypedDict):
     PeerName: str
 
 
 _ALSO: Final[Mapping[Any, Any]] = {
-    NodeDocument: _OfNode,
-    ServiceDocument: _OfService,
-    AgentServiceDocument: _OfService,
-    InstanceDocument: _OfInstance,
+    NodeDocument: _OfPeer,
+    AgentServiceDocument: _OfPeer,
+    InstanceDocument: _OfPeer,
 }
-"""What Consul has besides, or has more of."""
-_NEVER: Final = ("CreateIndex", "ModifyIndex", "Definition", "ServiceLocality")
+"""What Consul has besides."""
+_NEVER: Final = ("CreateIndex", "ModifyIndex", "Definition", "ServiceLocality", "Config")
 _PLAIN: Final[Mapping[Any, Kind]] = {str: Kind.TEXT, int: Kind.NUMBER, float: Kind.NUMBER, bool: Kind.TRUTH}
 
 

@@ -31,7 +31,7 @@ class KeyDocument(TypedDict):
 
 
 class EmptyDocument(TypedDict):
-    """Something of the mesh that is not there."""
+    """Something that is not there."""
 
 
 class AddressDocument(TypedDict):
@@ -48,12 +48,82 @@ class WeightsDocument(TypedDict):
     Warning: Integer
 
 
-class ProxyDocument(TypedDict):
-    """Of the mesh: always empty."""
+class ConnectDocument(TypedDict, total=False):
+    """Whether an instance speaks for itself in the mesh."""
+
+    Native: bool
+
+
+class MeshGatewayDocument(TypedDict, total=False):
+    """How other datacenters are reached."""
 
     Mode: str
-    MeshGateway: EmptyDocument
-    Expose: EmptyDocument
+
+
+class UpstreamDocument(TypedDict):
+    """What a proxy's service depends on."""
+
+    DestinationType: str
+    DestinationName: str
+    Datacenter: str
+    MeshGateway: MeshGatewayDocument
+    DestinationNamespace: NotRequired[str]
+    DestinationPartition: NotRequired[str]
+    DestinationPeer: NotRequired[str]
+    LocalBindAddress: NotRequired[str]
+    LocalBindPort: NotRequired[Integer]
+    LocalBindSocketPath: NotRequired[str]
+    LocalBindSocketMode: NotRequired[str]
+    Config: NotRequired[dict[str, Any]]
+
+
+class ExposedPathDocument(TypedDict, total=False):
+    """A path that is reached without the mesh."""
+
+    ListenerPort: Integer
+    Path: str
+    LocalPathPort: Integer
+    Protocol: str
+    ParsedFromCheck: bool
+
+
+class ExposeDocument(TypedDict, total=False):
+    """What is reached without the mesh."""
+
+    Checks: bool
+    Paths: list[ExposedPathDocument]
+
+
+class TransparentProxyDocument(TypedDict, total=False):
+    """How traffic is redirected to a proxy."""
+
+    OutboundListenerPort: Integer
+    DialedDirectly: bool
+
+
+class _Proxy(TypedDict):
+    MeshGateway: MeshGatewayDocument
+    Expose: ExposeDocument
+    DestinationServiceName: NotRequired[str]
+    DestinationServiceID: NotRequired[str]
+    LocalServiceAddress: NotRequired[str]
+    LocalServicePort: NotRequired[Integer]
+    LocalServiceSocketPath: NotRequired[str]
+    TransparentProxy: NotRequired[TransparentProxyDocument]
+    Config: NotRequired[dict[str, Any]]
+    Upstreams: NotRequired[list[UpstreamDocument]]
+
+
+class ProxyDocument(_Proxy):
+    """What a proxy is for."""
+
+    Mode: str
+
+
+class AgentProxyDocument(_Proxy):
+    """The same, as the agent shows it that has it."""
+
+    Mode: NotRequired[str]
 
 
 class NodeDocument(TypedDict):
@@ -87,7 +157,13 @@ class OptionalPort(TypedDict):
     Port: NotRequired[Integer]
 
 
-class ServiceDocument(OptionalKind, OptionalPort, OptionalTaggedAddresses):
+class OptionalSocketPath(TypedDict):
+    """Of an instance: told if it has one."""
+
+    SocketPath: NotRequired[str]
+
+
+class ServiceDocument(OptionalKind, OptionalPort, OptionalTaggedAddresses, OptionalSocketPath):
     """An instance as the health API and `/v1/catalog/node` show it."""
 
     ID: str
@@ -98,7 +174,7 @@ class ServiceDocument(OptionalKind, OptionalPort, OptionalTaggedAddresses):
     Weights: WeightsDocument
     EnableTagOverride: bool
     Proxy: ProxyDocument
-    Connect: EmptyDocument
+    Connect: ConnectDocument
     PeerName: str
     CreateIndex: Unsigned
     ModifyIndex: Unsigned
@@ -130,13 +206,20 @@ class InstanceDocument(OptionalServiceTaggedAddresses):
     ServiceSocketPath: str
     ServiceEnableTagOverride: bool
     ServiceProxy: ProxyDocument
-    ServiceConnect: EmptyDocument
+    ServiceConnect: ConnectDocument
     ServiceLocality: None
     CreateIndex: Unsigned
     ModifyIndex: Unsigned
 
 
-class AgentServiceDocument(OptionalKind, OptionalTaggedAddresses):
+class OptionalMesh(TypedDict):
+    """Of an instance: what it is in the mesh, told if it is anything."""
+
+    Proxy: NotRequired[AgentProxyDocument]
+    Connect: NotRequired[ConnectDocument]
+
+
+class AgentServiceDocument(OptionalKind, OptionalTaggedAddresses, OptionalSocketPath, OptionalMesh):
     """An instance as the agent that has it shows it."""
 
     ID: str

@@ -49,9 +49,7 @@ def _unsupported(what: str, feature: str) -> Refusal:
 _NO_QUERY: Final = Refusal("There are no prepared queries", 404, "Query not found")
 
 ANSWERS: Final[Mapping[tuple[str, str], Nothing | Refusal]] = {
-    ("GET", "/v1/health/connect/"): Nothing("Instances of the mesh, with their checks", "service name"),
     ("GET", "/v1/health/ingress/"): Nothing("Ingress gateways of a service, with their checks", "service name"),
-    ("GET", "/v1/catalog/connect/"): Nothing("Instances of the mesh", "service name"),
     ("GET", "/v1/catalog/gateway-services/"): Nothing("Services of a gateway", "gateway name"),
     ("GET", "/v1/event/list"): Nothing("Events"),
     ("PUT", "/v1/event/fire/"): _unsupported("Fire an event", "Events"),

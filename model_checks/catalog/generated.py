@@ -78,6 +78,7 @@ def services(draw: st.DrawFn) -> Service:
         draw(INSTANCE_IDS),
         draw(SERVICE_NAMES),
         tags=draw(st.sampled_from([(), ("v1",), ("V1", "v2")])),
+        connect=draw(st.sampled_from(["", "", "web", "Db"])),
     )
 
 
@@ -210,6 +211,8 @@ QUERIES: tuple[Request, ...] = (
     ServiceInstances("web", (), (("rack", "a"),)),
     ServiceHealth("web"),
     ServiceHealth("weB", passing=True),
+    ServiceInstances("db", connect=True),
+    ServiceHealth("Web", connect=True),
     NodeServices("n1"),
     NodeServices("N2"),
     NodeChecks("n1"),

@@ -1,7 +1,7 @@
 """The documents of the HTTP API, as a client of Consul knows them, each with the row of spec/catalog that it shows.
 
 Strict: a field that is missing, of another type, or not named here is refused by the decoder. Fields that the spec does
-not have (the mesh, locality, ...) are named here, with the one value that they may have: `row` raises ValueError for
+not have (locality, peers, ...) are named here, with the one value that they may have: `row` raises ValueError for
 another. Source: Consul, "KV Store", "Catalog", "Health", "Session" and "Transaction" HTTP APIs. Must not import impl.
 """
 
@@ -43,14 +43,43 @@ class _Address(Strict):
     Port: int
 
 
-class _Empty(Strict):
-    pass
+class _Connect(Strict, omit_defaults=True):
+    Native: bool = False
 
 
-class _Proxy(Strict):
+class _MeshGateway(Strict, omit_defaults=True):
+    Mode: str = ""
+
+
+class _Upstream(Strict, omit_defaults=True):
+    DestinationType: str
+    DestinationName: str
+    Datacenter: str
+    MeshGateway: _MeshGateway
+    LocalBindPort: int = 0
+
+
+class _Expose(Strict, omit_defaults=True):
+    Checks: bool = False
+
+
+class _Proxy(Strict, omit_defaults=True):
     Mode: str
-    MeshGateway: _Empty
-    Expose: _Empty
+    MeshGateway: _MeshGateway
+    Expose: _Expose
+    DestinationServiceName: str = ""
+    LocalServicePort: int = 0
+    Upstreams: list[_Upstream] = []
+    Config: dict[str, JsonValue] = {}
+
+
+def _of_mesh(kind: str, name: str, proxy: _Proxy, connect: _Connect, socket: str) -> tuple[str, str]:
+    """The service that is reached through an instance, and the text that stands in the log for what it says."""
+    document = {"Connect": connect, "Proxy": proxy, "SocketPath": socket}
+    silent = {"Connect": _Connect(), "Proxy": _Proxy("", _MeshGateway(), _Expose()), "SocketPath": ""}
+    said = {key: value for key, value in document.items() if value != silent[key]}
+    text = msgspec.json.encode(said, order="sorted").decode() if said else ""
+    return proxy.DestinationServiceName if kind == "connect-proxy" else name if connect.Native else "", text
 
 
 class KvDocument(Strict):
@@ -101,7 +130,7 @@ class ServiceDocument(Strict):
     Weights: _Weights
     EnableTagOverride: bool
     Proxy: _Proxy
-    Connect: _Empty
+    Connect: _Connect
     PeerName: str
     CreateIndex: int
     ModifyIndex: int
@@ -109,10 +138,10 @@ class ServiceDocument(Strict):
     TaggedAddresses: dict[str, _Address] = {}
     Port: int = 0
     """Left out if there is none, as the addresses."""
+    SocketPath: str = ""
 
     def row(self, node: str) -> ServiceRow:
         """As the spec has it, on its node."""
-        require(self.Proxy.Mode, "", "Proxy.Mode")
         require(self.PeerName, "", "PeerName")
         return ServiceRow(
             node,
@@ -128,6 +157,7 @@ class ServiceDocument(Strict):
             self.EnableTagOverride,
             self.CreateIndex,
             self.ModifyIndex,
+            *_of_mesh(self.Kind, self.Service, self.Proxy, self.Connect, self.SocketPath),
         )
 
 
@@ -228,7 +258,7 @@ class InstanceDocument(Strict):
     ServiceSocketPath: str
     ServiceEnableTagOverride: bool
     ServiceProxy: _Proxy
-    ServiceConnect: _Empty
+    ServiceConnect: _Connect
     ServiceLocality: None
     CreateIndex: int
     ModifyIndex: int
@@ -237,8 +267,6 @@ class InstanceDocument(Strict):
 
     def row(self) -> Instance:
         """As the spec has it."""
-        require(self.ServiceSocketPath, "", "ServiceSocketPath")
-        require(self.ServiceProxy.Mode, "", "ServiceProxy.Mode")
         tagged, meta = pairs(self.TaggedAddresses or {}), pairs(self.NodeMeta or {})
         service = ServiceRow(
             self.Node,
@@ -254,6 +282,9 @@ class InstanceDocument(Strict):
             self.ServiceEnableTagOverride,
             self.CreateIndex,
             self.ModifyIndex,
+            *_of_mesh(
+                self.ServiceKind, self.ServiceName, self.ServiceProxy, self.ServiceConnect, self.ServiceSocketPath
+            ),
         )
         return Instance(NodeRow(self.Node, self.Address, self.ID, self.Datacenter, tagged, meta), service)
 

@@ -223,6 +223,7 @@ def service_document(service: Service) -> Document:
         "Weights": {"Passing": service.weights[0], "Warning": service.weights[1]},
         "EnableTagOverride": service.enable_tag_override,
         "ModifyIndex": service.modify_index,
+        **msgspec.json.decode(service.mesh or "{}"),
     }
 
 
@@ -301,8 +302,8 @@ def _of_read(request: Request, as_list: bool) -> tuple[str, Parameters]:
             return "/v1/catalog/nodes", _meta(meta)
         case ListServices(meta):
             return "/v1/catalog/services", _meta(meta)
-        case ServiceInstances(service, tags, meta):
-            return f"/v1/catalog/service/{_escaped(service)}", [*_tags(tags), *_meta(meta)]
+        case ServiceInstances(service, tags, meta, connect):
+            return f"/v1/catalog/{_kind(connect)}/{_escaped(service)}", [*_tags(tags), *_meta(meta)]
         case NodeServices(node):
             return f"/v1/catalog/{'node-services' if as_list else 'node'}/{_escaped(node)}", []
         case NodeChecks(node):
@@ -311,15 +312,19 @@ def _of_read(request: Request, as_list: bool) -> tuple[str, Parameters]:
             return f"/v1/health/checks/{_escaped(service)}", _meta(meta)
         case ChecksInState(status, meta):
             return f"/v1/health/state/{_escaped(status)}", _meta(meta)
-        case ServiceHealth(service, tags, passing, meta):
+        case ServiceHealth(service, tags, passing, meta, connect):
             parameters = [*_tags(tags), *([("passing", "")] if passing else []), *_meta(meta)]
-            return f"/v1/health/service/{_escaped(service)}", parameters
+            return f"/v1/health/{_kind(connect)}/{_escaped(service)}", parameters
         case GetSession(session_id):
             return f"/v1/session/info/{_escaped(session_id)}", []
         case ListSessions(node):
             return f"/v1/session/node/{_escaped(node)}" if node else "/v1/session/list", []
         case _:
             assert_never(request)
+
+
+def _kind(connect: bool) -> str:
+    return "connect" if connect else "service"
 
 
 def _meta(meta: Pairs) -> Parameters:

@@ -89,6 +89,8 @@ def service_fields(service: Service) -> list[Any]:
         service.enable_tag_override,
         service.create_index,
         service.modify_index,
+        service.connect,
+        service.mesh,
     ]
 
 
@@ -182,7 +184,9 @@ def _node(fields: list[Any]) -> Node:
 
 
 def _service(fields: list[Any]) -> Service:
-    node, identity, name, kind, tags, address, port, addresses, meta, weights, override, created, modified = fields
+    node, identity, name, kind, tags, address, port, addresses, meta, weights, override, created, modified, *of_mesh = (
+        fields
+    )
     tagged = tuple(sorted((label, *found) for label, found in addresses.items()))
     return Service(
         node,
@@ -198,6 +202,7 @@ def _service(fields: list[Any]) -> Service:
         override,
         created,
         modified,
+        *of_mesh,
     )
 
 

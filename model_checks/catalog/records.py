@@ -113,8 +113,8 @@ def described_request(request: Request) -> list[Any]:
             return ["catalog-nodes", dict(meta)]
         case ListServices(meta):
             return ["catalog-services", dict(meta)]
-        case ServiceInstances(service, tags, meta):
-            return ["catalog-service", service, list(tags), dict(meta)]
+        case ServiceInstances(service, tags, meta, connect):
+            return ["catalog-service", service, list(tags), dict(meta), connect]
         case NodeServices(node):
             return ["catalog-node", node]
         case NodeChecks(node):
@@ -123,8 +123,8 @@ def described_request(request: Request) -> list[Any]:
             return ["health-checks", service, dict(meta)]
         case ChecksInState(status, meta):
             return ["health-state", status, dict(meta)]
-        case ServiceHealth(service, tags, passing, meta):
-            return ["health-service", service, list(tags), passing, dict(meta)]
+        case ServiceHealth(service, tags, passing, meta, connect):
+            return ["health-service", service, list(tags), passing, dict(meta), connect]
         case GetSession(session_id):
             return ["session-get", session_id]
         case ListSessions(node):
@@ -146,8 +146,8 @@ def decoded_request(query: Sequence[Any]) -> Request | Transaction:
             return ListNodes(pairs(meta))
         case ["catalog-services", dict(meta)]:
             return ListServices(pairs(meta))
-        case ["catalog-service", str(service), list(tags), dict(meta)]:
-            return ServiceInstances(service, tuple(tags), pairs(meta))
+        case ["catalog-service", str(service), list(tags), dict(meta), bool(connect)]:
+            return ServiceInstances(service, tuple(tags), pairs(meta), connect)
         case ["catalog-node", str(node)]:
             return NodeServices(node)
         case ["health-node", str(node)]:
@@ -156,8 +156,8 @@ def decoded_request(query: Sequence[Any]) -> Request | Transaction:
             return ServiceChecks(service, pairs(meta))
         case ["health-state", str(status), dict(meta)]:
             return ChecksInState(status, pairs(meta))
-        case ["health-service", str(service), list(tags), bool(passing), dict(meta)]:
-            return ServiceHealth(service, tuple(tags), passing, pairs(meta))
+        case ["health-service", str(service), list(tags), bool(passing), dict(meta), bool(connect)]:
+            return ServiceHealth(service, tuple(tags), passing, pairs(meta), connect)
         case ["session-get", str(session_id)]:
             return GetSession(session_id)
         case ["session-list", str(node)]:

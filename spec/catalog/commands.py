@@ -266,6 +266,8 @@ class ServiceInstances(msgspec.Struct, frozen=True):
     service: str
     tags: tuple[str, ...] = ()
     meta: Pairs = ()
+    connect: bool = False
+    """Those through which the service is reached in the mesh (`/v1/catalog/connect/NAME`)."""
 
 
 class NodeServices(msgspec.Struct, frozen=True):
@@ -302,6 +304,8 @@ class ServiceHealth(msgspec.Struct, frozen=True):
     passing: bool = False
     """Only those all of whose checks pass (?passing)."""
     meta: Pairs = ()
+    connect: bool = False
+    """Those through which the service is reached in the mesh (`/v1/health/connect/NAME`)."""
 
 
 class GetSession(msgspec.Struct, frozen=True):

@@ -109,9 +109,9 @@ def evaluated(state: State, request: Request) -> tuple[Index, Answer]:
             everybody = tuple(session for _, session in state.sessions.items())
             return state.index("sessions"), sessions.of_node(state, request.node) if request.node else everybody
         case ServiceInstances():
-            return service_index(state, request.service, "services", "nodes"), instances(state, request)
+            return service_index(state, request, "services", "nodes"), instances(state, request)
         case ServiceHealth():
-            return service_index(state, request.service, "services", "nodes", "checks"), healthy(state, request)
+            return service_index(state, request, "services", "nodes", "checks"), healthy(state, request)
         case NodeServices():
             return node_index(state, request.node), of_node(state, request.node)
         case ListNodes():
@@ -154,14 +154,21 @@ def names(state: State, prefix: str, separator: str) -> tuple[str, ...]:
 # --------------------------------------------------------------------------------------------------------- the registry
 
 
-def service_index(state: State, service: str, *tables: str) -> Index:
+def service_index(state: State, request: ServiceInstances | ServiceHealth, *tables: str) -> Index:
     """The index of answers about one service: its own while it has instances.
 
     If it has none: that of the last time that any service lost its last instance, or of `tables`, if none ever did.
     """
-    if any(service_key(each.service) == service_key(service) for _, each in state.services.items()):
-        return state.index(registry.of_service(service))
-    return state.index("service_last_extinction") or state.index(*tables)
+    of_it = registry.of_connect if request.connect else registry.of_service
+    if any(is_asked_for(service, request) for _, service in state.services.items()):
+        return state.index(of_it(request.service))
+    return state.index(f"{'connect' if request.connect else 'service'}_last_extinction") or state.index(*tables)
+
+
+def is_asked_for(service: Service, request: ServiceInstances | ServiceHealth) -> bool:
+    """Whether an instance is of the service, or is the way to it in the mesh."""
+    name = service.connect if request.connect else service.service
+    return bool(name) and service_key(name) == service_key(request.service)
 
 
 def node_index(state: State, node: str) -> Index:
@@ -214,7 +221,7 @@ def instances(state: State, request: ServiceInstances | ServiceHealth) -> tuple[
     return tuple(
         Instance(node_of(state, service.node), service)
         for _, service in state.services.items()
-        if service_key(service.service) == service_key(request.service)
+        if is_asked_for(service, request)
         and has_tags(service, request.tags)
         and has_meta(node_of(state, service.node), request.meta)
     )

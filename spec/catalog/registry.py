@@ -117,13 +117,24 @@ def checks_of(state: State, node: str) -> tuple[Check, ...]:
 def services_touched(state: State, node: str, index: Index) -> State:
     """A node, or a check of it, changed: so did the health answers of all services that it has instances of."""
     for service in services_of(state, node):
-        state = touched(state, index, of_service(service.service), f"service_kind.{service.kind}")
+        state = touched(state, index, *of_instance(service))
     return state
 
 
 def of_service(service: str) -> str:
     """The name of the index of one service."""
     return f"service.{service_key(service)}"
+
+
+def of_connect(service: str) -> str:
+    """The name of the index of those through whom one service is reached in the mesh."""
+    return f"connect.{service_key(service)}"
+
+
+def of_instance(service: Service) -> tuple[str, ...]:
+    """The names of the indexes of the health answers that show an instance."""
+    names = (of_service(service.service), f"service_kind.{service.kind}")
+    return (*names, of_connect(service.connect)) if service.connect else names
 
 
 # ------------------------------------------------------------------------------------------------------------ services
@@ -144,6 +155,8 @@ def ensure_service(state: State, service: Service, index: Index) -> State:
     state = replace(state, services=state.services.put(key, service))
     if old is not None and service_key(old.service) != service_key(service.service):
         state = left(state, old, index)
+    if old is not None and service_key(old.connect) != service_key(service.connect):
+        state = left_mesh(state, old, index)
     return announced(state, service, index)
 
 
@@ -155,8 +168,7 @@ def announced(state: State, service: Service, index: Index) -> State:
         "services",
         "nodes",
         f"node.{node_key(service.node)}",
-        of_service(service.service),
-        f"service_kind.{service.kind}",
+        *of_instance(service),
     )
 
 
@@ -171,7 +183,7 @@ def delete_service(state: State, node: str, service_id: str, index: Index) -> St
             state = delete_check(state, node, check.check_id, index)
     state = replace(state, services=state.services.without(key))
     state = touched(announced(state, service, index), index, "checks")
-    return left(state, service, index)
+    return left_mesh(left(state, service, index), service, index)
 
 
 def left(state: State, service: Service, index: Index) -> State:
@@ -184,6 +196,17 @@ def left(state: State, service: Service, index: Index) -> State:
         return touched(state, index, name)
     state = replace(state, indexes=state.indexes.without(name))
     return touched(state, index, "service_last_extinction")
+
+
+def left_mesh(state: State, service: Service, index: Index) -> State:
+    """An instance through which a service was reached in the mesh is gone, or says so no more: as `left`."""
+    if not service.connect:
+        return state
+    name = of_connect(service.connect)
+    if any(service_key(each.connect) == service_key(service.connect) for _, each in state.services.items()):
+        return touched(state, index, name)
+    state = replace(state, indexes=state.indexes.without(name))
+    return touched(state, index, "connect_last_extinction")
 
 
 # -------------------------------------------------------------------------------------------------------------- checks
@@ -221,7 +244,7 @@ def health_touched(state: State, check: Check, index: Index) -> State:
     service = state.services.get(row_key(check.node, check.service_id))
     if service is None:
         return state
-    return touched(state, index, of_service(service.service), f"service_kind.{service.kind}")
+    return touched(state, index, *of_instance(service))
 
 
 def delete_check(state: State, node: str, check_id: str, index: Index) -> State:

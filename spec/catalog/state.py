@@ -8,8 +8,9 @@ regard to case; keys of the KV store have case.
 
 Source: Consul, "KV Store", "Catalog", "Health", "Session" HTTP APIs; the tables of its state store. *Deviations:* ids
 of sessions have case (Consul finds them without, and makes them in lower case). A tombstone stays until a
-`ReapTombstones` of the log (Consul's leader writes one 15 minutes after the deletion). What belongs to the mesh, to
-peerings and to Enterprise (namespaces, partitions) is left out.
+`ReapTombstones` of the log (Consul's leader writes one 15 minutes after the deletion). Answers about who is reached in
+the mesh have an index of their own, "connect.NAME": Consul makes it of those of the proxies' services, so that it goes
+back when one of them vanishes. All else of the mesh, peerings and Enterprise (namespaces, partitions) is left out.
 """
 
 from __future__ import annotations
@@ -84,6 +85,12 @@ class Service(msgspec.Struct, frozen=True):
     enable_tag_override: bool = False
     create_index: Index = 0
     modify_index: Index = 0
+    connect: str = ""
+    """The service that is reached through this instance in the mesh: a proxy's destination, or its own if it needs no
+    proxy; "": none.
+    """
+    mesh: str = ""
+    """What it says of itself to the mesh: a JSON object, opaque here; "": nothing was said."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -184,7 +191,8 @@ class State(msgspec.Struct, frozen=True):
     """By id."""
     indexes: OrderedMap[Index] = OrderedMap()
     """Index of the last change of a table ("nodes", "services", "checks", "sessions") or of a finer group of rows
-    ("node.NAME", "service.NAME", "service_kind.KIND", "service_last_extinction", "node_last_extinction").
+    ("node.NAME", "service.NAME", "service_kind.KIND", "connect.NAME", "service_last_extinction",
+    "connect_last_extinction", "node_last_extinction").
     """
     shift: Index = 0
     """What an entry's index in the log lacks of its index here: a restored state may be of a longer log."""

@@ -182,6 +182,24 @@ def answers_are_in_step_with_the_catalog() -> None:
 
 def test_whoever_writes_to_an_agent_is_answered_when_the_catalog_has_it() -> None:
     answers_are_in_step_with_the_catalog()
+def test_a_proxy_and_a_native_service_are_shown_as_what_they_are() -> None:
+    client = Client()
+    proxy = {"destination_service_name": "web", "Mode": "direct"}
+    client.put("service/register", {"Name": "p", "Kind": "connect-proxy", "Port": 1, "Proxy": proxy})
+    client.put("service/register", {"Name": "n", "Port": 1, "Connect": {"native": True}, "socket_path": "/s"})
+    found = client("GET", "services")[1]
+    assert found["p"]["Proxy"] == {
+        "DestinationServiceName": "web",
+        "Mode": "direct",
+        "MeshGateway": {},
+        "Expose": {},
+    }
+    assert (found["n"]["Connect"], found["n"]["SocketPath"]) == ({"Native": True}, "/s")
+    assert "Connect" not in found["p"] and "Proxy" not in found["n"]
+    status, text = client("PUT", "service/register", {"Name": "p", "Kind": "connect-proxy", "Port": 1})
+    assert status == 400 and text.startswith("Validation failed: 1 error occurred:\n\t* Proxy.DestinationServiceName")
+
+
 def test_a_weight_that_is_missing_is_none_in_a_body_and_one_in_a_file() -> None:
     client, document = Client(), {"Name": "w", "Weights": {"Passing": 5}}
     client.put("service/register", document)

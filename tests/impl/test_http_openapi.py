@@ -18,6 +18,34 @@ from tests.impl.http_agents import PreparedAgent
 from tests.impl.http_routes import LINES, Line, served
 from tests.impl.openapi_answers import Conformance
 
+PROXY: dict[str, Any] = {
+    "Kind": "connect-proxy",
+    "Port": 1,
+    "SocketPath": "/s",
+    "Proxy": {
+        "DestinationServiceName": "web",
+        "DestinationServiceID": "web1",
+        "LocalServiceAddress": "127.0.0.1",
+        "LocalServicePort": 80,
+        "LocalServiceSocketPath": "/l",
+        "Mode": "direct",
+        "Config": {"a": 1},
+        "MeshGateway": {"Mode": "local"},
+        "TransparentProxy": {"OutboundListenerPort": 1, "DialedDirectly": True},
+        "Expose": {"Checks": True, "Paths": [{"ListenerPort": 1, "Path": "/", "LocalPathPort": 2, "Protocol": "http"}]},
+        "Upstreams": [
+            {
+                "DestinationName": "db",
+                "DestinationPeer": "p",
+                "LocalBindAddress": "127.0.0.1",
+                "LocalBindPort": 1,
+                "Config": {"b": []},
+            }
+        ],
+    },
+}
+"""Nothing is left out."""
+
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[PreparedAgent]:
@@ -25,9 +53,10 @@ def agent() -> Iterator[PreparedAgent]:
         agent.put("held", "v")
         agent.do("PUT", "/v1/kv/held?acquire={session}", b"1")
         body = {"Node": "n", "Address": "1", "Meta": {"a": "b"}, "TaggedAddresses": {"lan": "1"}}
-        service = {"Service": "full", "Kind": "connect-proxy", "TaggedAddresses": {"lan": {"Address": "1", "Port": 2}}}
+        service = PROXY | {"Service": "full", "TaggedAddresses": {"lan": {"Address": "1", "Port": 2}}}
         agent.do("PUT", "/v1/catalog/register", body | {"Service": service, "Check": {"Name": "c"}})
         agent.do("PUT", "/v1/agent/service/register", service | {"Name": "full"})
+        agent.do("PUT", "/v1/agent/service/register", {"Name": "native", "Port": 1, "Connect": {"Native": True}})
         yield agent
 
 

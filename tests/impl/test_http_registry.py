@@ -52,7 +52,7 @@ class Client:
     def __init__(self) -> None:
         self.agent = Memory()
         agent: Any = self.agent
-        self.app = Application(agent, "dc1", 64, lambda what, error: pytest.fail(f"{what}: {error!r}"), "me")
+        self.app = Application(agent, "dc1", 80, lambda what, error: pytest.fail(f"{what}: {error!r}"), "me")
         self.headers: dict[str, str] = {}
 
     def __call__(self, method: str, target: str, document: Any = None) -> tuple[int, Any]:
@@ -254,9 +254,7 @@ def test_what_is_meant_for_another_datacenter_is_not_done_here(client: Client) -
 
 
 UNUSED_LISTS = [
-    "health/connect/web",
     "health/ingress/web",
-    "catalog/connect/web",
     "catalog/gateway-services/gateway",
     "event/list",
     "query",
@@ -335,6 +333,101 @@ def test_what_comitia_does_not_have_is_refused_by_name(
     before = client.agent.index
     assert client(method, f"/v1/{path}", {}) == (status, text)
     assert client.agent.index == before
+
+
+PROXY: dict[str, Any] = {
+    "Node": "n1",
+    "Address": "10.0.0.1",
+    "Service": {
+        "Kind": "connect-proxy",
+        "Service": "web-proxy",
+        "Port": 21000,
+        "Proxy": {
+            "destination_service_name": "web",
+            "LocalServicePort": 80,
+            "Config": {"z": 1, "Name_of": None},
+            "Upstreams": [{"destination_name": "db", "LocalBindPort": 5432}],
+            "Expose": {"Checks": True, "Paths": [{"Path": "/health", "LocalPathPort": 8080}]},
+            "MeshGateway": {"Mode": "local"},
+            "TransparentProxy": {"DialedDirectly": True},
+        },
+    },
+}
+SHOWN = {
+    "Mode": "",
+    "DestinationServiceName": "web",
+    "LocalServicePort": 80,
+    "Config": {"Name_of": None, "z": 1},
+    "Upstreams": [
+        {
+            "DestinationType": "service",
+            "DestinationName": "db",
+            "Datacenter": "",
+            "LocalBindPort": 5432,
+            "MeshGateway": {},
+        }
+    ],
+    "MeshGateway": {"Mode": "local"},
+    "Expose": {"Checks": True, "Paths": [{"Path": "/health", "LocalPathPort": 8080}]},
+    "TransparentProxy": {"DialedDirectly": True},
+}
+
+
+def test_a_service_is_reached_through_its_proxies_and_its_native_instances(client: Client) -> None:
+    assert client("GET", "/v1/health/connect/web") == (200, [])
+    assert client("PUT", "/v1/catalog/register", PROXY) == (200, True)
+    native = {**WEB, "Service": {"ID": "own", "Service": "web", "SocketPath": "/s", "Connect": {"Native": True}}}
+    assert client("PUT", "/v1/catalog/register", native) == (200, True)
+    own, proxy = client("GET", "/v1/health/connect/web?passing")[1]
+    assert (own["Service"]["Connect"], own["Service"]["SocketPath"]) == ({"Native": True}, "/s")
+    assert (proxy["Service"]["Kind"], proxy["Service"]["Proxy"]) == ("connect-proxy", SHOWN)
+    assert [check["CheckID"] for check in proxy["Checks"]] == ["alive"]
+    own, proxy = client("GET", "/v1/catalog/connect/WEB")[1]
+    assert (own["ServiceConnect"], own["ServiceSocketPath"]) == ({"Native": True}, "/s")
+    assert (proxy["ServiceName"], proxy["ServiceProxy"], proxy["ServiceConnect"]) == ("web-proxy", SHOWN, {})
+    for expression in ("Service.Connect.Native == true", "Service.Kind == connect-proxy", "Service.Proxy.Mode == x"):
+        found = client("GET", f"/v1/health/connect/web?filter={quote_plus(expression)}")[1]
+        assert len(found) == (0 if expression.endswith("x") else 1)
+    assert client("GET", "/v1/health/connect/web-proxy") == (200, [])
+    assert len(client("GET", "/v1/catalog/service/web")[1]) == 2
+    client("PUT", "/v1/catalog/deregister", {"Node": "n1", "ServiceID": "web-proxy"})
+    assert [each["ServiceID"] for each in client("GET", "/v1/catalog/connect/web")[1]] == ["own"]
+
+
+def test_a_transaction_registers_a_proxy(client: Client) -> None:
+    proxy = b'{"Kind":"connect-proxy","Service":"p","Port":1,"Proxy":{"DestinationServiceName":"web"}}'
+    status, outcome = client("PUT", "/v1/txn", b'[{"Service":{"Verb":"set","Node":"n1","Service":%b}}]' % proxy)
+    assert status == 200 and outcome["Results"][0]["Service"]["Proxy"]["DestinationServiceName"] == "web"
+    assert len(client("GET", "/v1/health/connect/web")[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("service", "problems"),
+    [
+        (
+            {"Kind": "connect-proxy", "Proxy": {"DestinationServiceName": "web"}},
+            ["Port or SocketPath must be set"],
+        ),
+        ({"Kind": "connect-proxy", "Port": 1}, ["Proxy.DestinationServiceName must be non-empty for Connect proxy"]),
+        (
+            {"Kind": "connect-proxy", "Port": 1, "Proxy": {"DestinationServiceName": "*"}, "Connect": {"Native": True}},
+            ["Proxy.DestinationServiceName must not be a wildcard", "A Proxy cannot also be Connect Native"],
+        ),
+        ({"Connect": {"Native": True}}, ["Port or SocketPath must be set for a Connect native service."]),
+        ({"Kind": "mesh-gateway"}, ["Port must be non-zero for a mesh-gateway"]),
+        (
+            {"Kind": "ingress-gateway", "Proxy": {"DestinationServiceName": "web"}},
+            ["The Proxy.DestinationServiceName configuration is invalid for a ingress-gateway"],
+        ),
+    ],
+)
+def test_a_proxy_that_makes_no_sense_is_refused_as_consul_does(
+    client: Client, service: dict[str, Any], problems: list[str]
+) -> None:
+    status, text = client("PUT", "/v1/catalog/register", {**WEB, "Service": {"Service": "x", **service}})
+    assert status == 500
+    assert text.startswith(f"{len(problems)} error{'s' * (len(problems) > 1)} occurred:\n\t* {problems[0]}")
+    assert all(f"\t* {problem}" in text for problem in problems) and text.endswith("\n\n")
 
 
 def session(client: Client, **options: Any) -> str:

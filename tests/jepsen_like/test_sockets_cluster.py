@@ -85,6 +85,7 @@ EXPECTED = {
     "definition-loses-a-field": {CURRENT, STALE, RESULT, WAITED},
     "type-not-taken-from-the-definition": {CURRENT, STALE, RESULT, WAITED},
     "definition-not-shown": {CURRENT, STALE, RESULT, WAITED},
+    "proxy-turns-elsewhere-unannounced": {CURRENT, INDEX, STALE, WOKEN, WAITED},
 }
 
 

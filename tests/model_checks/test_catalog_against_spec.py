@@ -133,10 +133,10 @@ def registry_query(request: Any) -> registry_queries.RegistryQuery | None:
             return registry_queries.ListNodes(dict(meta))
         case asked.ListServices(meta):
             return registry_queries.ListServices(dict(meta))
-        case asked.ServiceInstances(service, tags, meta):
-            return registry_queries.ServiceInstances(service, tags, dict(meta))
-        case asked.ServiceHealth(service, tags, passing, meta):
-            return registry_queries.ServiceHealth(service, tags, passing, dict(meta))
+        case asked.ServiceInstances(service, tags, meta, connect):
+            return registry_queries.ServiceInstances(service, tags, dict(meta), connect)
+        case asked.ServiceHealth(service, tags, passing, meta, connect):
+            return registry_queries.ServiceHealth(service, tags, passing, dict(meta), connect)
         case asked.NodeServices(node):
             return registry_queries.NodeServices(node)
         case asked.NodeChecks(node):
@@ -231,6 +231,7 @@ def test_a_log_says_what_it_is_for() -> None:
 
 ALIVE = Check("n1", "alive", status=Status.PASSING)
 WEB = Register(Node("n1", "1"), Service("n1", "x", "web"), (ALIVE,))
+PROXY = Register(Node("n2", "1"), Service("n2", "y", "db", connect="Web", mesh="{}"))
 SESSION = CreateSession(Session("s", "n1", node_checks=("alive",)))
 HELD: tuple[Command, ...] = (WEB, SESSION, Lock("a", b"1", 0, "s"))
 BAD_CHECK = Register(Node("n2", "1"), None, (Check("n2", "c", service_id="none"),))
@@ -341,6 +342,11 @@ MUTANTS: tuple[tuple[Any, str, Any, Sequence[Command]], ...] = (
     (transactions, "_kv_read", without_flags, (
         Transaction((asked.KvOperation(asked.KvVerb.GET_OR_EMPTY, "none", flags=7),)),
     )),
+    (registry, "_left_mesh", nothing, (PROXY, Deregister("n2", service_id="y"))),
+    (registry, "_left_mesh", nothing, (PROXY, Register(Node("n2", "1"), Service("n2", "y", "db")))),
+    (registry, "_of_instance", lambda service: (registry.of_service(service.service), "service_kind."), (PROXY,)),
+    (registry_queries, "_group", lambda query: "service", (PROXY,)),
+    (registry_queries, "_own_index", lambda query: registry.of_service(query.service), (PROXY,)),
     (sessions, "of_check", nowhere, (*HELD, Deregister("n1", check_id="alive"))),
     (sessions, "of_node", nowhere, (WEB, CreateSession(Session("s", "n1")), Deregister("n1"))),
     (kv, "lose", nothing, (*HELD, DestroySession("s"))),

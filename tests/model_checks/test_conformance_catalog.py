@@ -48,6 +48,7 @@ QUERIES: tuple[Query, ...] = (
     asked.ListServices(),
     asked.ListServices(RACK),
     asked.ServiceInstances("web", ("v1",), RACK),
+    asked.ServiceInstances("web", connect=True),
     asked.NodeServices("N1"),
     asked.NodeChecks("n1"),
     asked.ServiceChecks("web", RACK),

@@ -139,6 +139,9 @@ def definition_not_shown() -> None:
         return lambda check: original(check) | {"Definition": {}}
 
     replace("impl.http.documents:check_document", make)
+def proxy_turns_elsewhere_unannounced() -> None:
+    """A service is reached through a proxy no more, and whoever waits for that is told that nothing happened."""
+    replace("impl.catalog.registry:_left_mesh", lambda original: lambda *_: None)
 
 
 MUTANTS: Final = by_name(
@@ -155,4 +158,5 @@ MUTANTS: Final = by_name(
     definition_loses_a_field,
     type_not_taken_from_the_definition,
     definition_not_shown,
+    proxy_turns_elsewhere_unannounced,
 )

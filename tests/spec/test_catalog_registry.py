@@ -189,6 +189,41 @@ def a_service_that_vanished_has_the_index_of_the_last_extinction() -> None:
     assert queries.query(state, ServiceInstances("never")) == (3, ())
 
 
+PROXY = Register(N2.node, Service("n2", "proxy", "web-proxy", kind="connect-proxy", connect="Web"))
+ELSEWHERE = Register(N2.node, Service("n2", "proxy", "web-proxy", kind="connect-proxy", connect="db"))
+"""The proxy has another destination."""
+NATIVE = Register(N1.node, Service("n1", "native", "web", connect="web"))
+
+
+def through(state: State, service: str = "web") -> tuple[int, list[str]]:
+    index, found = queries.query(state, ServiceHealth(service, connect=True))
+    assert queries.query(state, ServiceInstances(service, connect=True))[0] == index
+    return index, [each.service.id for each in found if isinstance(each, Instance)]
+
+
+def a_service_is_reached_through_its_proxies_and_its_native_instances() -> None:
+    assert through(after(REGISTERED, PROXY, NATIVE)) == (3, ["native", "proxy"])
+    assert through(after(REGISTERED, PROXY), "WEB") == (2, ["proxy"])
+    assert through(after(REGISTERED, PROXY), "web-proxy")[1] == []
+    assert through(after(REGISTERED, PROXY), "")[1] == []
+    assert health(after(REGISTERED, PROXY)) == [("web-1", ["alive"])]
+
+
+def who_waits_for_a_way_into_the_mesh_hears_of_its_checks_and_its_node() -> None:
+    assert through(after(PROXY, REGISTERED, Register(N2.node, None, (Check("n2", "c"),))))[0] == 3
+    assert through(after(PROXY, REGISTERED, Register(N2.node, None, (Check("n2", "c", service_id="proxy"),))))[0] == 3
+    assert through(after(PROXY, REGISTERED, Register(Node("n2", "elsewhere"))))[0] == 3
+    assert through(after(PROXY, REGISTERED, Register(N1.node, None, (Check("n1", "c"),))))[0] == 1
+
+
+def a_proxy_that_leaves_or_has_another_destination_moves_the_index() -> None:
+    assert through(after(PROXY, NATIVE, Deregister("n2", service_id="proxy"))) == (3, ["native"])
+    assert through(after(PROXY, NATIVE, ELSEWHERE)) == (3, ["native"])
+    assert through(after(PROXY, ELSEWHERE, N1)) == (2, [])
+    assert through(after(PROXY, ELSEWHERE, N1), "db") == (2, ["proxy"])
+    assert through(after(PROXY, Deregister("n2"), N1)) == (2, [])
+
+
 def tags_have_no_case() -> None:
     assert queries.query(after(REGISTERED), ServiceInstances("web", ("V1",)))[1]
     assert not queries.query(after(REGISTERED), ServiceInstances("web", ("v1", "v2")))[1]
@@ -363,6 +398,9 @@ SENTENCES = (
     a_check_of_the_node_moves_the_index_of_its_services,
     a_registration_of_another_service_does_not_move_the_index,
     a_service_that_vanished_has_the_index_of_the_last_extinction,
+    a_service_is_reached_through_its_proxies_and_its_native_instances,
+    who_waits_for_a_way_into_the_mesh_hears_of_its_checks_and_its_node,
+    a_proxy_that_leaves_or_has_another_destination_moves_the_index,
     tags_have_no_case,
     a_node_update_can_be_skipped,
     a_session_needs_its_node_and_passing_checks,
@@ -435,6 +473,19 @@ MUTANTS: tuple[tuple[Any, str, Any, Callable[[], None]], ...] = (
     (kv, "lock", lock_robs, a_lock_that_another_holds_is_not_acquired),
     (kv, "held", lambda state, session: (), a_lock_delay_begins_for_keys_that_were_lost_not_for_those_released),
     (transactions, "require", lambda condition, otherwise: None, conditional_operations_compare_the_modify_index),
+    (registry, "left_mesh", unchanged, a_proxy_that_leaves_or_has_another_destination_moves_the_index),
+    (
+        registry,
+        "of_instance",
+        lambda service: (registry.of_service(service.service),),
+        who_waits_for_a_way_into_the_mesh_hears_of_its_checks_and_its_node,
+    ),
+    (
+        queries,
+        "is_asked_for",
+        lambda service, request: service.service.lower() == request.service.lower(),
+        a_service_is_reached_through_its_proxies_and_its_native_instances,
+    ),
     (queries, "has_tags", lambda service, wanted: True, tags_have_no_case),
     (
         queries,
@@ -500,6 +551,7 @@ BROKEN: tuple[tuple[Any, str, Any, str, tuple[Command, ...]], ...] = (
     (sessions, "of_check", lambda *_: (), "references_exist", (*LOCKED, Deregister("n1", check_id="alive"))),
     (sessions, "end", keeps_locks, "only_sessions_hold_locks", (*LOCKED, DestroySession("s"))),
     (registry, "announced", unchanged, "indexes_are_ordered", (REGISTERED,)),
+    (registry, "left_mesh", unchanged, "change_is_announced", (PROXY, NATIVE, ELSEWHERE)),
     (registry, "health_touched", unchanged, "change_is_announced", (REGISTERED, Deregister("n1", check_id="alive"))),
     (
         kv,

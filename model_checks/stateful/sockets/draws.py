@@ -86,6 +86,14 @@ KINDS: Final[tuple[tuple[str, Verb | KvVerb], ...]] = (
 READS_ONLY: Final = tuple((kind, verb) for kind, verb in KINDS if verb is Verb.GET or verb in KV_READS)
 
 
+NATIVE: Final = '{"Connect":{"Native":true}}'
+PROXIES: Final = tuple(
+    ("connect-proxy", name, f'{{"Proxy":{{"DestinationServiceName":"{name}","Expose":{{}},{rest}}}}}')
+    for name, rest in (("web", '"MeshGateway":{},"Mode":""'), ("Web", '"MeshGateway":{"Mode":"local"},"Mode":"direct"'))
+)
+"""Kind, destination and what is said of the mesh."""
+
+
 class Names:
     """The names of one run."""
 
@@ -174,18 +182,23 @@ class Choice:
         return self.of(NODE_IDS) % self.names.run
 
     def service(self, node: str) -> Service:
-        """An instance on a node."""
+        """An instance on a node: perhaps a proxy, or one that needs none."""
+        name = self.of(("web", "web", "db"))
+        kind, connect, mesh = self.of((("", "", ""), ("", "", ""), ("", name, NATIVE), *PROXIES))
         return Service(
             node,
             self.of(("x", "y")),
-            self.of(("web", "web", "db")),
+            name,
+            kind,
             tags=self.of(TAGS),
             address=self.of(("", "10.2.2.2")),
-            port=self.of((0, 80)),
+            port=80 if connect else self.of((0, 80)),
             tagged_addresses=self.of(((), (("lan", "10.2.2.2", 8080),))),
             meta=self.of(META),
             weights=self.of(((1, 1), (10, 2), (5, 0))),
             enable_tag_override=self.truth(),
+            connect=connect,
+            mesh=mesh,
         )
 
     def check(self, node: str) -> Check:
@@ -285,11 +298,13 @@ class Choice:
             ListNodes(meta),
             ListServices(meta),
             ServiceInstances(service, tags, meta),
+            ServiceInstances(service, tags, meta, connect=True),
             NodeServices(node),
             NodeChecks(node),
             ServiceChecks(service, meta),
             ChecksInState(self.of(("any", "passing", "warning", "critical")), meta),
             ServiceHealth(service, tags, self.truth(), meta),
+            ServiceHealth(service, tags, self.truth(), meta, connect=True),
             GetSession(self.session_id()),
             ListSessions(self.of(("", *self.names.nodes))),
         )
