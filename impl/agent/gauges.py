@@ -1,7 +1,7 @@
 """What an agent knows of itself anyway, to be shown as telemetry: nothing of it costs anything until it is asked for.
 
 Source: Consul, "Telemetry". What only a leader knows is not there on others. *Deviation:* Consul's autopilot waits for
-a server to be stable; here a server is healthy if the leader is linked to it and it is at most 250 entries behind.
+a server to be stable; here a server is healthy as soon as `autopilot` says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from impl.agent.driver import TICK_NS, Driver
 from impl.agent.local.registrations import Registrations
 from impl.agent.logs import Log
 from impl.agent.members import Members
-from impl.agent.promotion import TRAILING_MAX
 from impl.catalog.tables import Tables
 from impl.dns.counters import Counters as DnsCounters
 from impl.raft.quorum import majority
@@ -147,15 +146,8 @@ class ServerGauges:
 
     def _well(self) -> list[bool] | None:
         """Of each voter, whether the leader finds it healthy; None on others."""
-        core = self._driver.core
-        if core.role is not Role.LEADER:
-            return None
-        well = []
-        for name in core.configuration.voters:
-            progress = core.server.progress.get(name)
-            is_near = progress is not None and core.last_index - progress.match_index <= TRAILING_MAX
-            well.append(name == self._members.myself.name or (is_near and self._members.links.is_connected(name)))
-        return well
+        healths = self._members.healths()
+        return [healths[name].healthy for name in self._driver.core.configuration.voters] if healths else None
 
     def _healthy(self) -> int | None:
         well = self._well()

@@ -10,22 +10,24 @@ It changes nothing about the configuration: `reconfiguration` does, on the leade
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from impl.agent.autopilot import NEVER_MS, Observation, Stability
 from impl.agent.config import Address, parse_address
 from impl.agent.discovery import Discovery, is_same, objection
-from impl.agent.driver import Driver
+from impl.agent.driver import TICK_NS, Driver
 from impl.agent.evidence import Evidence
 from impl.agent.logs import Log
-from impl.agent.operations import RaftConfiguration, RaftServer
+from impl.agent.operations import RaftConfiguration, RaftServer, ServerHealth
 from impl.agent.peers import PeerLinks
 from impl.agent.pool import Pool
 from impl.agent.protocol import ServerInfo
 from impl.raft.configuration import Configuration, Member
+from impl.raft.ready import Role
 from impl.rpc.errors import ConnectFailed
 from impl.rpc.handshake import Hello, Purpose, Refusal
 from impl.rpc.timings import Timings
-from impl.runtime.interfaces import Runtime
+from impl.runtime.interfaces import MILLISECONDS, Runtime
 
 
 class Members:
@@ -39,6 +41,8 @@ class Members:
         self.named = False
         """Whether the newest configuration, of this server's own log or by hearsay, names this server, and not one of
         its name whose data directory was lost."""
+        self._runtime = runtime
+        self._stability = Stability()
         self._discovery = discovery
         self._pool = pool
         self._log = log
@@ -126,15 +130,42 @@ class Members:
         """The configuration in force, as this server sees it."""
         if self.driver is None:
             return RaftConfiguration((), 0)
-        core, servers = self.driver.core, []
+        core, servers, healths = self.driver.core, [], self.healths()
         for member in core.configuration.members:
             last = core.last_index if member.name == self.myself.name else 0
             progress = core.server.progress.get(member.name)
             if progress is not None:
                 last = progress.match_index
             address, leads = self.address_of(member.name), member.name == core.leader_id
-            servers.append(RaftServer(member.node_id, member.name, address, leads, member.voter, last))
+            replica, health = not member.voter and not member.staging, healths.get(member.name)
+            servers.append(RaftServer(member.node_id, member.name, address, leads, member.voter, last, replica, health))
         return RaftConfiguration(tuple(servers), core.configuration.index)
+
+    def healths(self) -> Mapping[str, ServerHealth]:
+        """How well each member is, if this server leads; else nothing. Ask often: what lies between is not seen."""
+        driver = self.driver
+        if driver is None or driver.core.role is not Role.LEADER:
+            return {}
+        observed = [self._observed(driver, name) for name in driver.core.configuration.names]
+        since = self._stability.look(driver.core.term, self._runtime.clock.wall_ns(), observed)
+        log, last = driver.core.server.log, driver.core.last_index
+        found = {}
+        for each in observed:
+            index = last - each.trailing
+            term = log.term_at(index) if index >= log.base else 0
+            found[each.name] = ServerHealth(each.healthy, each.connected, each.contact_ms, term, since[each.name])
+        return found
+
+    def _observed(self, driver: Driver, name: str) -> Observation:
+        server, last = driver.core.server, driver.core.last_index
+        if name == self.myself.name:
+            return Observation(name, 0, 0, connected=True)
+        progress = server.progress.get(name)
+        if progress is None:
+            return Observation(name, NEVER_MS, last, self.links.is_connected(name))
+        ticks = server.ticks - progress.answered_at
+        contact_ms = NEVER_MS if progress.answered_at < 0 else ticks * TICK_NS // MILLISECONDS
+        return Observation(name, contact_ms, last - progress.match_index, self.links.is_connected(name))
 
     async def call(self, name: str, method: str, body: bytes, timeout_ns: int) -> bytes:
         """Ask a server by its name. Raises RpcError, also if nobody has met it."""

@@ -71,6 +71,19 @@ class Operate(msgspec.Struct, frozen=True, array_like=True):
     forwarded: bool
 
 
+class ServerHealth(msgspec.Struct, frozen=True, array_like=True):
+    """How well a server is, as its leader sees it (`autopilot`)."""
+
+    healthy: bool
+    connected: bool
+    contact_ms: int
+    """Since it was heard last; negative: never."""
+    last_term: int
+    """Of the entry at its `last_index`; 0 if that is not known any more."""
+    since_ns: int
+    """Unix time at which `healthy` became what it is, or this leader's term began."""
+
+
 class RaftServer(msgspec.Struct, frozen=True, array_like=True):
     """A member, as the answering server sees it."""
 
@@ -82,6 +95,10 @@ class RaftServer(msgspec.Struct, frozen=True, array_like=True):
     voter: bool
     last_index: int
     """How far its log is known to equal the leader's; 0 where the answering server does not know."""
+    read_replica: bool = False
+    """It is never promoted by itself."""
+    health: ServerHealth | None = None
+    """None: the answering server does not lead."""
 
 
 class RaftConfiguration(msgspec.Struct, frozen=True, array_like=True):

@@ -82,10 +82,13 @@ class Reconfiguration:
         return index
 
     async def watch(self) -> None:
-        """Follow the configuration, and promote who has caught up, for ever; end it by cancelling the task."""
+        """Follow the configuration and how well its members are, and promote who has caught up, for ever; end it by
+        cancelling the task.
+        """
         while True:
             await self._runtime.clock.sleep(LOOK_NS)
             self._members.follow()
+            self._members.healths()
             driver = self._members.driver
             if driver is not None and driver.core.role is Role.LEADER:
                 await self._promote(driver)

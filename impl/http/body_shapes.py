@@ -237,5 +237,18 @@ class OperationBody(TypedDict, total=False):
     Check: CheckOperationBody
 
 
+class AutopilotBody(TypedDict, total=False):
+    """What autopilot is to do: what is in force already, or it is refused. Times as those of a check."""
+
+    CleanupDeadServers: bool
+    LastContactThreshold: str | int
+    MaxTrailingLogs: Unsigned
+    MinQuorum: Unsigned
+    ServerStabilizationTime: str | int
+    RedundancyZoneTag: str
+    DisableUpgradeMigration: bool
+    UpgradeVersionTag: str
+
+
 NAMES = frozenset(name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__)
 """Of all these types."""

@@ -211,6 +211,14 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ),
     ("GET", "/v1/status/leader"): _local(str, "dc"),
     ("GET", "/v1/status/peers"): _local(list[str], "dc"),
+    ("GET", "/v1/operator/autopilot/configuration"): _local(shapes.AutopilotConfigurationDocument, "dc", "stale"),
+    ("PUT", "/v1/operator/autopilot/configuration"): Operation(
+        {200: (bool,)}, ("dc", "cas", "pretty"), body_shapes.AutopilotBody
+    ),
+    ("GET", "/v1/operator/autopilot/health"): _local(
+        shapes.AutopilotHealthDocument, "dc", also={429: (shapes.AutopilotHealthDocument,)}
+    ),
+    ("GET", "/v1/operator/autopilot/state"): _local(shapes.AutopilotStateDocument, "dc"),
     ("GET", "/v1/operator/raft/configuration"): _local(shapes.RaftConfigurationDocument, "dc", "stale"),
     ("DELETE", "/v1/operator/raft/peer"): _done("dc", "id", "address"),
     ("PUT", "/v1/operator/raft/peer"): _local(shapes.ChangedDocument, "dc", "address!", "id", "name", "non-voter"),

@@ -9,7 +9,19 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from impl.http import agent, controls, kv, openapi, operator, registry, sessions, snapshot, transactions, unused
+from impl.http import (
+    agent,
+    autopilot,
+    controls,
+    kv,
+    openapi,
+    operator,
+    registry,
+    sessions,
+    snapshot,
+    transactions,
+    unused,
+)
 from impl.http.context import Context, Handler, Request
 from impl.http.response import Response, json_response
 
@@ -81,6 +93,9 @@ ENDPOINTS: Final[Mapping[str, Methods]] = {
     "/v1/operator/raft/promote": {"PUT": operator.promote},
     "/v1/operator/raft/demote": {"PUT": operator.demote},
     "/v1/operator/raft/transfer-leader": {"POST": operator.transfer_leader, "PUT": operator.transfer_leader},
+    "/v1/operator/autopilot/configuration": {"GET": autopilot.configuration, "PUT": autopilot.configure},
+    "/v1/operator/autopilot/health": {"GET": autopilot.health},
+    "/v1/operator/autopilot/state": {"GET": autopilot.state},
     "/v1/openapi.json": {"GET": _describe},
     **unused.endpoints(),
 }

@@ -483,6 +483,76 @@ class RaftConfigurationDocument(TypedDict):
     Index: Unsigned
 
 
+class AutopilotConfigurationDocument(TypedDict):
+    """What the leader does by itself. Times as Go writes them."""
+
+    CleanupDeadServers: bool
+    LastContactThreshold: str
+    MaxTrailingLogs: Unsigned
+    MinQuorum: Unsigned
+    ServerStabilizationTime: str
+    RedundancyZoneTag: str
+    DisableUpgradeMigration: bool
+    UpgradeVersionTag: str
+    CreateIndex: Unsigned
+    ModifyIndex: Unsigned
+
+
+class ServerHealthDocument(TypedDict):
+    """How well a server is."""
+
+    ID: Uuid
+    Name: str
+    Address: str
+    SerfStatus: str
+    Version: str
+    Leader: bool
+    LastContact: str
+    LastTerm: Unsigned
+    LastIndex: Unsigned
+    Healthy: bool
+    Voter: bool
+    StableSince: str
+
+
+class AutopilotHealthDocument(TypedDict):
+    """How well the servers are, and how many of them may fail."""
+
+    Healthy: bool
+    FailureTolerance: Unsigned
+    Servers: list[ServerHealthDocument]
+
+
+class AutopilotServerDocument(TypedDict):
+    """A server, as autopilot knows it."""
+
+    ID: Uuid
+    Name: str
+    Address: str
+    NodeStatus: str
+    Version: str
+    LastContact: str
+    LastTerm: Unsigned
+    LastIndex: Unsigned
+    Healthy: bool
+    StableSince: str
+    ReadReplica: bool
+    Status: str
+    Meta: Strings
+    NodeType: str
+
+
+class AutopilotStateDocument(TypedDict):
+    """All that autopilot knows."""
+
+    Healthy: bool
+    FailureTolerance: Unsigned
+    OptimisticFailureTolerance: Unsigned
+    Servers: dict[str, AutopilotServerDocument]
+    Leader: str
+    Voters: list[str]
+
+
 class ChangedDocument(TypedDict):
     """The index of the configuration that a change led to."""
 

@@ -343,6 +343,18 @@ LINES = (
     Line("GET", "/v1/status/leader"),
     Line("GET", "/v1/status/peers"),
     Line("GET", "/v1/operator/raft/configuration"),
+    Line("GET", "/v1/operator/autopilot/configuration"),
+    written(
+        "/v1/operator/autopilot/configuration",
+        {"MaxTrailingLogs": 250, "ServerStabilizationTime": "2s", "RedundancyZoneTag": "", "ModifyIndex": 7},
+        ("", {"CleanupDeadServers": True}, 400, "Autopilot's CleanupDeadServers is False in Comitia, and cannot be"),
+        ("", {"MinQuorum": 3}, 400, "Autopilot's MinQuorum is 0 in Comitia, and cannot be changed"),
+        ("", {"LastContactThreshold": 1}, 400, "Autopilot's LastContactThreshold is '200ms' in Comitia"),
+        ("?cas=x", {}, 400, f"Invalid cas: {NOT_A_NUMBER}"),
+        size=64 * KB,
+    ),
+    Line("GET", "/v1/operator/autopilot/health"),
+    Line("GET", "/v1/operator/autopilot/state"),
     Line(
         "DELETE",
         "/v1/operator/raft/peer",

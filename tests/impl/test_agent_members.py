@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
+from impl.agent import autopilot
 from impl.agent import members as module
+from impl.agent.autopilot import NEVER_MS
 from impl.agent.discovery import Discovery, configuration_of, make_genesis
 from impl.agent.logs import Log
 from impl.agent.members import Members
-from impl.agent.operations import RaftServer
+from impl.agent.operations import RaftServer, ServerHealth
 from impl.agent.protocol import ServerInfo
 from impl.raft import membership
 from impl.raft.configuration import Configuration, Member
@@ -42,6 +45,7 @@ class FakeCore:
     """A follower with a configuration."""
 
     role = Role.FOLLOWER
+    term = 1
     leader_id = "s2"
     commit_index = 100
     last_index = 40
@@ -97,8 +101,10 @@ class World:
         for number in (2, 3, 4):
             self.discovery.known[f"s{number}"] = info(number)
         nothing: Any = None
+        self.wall_ns = 10**18
+        runtime: Any = SimpleNamespace(clock=SimpleNamespace(wall_ns=lambda: self.wall_ns))
         self.members = Members(
-            nothing, self.discovery, nothing, lambda: hello(1), Timings(), Log(lambda line: None, lambda: 0.0)
+            runtime, self.discovery, nothing, lambda: hello(1), Timings(), Log(lambda line: None, lambda: 0.0)
         )
         self.links: Any = self.members.links
         self.fake = FakeDriver()
@@ -265,6 +271,53 @@ def test_the_description_says_where_servers_were_met_last_and_else_where_they_we
         RaftServer("id-5", "s5", "old:8005", False, True, 0),
     )
     assert world.members.addresses() == ("127.0.0.1:8001", "127.0.0.1:8002", "old:8005")
+
+
+def a_leader_says_how_well_its_members_are(world: World) -> None:
+    core = world.fake.core
+    progress = {"s2": (40, 95), "s3": (30, 20)}
+    core.server = SimpleNamespace(
+        ticks=100,
+        log=SimpleNamespace(base=35, term_at=lambda index: 7),
+        progress={
+            name: SimpleNamespace(match_index=match, answered_at=answered)
+            for name, (match, answered) in progress.items()
+        },
+    )
+    core.role, core.term = Role.LEADER, 7
+    world.configure(1, 2, 3, 5)
+    healths = world.members.healths()
+    assert healths["s1"] == ServerHealth(True, True, 0, 7, world.wall_ns)
+    assert healths["s2"] == ServerHealth(True, True, 50, 7, world.wall_ns)
+    assert healths["s3"] == ServerHealth(False, True, 800, 0, world.wall_ns), "it was not heard for too long"
+    assert healths["s5"] == ServerHealth(False, False, NEVER_MS, 0, world.wall_ns), "nobody has ever met it"
+    begun, world.wall_ns = world.wall_ns, world.wall_ns + 10**9
+    core.server.progress["s3"].answered_at = 100
+    later = world.members.healths()
+    assert (later["s3"].healthy, later["s3"].since_ns) == (True, world.wall_ns)
+    assert (later["s2"].healthy, later["s2"].since_ns) == (True, begun)
+    assert [server.health for server in world.members.describe().servers] == list(later.values())
+    core.role = Role.FOLLOWER
+    assert world.members.healths() == {}
+
+
+def test_a_leader_says_how_well_its_members_are(world: World) -> None:
+    a_leader_says_how_well_its_members_are(world)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mutant"),
+    [
+        (autopilot.Observation, "healthy", True),
+        (autopilot.Stability, "look", lambda self, term, now_ns, observed: {each.name: now_ns for each in observed}),
+        (module, "NEVER_MS", 0),
+    ],
+    ids=["all-are-well", "nobody-is-stable", "never-is-just-now"],
+)
+def test_a_wrong_diagnosis_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, mutant: Any) -> None:
+    monkeypatch.setattr(owner, name, mutant)
+    with pytest.raises(AssertionError):
+        a_leader_says_how_well_its_members_are(World(monkeypatch))
 
 
 def test_a_peer_that_dials_is_dialled_at_once(world: World) -> None:

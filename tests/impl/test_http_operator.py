@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
-from impl.agent.api import DefiniteError, IndefiniteError, NoClusterLeader
+from impl.agent.api import DefiniteError, IndefiniteError, NoClusterLeader, ReadOptions, ReadReply
+from impl.agent.describe import VERSION
 from impl.agent.operations import (
     AddPeer,
     Demote,
@@ -16,9 +19,13 @@ from impl.agent.operations import (
     RaftConfiguration,
     RaftServer,
     RemovePeer,
+    ServerHealth,
     TransferLeader,
 )
-from impl.http import operator, routes
+from impl.catalog.queries import Query
+from impl.catalog.registry_queries import ListNodes, NodesAnswer
+from impl.catalog.rows import Node
+from impl.http import autopilot, operator, routes
 from impl.http.app import Application
 from impl.http.context import Context, Request
 from impl.http.response import Response
@@ -37,6 +44,7 @@ class Noting:
         self.operations: list[Operation] = []
         self.stale: list[bool] = []
         self.left = 0
+        self.servers: tuple[RaftServer, ...] = SERVERS
         self.failure: Exception | None = None
 
     async def operate(self, operation: Operation) -> int:
@@ -49,7 +57,11 @@ class Noting:
         if self.failure is not None:
             raise self.failure
         self.stale.append(stale)
-        return RaftConfiguration(SERVERS, 7)
+        return RaftConfiguration(self.servers, 7)
+
+    async def read(self, query: Query, options: ReadOptions) -> ReadReply:
+        assert query == ListNodes()
+        return ReadReply(NodesAnswer(1, [Node("s1", "1", "id-1", meta={"rack": "a"})]), True, 0)
 
     async def leave(self) -> None:
         self.left += 1
@@ -63,8 +75,8 @@ class Client:
         agent: Any = self.agent
         self.app = Application(agent, "dc1", 1024, lambda what, error: pytest.fail(f"{what}: {error!r}"))
 
-    def __call__(self, method: str, target: str) -> tuple[int, bytes]:
-        found = ask(self.app, method, target)
+    def __call__(self, method: str, target: str, document: Any = None) -> tuple[int, bytes]:
+        found = ask(self.app, method, target, [b"" if document is None else json.dumps(document).encode()])
         return found.status, found.body
 
 
@@ -99,6 +111,96 @@ def test_the_configuration_has_the_shape_of_consul(client: Client) -> None:
         ],
         "Index": 7,
     }
+
+
+def health(healthy: bool, contact_ms: int = 0) -> ServerHealth:
+    return ServerHealth(healthy, healthy, contact_ms, 3, 1_600_000_000_500_000_000)
+
+
+WELL = (
+    RaftServer("id-1", "s1", "127.0.0.1:8300", True, True, 12, health=health(True)),
+    RaftServer("id-2", "s2", "127.0.0.1:8301", False, True, 11, health=health(True, 23)),
+    RaftServer("id-3", "s3", "127.0.0.1:8302", False, True, 12, health=health(True, 1)),
+    RaftServer("id-4", "s4", "127.0.0.1:8303", False, False, 12, True, health(True, 1)),
+)
+ILL = (*WELL[:2], msgspec.structs.replace(WELL[2], health=health(False, -1)), WELL[3])
+
+
+def autopilot_tells_who_is_well_and_how_many_may_fail(client: Client) -> None:
+    client.agent.servers = WELL
+    status, body = client("GET", "/v1/operator/autopilot/health")
+    found = json.loads(body)
+    assert (status, found["Healthy"], found["FailureTolerance"]) == (200, True, 1)
+    assert found["Servers"][1] == {
+        "ID": "id-2",
+        "Name": "s2",
+        "Address": "127.0.0.1:8301",
+        "SerfStatus": "alive",
+        "Version": VERSION,
+        "Leader": False,
+        "LastContact": "23ms",
+        "LastTerm": 3,
+        "LastIndex": 11,
+        "Healthy": True,
+        "Voter": True,
+        "StableSince": "2020-09-13T12:26:40Z",
+    }
+    client.agent.servers = ILL
+    status, body = client("GET", "/v1/operator/autopilot/health")
+    found = json.loads(body)
+    assert (status, found["Healthy"], found["FailureTolerance"]) == (429, False, 0)
+    assert (found["Servers"][2]["SerfStatus"], found["Servers"][2]["LastContact"]) == ("failed", "-1ns")
+    client.agent.failure = NoClusterLeader()
+    assert client("GET", "/v1/operator/autopilot/health") == (500, b"No cluster leader")
+
+
+def test_autopilot_tells_who_is_well_and_how_many_may_fail(client: Client) -> None:
+    autopilot_tells_who_is_well_and_how_many_may_fail(client)
+
+
+def test_autopilots_state_names_the_leader_and_what_each_server_is(client: Client) -> None:
+    client.agent.servers = ILL
+    status, body = client("GET", "/v1/operator/autopilot/state")
+    found = json.loads(body)
+    assert (status, found["Healthy"], found["FailureTolerance"]) == (200, False, 0)
+    assert (found["Leader"], found["Voters"]) == ("id-1", ["id-1", "id-2", "id-3"])
+    assert [found["Servers"][id]["Status"] for id in ("id-1", "id-2", "id-4")] == ["leader", "voter", "non-voter"]
+    assert found["Servers"]["id-1"]["Meta"] == {"rack": "a"} and found["Servers"]["id-2"]["Meta"] == {}
+    assert (found["Servers"]["id-4"]["ReadReplica"], found["Servers"]["id-4"]["NodeType"]) == (True, "read-replica")
+
+
+def what_is_in_force_may_be_put_again_and_nothing_else(client: Client) -> None:
+    target = "/v1/operator/autopilot/configuration"
+    status, body = client("GET", target)
+    assert status == 200
+    for document in (json.loads(body), {}, {"lastcontactthreshold": 200_000_000, "MinQuorum": None}):
+        assert client("PUT", target, document) == (200, b"true")
+    assert client("PUT", f"{target}?cas=0", {}) == (200, b"true")
+    assert client("PUT", f"{target}?cas=9", {}) == (200, b"false")
+    for name, value in (("CleanupDeadServers", True), ("MaxTrailingLogs", 1), ("UpgradeVersionTag", "v")):
+        status, text = client("PUT", target, {name: value})
+        assert status == 400 and text.startswith(f"Autopilot's {name} is ".encode())
+
+
+def test_what_is_in_force_may_be_put_again_and_nothing_else(client: Client) -> None:
+    what_is_in_force_may_be_put_again_and_nothing_else(client)
+
+
+@pytest.mark.parametrize(
+    ("name", "mutant", "sentence"),
+    [
+        ("_tolerance", lambda servers: 1, autopilot_tells_who_is_well_and_how_many_may_fail),
+        ("_all_healthy", lambda servers: True, autopilot_tells_who_is_well_and_how_many_may_fail),
+        ("_contact", lambda found: "0s", autopilot_tells_who_is_well_and_how_many_may_fail),
+        ("_is_in_force", lambda fields, name, value: True, what_is_in_force_may_be_put_again_and_nothing_else),
+    ],
+)
+def test_an_autopilot_that_lies_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, client: Client, name: str, mutant: Any, sentence: Callable[[Client], None]
+) -> None:
+    monkeypatch.setattr(autopilot, name, mutant)
+    with pytest.raises(AssertionError):
+        sentence(client)
 
 
 def test_a_stale_question_may_be_answered_by_any_server(client: Client) -> None:
