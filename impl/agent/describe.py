@@ -74,6 +74,7 @@ def _debug_config(config: Config, node_id: str) -> dict[str, Any]:
         "HTTPMaxConnsPerClient": config.http_max_conns_per_client,
         "HTTPPort": config.http_port,
         "KVMaxValueSize": config.kv_max_value_size,
+        "LeaveOnTerm": "SIGTERM" in config.leaves_on,
         "Logging": {"LogJSON": config.log_json, "LogLevel": config.log_level},
         "NodeID": node_id,
         "NodeMeta": config.node_meta,
@@ -87,6 +88,7 @@ def _debug_config(config: Config, node_id: str) -> dict[str, Any]:
         "RetryJoinLAN": [str(address) for address in config.join],
         "ServerMode": config.server,
         "ServerPort": config.server_port,
+        "SkipLeaveOnInt": "SIGINT" not in config.leaves_on,
         "Telemetry": {
             "AllowedPrefixes": list(config.telemetry.allowed),
             "BlockedPrefixes": list(config.telemetry.blocked),
@@ -121,9 +123,10 @@ def describe_member(name: str, host: str, port: int, datacenter: str, node_id: s
 
     *Deviation:* without gossip there is no port of it; the server's is shown.
     """
-    tags = {"role": "consul" if port else "node", "dc": datacenter, "id": node_id, "build": VERSION}
+    tags = {"role": "consul" if port else "node", "dc": datacenter, "segment": "", "id": node_id, "acls": "0"}
+    tags |= {"build": VERSION, "vsn": "2", "vsn_min": "2", "vsn_max": "3"}
     if port:
-        tags["port"] = str(port)
+        tags |= {"port": str(port), "raft_vsn": "3"}
     protocols = {"ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2}
     delegates = {"DelegateMin": 2, "DelegateMax": 5, "DelegateCur": 4}
     return {"Name": name, "Addr": host, "Port": port, "Tags": tags, "Status": status} | protocols | delegates

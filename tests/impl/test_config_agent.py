@@ -25,6 +25,7 @@ from impl.agent.config import (
     parse_duration,
 )
 from impl.agent.config_files import read_document
+from impl.agent.describe import describe_config
 from impl.commandline import rewrite
 from impl.dns.settings import Settings as DnsSettings
 
@@ -213,6 +214,17 @@ def test_signals_let_client_agents_leave_and_servers_stay_unless_told_otherwise(
     assert built(client, said).leaves_on == set()
     said = Document(leave_on_terminate=True, skip_leave_on_interrupt=False)
     assert built(SERVER, said).leaves_on == {"SIGTERM", "SIGINT"}
+
+
+def test_an_agent_tells_by_which_signals_it_leaves() -> None:
+    for documents, told in (
+        ([SERVER], (False, True)),
+        ([Document(retry_join=["a"])], (True, False)),
+        ([SERVER, Document(leave_on_terminate=True)], (True, True)),
+        ([SERVER, Document(skip_leave_on_interrupt=False)], (False, False)),
+    ):
+        shown = describe_config(built(*documents), "id", "127.0.0.1", 8300)["DebugConfig"]
+        assert (shown["LeaveOnTerm"], shown["SkipLeaveOnInt"]) == told
 
 
 def test_what_does_no_harm_is_ignored_with_a_word() -> None:

@@ -137,7 +137,7 @@ def test_a_configuration_is_reloaded_by_command_and_by_signal(
 def test_the_log_is_monitored_until_the_agent_ends(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "monitor", "-log-level=loud")[::2] == (
         1,
-        "Error starting monitor: Unexpected response code: 400 (Unknown log level: LOUD)\n",
+        "Error starting monitor: Unexpected response code: 400 (Unknown log level: loud)\n",
     )
     command = [sys.executable, str(ROOT / "comitia.py"), "monitor", "-log-level", "debug", "-log-json"]
 

@@ -479,6 +479,7 @@ def test_members_are_the_agents_that_the_catalog_shows() -> None:
     members = client("GET", "members")[1]
     shown = [(each["Name"], each["Port"], each["Tags"]["role"], each["Status"]) for each in members]
     assert shown == [("c", 0, "node", 4), ("s", 8300, "consul", 1)]
+    assert all(each["Tags"]["vsn"] == "2" and each["Tags"]["segment"] == "" for each in members)
     assert [each["Name"] for each in client("GET", "members?wan")[1]] == ["s.dc1"]
     assert [each["Name"] for each in client("GET", "members?filter=Status+==+4")[1]] == ["c"]
     assert [each["Name"] for each in client("GET", "members?filter=Tags.role+==+consul")[1]] == ["s"]
