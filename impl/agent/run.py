@@ -261,7 +261,10 @@ def _serve_http(
     controls: Controls,
     connections: Connections,
 ) -> HttpServer:
-    """Begin to answer HTTP: plain requests for keys in the short way if this is a server, the rest in the long one."""
+    """Begin to answer HTTP: plain requests for keys in the short way if this is a server, the rest in the long one.
+
+    With -dev somebody looks at the answers: they are indented, as in Consul, which the short way does not do.
+    """
 
     def unexpected(what: str, error: Exception) -> None:
         log.error("request failed", request=what, error=repr(error))
@@ -277,9 +280,10 @@ def _serve_http(
         config.snapshot_max_size,
         controls=controls,
         measures=measures,
+        pretty=config.dev,
     )
     direct = None
-    if started.short_way is not None:
+    if started.short_way is not None and not config.dev:
         direct = DirectKv(started.short_way, config.kv_max_value_size, unexpected, measures)
     try:
         return HttpServer.listen((config.http_addr, config.http_port), app, direct, connections)

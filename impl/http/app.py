@@ -45,14 +45,17 @@ class Application:
         snapshot_max_size: int = SNAPSHOT_MAX_SIZE,
         controls: Controls | None = None,
         measures: HttpMeasures | None = None,
+        *,
+        pretty: bool = False,
     ) -> None:
         """`datacenter`, `node_name` and `local` (services and checks): the agent's own. `controls`: what its operator
-        may ask for; without `measures` nobody hears how long answers take.
+        may ask for; without `measures` nobody hears how long answers take. `pretty`: all answers are indented.
 
         `unexpected` hears of errors that no handler expected: (what was asked, error).
         """
         self._context = Context(agent, node_name, datacenter, kv_max_value_size, local, snapshot_max_size, controls)
         self._measures = measures
+        self._pretty = pretty
         self._unexpected = unexpected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,6 +82,8 @@ class Application:
         path = decode_path(scope["raw_path"])
         query = scope["query_string"]
         parameters = parse_parameters(query) if query else {}
+        if self._pretty:
+            parameters["pretty"] = ""
         if path.startswith(kv.PATH):
             return await self._respond_kv(path[len(kv.PATH) :], parameters, scope, receive)
         endpoint = routes.found(path)

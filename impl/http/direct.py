@@ -64,6 +64,8 @@ class DirectKv:
             if not key or not _ELSEWHERE.isdisjoint(parameters):
                 return False
             if method == b"PUT":
+                if "pretty" in parameters:
+                    return False
                 return self._put(path, kv.write_of_put(key, parameters, body), respond, started_ns)
             return self._get(path, key, parameters, respond, started_ns)
         except HttpError:

@@ -71,7 +71,8 @@ async def put(
 ) -> Response:
     """PUT: set a key; with `cas` only if it was not changed since; with `acquire` or `release`, its lock, too."""
     write_of_put(key, parameters, b"")  # what is wrong is said before the body is read
-    return await _written(agent, write_of_put(key, parameters, await read_body(scope, receive, limit)))
+    command = write_of_put(key, parameters, await read_body(scope, receive, limit))
+    return await _written(agent, command, parameters)
 
 
 def write_of_put(key: str, parameters: dict[str, str], value: bytes) -> Write:
@@ -91,8 +92,9 @@ def write_of_put(key: str, parameters: dict[str, str], value: bytes) -> Write:
     return KvSet(key, value, flags)
 
 
-async def _written(agent: Agent, command: Write) -> Response:
-    return written(await agent.write(command))
+async def _written(agent: Agent, command: Write, parameters: dict[str, str]) -> Response:
+    answer = written(await agent.write(command))
+    return Response(200, answer.headers, answer.body + b"\n") if "pretty" in parameters else answer
 
 
 def written(told: Result) -> Response:
@@ -112,9 +114,10 @@ async def delete(agent: Agent, key: str, parameters: dict[str, str]) -> Response
         command = KvDeleteCas(key, parse_unsigned("cas", parameters["cas"]))
     else:
         command = KvDelete(key)
-    return await _written(agent, command)
+    return await _written(agent, command, parameters)
 
 
 def _refuse_conflicts(parameters: dict[str, str], *names: str) -> None:
     if sum(name in parameters for name in names) > 1:
-        raise HttpError(400, f"Conflicting flags: {urlencode(sorted(parameters.items()))}\n")
+        given = sorted((name, value) for name, value in parameters.items() if name != "pretty")
+        raise HttpError(400, f"Conflicting flags: {urlencode(given)}\n")

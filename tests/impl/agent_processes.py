@@ -90,7 +90,8 @@ class AgentProcess:
             return answer.status, answer.read()
 
     def put(self, key: str, value: str) -> None:
-        assert self.request("PUT", f"/v1/kv/{key}", value.encode()) == (200, b"true")
+        status, answer = self.request("PUT", f"/v1/kv/{key}", value.encode())
+        assert (status, answer.strip()) == (200, b"true")
 
     def get(self, key: str, query: str = "raw&consistent") -> str:
         status, body = self.request("GET", f"/v1/kv/{key}?{query}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,13 +22,17 @@ class PreparedAgent(AgentProcess):
     @contextlib.contextmanager
     def running(cls, *command: str) -> Iterator[PreparedAgent]:
         """One that has started, and ends afterwards. `command`: how to start an agent, if not `comitia agent`."""
-        agent = cls("-dev", "-node", "dev", "-server-port", "0", command=command)
+        # With -dev all answers would be pretty.
+        directory = tempfile.mkdtemp(prefix="comitia-test-")
+        flags = ("-server", "-bootstrap-expect", "1", "-data-dir", directory, "-node", "dev", "-server-port", "0")
+        agent = cls(*flags, command=command)
         try:
             agent.started()
             agent.prepare()
             yield agent
         finally:
             agent.terminate()
+            shutil.rmtree(directory, ignore_errors=True)
 
     def prepare(self) -> None:
         """Register and write."""

@@ -111,6 +111,7 @@ OTHER = [
     request("GET", "/v1/kv/?recurse"),
     request("GET", "/v1/kv/dir?keys&separator=/"),
     request("PUT", "/v1/kv/a?acquire=no-session", b"1"),
+    request("PUT", "/v1/kv/a?pretty", b"1"),
     request("GET", "/v1/kv/a?ns=other"),
     request("GET", "/v1/kv/a", b"", "X-Consul-Namespace: other"),
     request("PUT", "/v1/kv/a", b"1", "x-consul-partition: other"),

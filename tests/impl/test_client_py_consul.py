@@ -206,7 +206,7 @@ def test_a_transaction_is_done_whole_or_not_at_all(api: consul.Consul) -> None:
 
     done = api.txn.put([kv("set", "t/a", "1"), kv("set", "t/b", "2"), kv("get", "t/a")])
     assert done["Errors"] is None and [each["KV"]["Key"] for each in done["Results"]] == ["t/a", "t/b", "t/a"]
-    with pytest.raises(consul.ConsulException, match=r'409 .*key \\"none\\" doesn.t exist'):
+    with pytest.raises(consul.ConsulException, match=r'(?s)409 .*key \\"none\\" doesn.t exist'):
         api.txn.put([kv("set", "t/c", "3"), kv("get", "none")])
     assert api.kv.get("t/c")[1] is None
 

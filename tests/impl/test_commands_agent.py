@@ -49,7 +49,7 @@ class Console:
 
     def register(self, node: str, **more: Any) -> None:
         body = json.dumps({"Node": node, "Address": "10.0.0.1", **more}).encode()
-        assert self.agent.request("PUT", "/v1/catalog/register", body) == (200, b"true")
+        assert self.agent.request("PUT", "/v1/catalog/register", body) == (200, b"true\n")
 
 
 @pytest.fixture(scope="module")

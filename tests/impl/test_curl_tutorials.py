@@ -92,9 +92,9 @@ def test_key_value_data(sh: Shell) -> None:
     assert "< HTTP/1.1 404 Not Found" in sh.shown and "< X-Consul-Index: " in sh.shown
     assert "< content-length: 0" in sh.shown.lower()
 
-    assert sh("curl -X PUT -d 'test' http://localhost:8500/v1/kv/web/key1") == "true"
-    assert sh("curl -X PUT -d 'test' http://localhost:8500/v1/kv/web/key2?flags=42") == "true"
-    assert sh("curl -X PUT -d 'test'  http://localhost:8500/v1/kv/web/sub/key3") == "true"
+    assert sh("curl -X PUT -d 'test' http://localhost:8500/v1/kv/web/key1") == "true\n"
+    assert sh("curl -X PUT -d 'test' http://localhost:8500/v1/kv/web/key2?flags=42") == "true\n"
+    assert sh("curl -X PUT -d 'test'  http://localhost:8500/v1/kv/web/sub/key3") == "true\n"
     rows = sh.json("curl http://localhost:8500/v1/kv/?recurse")
     first = rows[0]["ModifyIndex"]
 
@@ -112,8 +112,8 @@ def test_key_value_data(sh: Shell) -> None:
     sh("curl -X DELETE http://localhost:8500/v1/kv/web/sub?recurse")
     assert sh.json("curl http://localhost:8500/v1/kv/web?recurse") == rows[:2]
 
-    assert sh(f"curl -X PUT -d 'newval' http://localhost:8500/v1/kv/web/key1?cas={first}") == "true"
-    assert sh(f"curl -X PUT -d 'newval' http://localhost:8500/v1/kv/web/key1?cas={first}") == "false"
+    assert sh(f"curl -X PUT -d 'newval' http://localhost:8500/v1/kv/web/key1?cas={first}") == "true\n"
+    assert sh(f"curl -X PUT -d 'newval' http://localhost:8500/v1/kv/web/key1?cas={first}") == "false\n"
 
     index = first + 1
     assert sh.json(f'curl "http://localhost:8500/v1/kv/web/key2?index={index}&wait=1s"') == rows[1:2]
@@ -130,9 +130,9 @@ def test_a_blocking_query_answers_when_the_value_changes(sh: Shell) -> None:
 def test_the_kv_api(sh: Shell, tmp_path: Path) -> None:
     (tmp_path / "contents").write_bytes(b"line\nline\x00")
     put = "curl --request PUT --data @contents http://127.0.0.1:8500/v1/kv/my-key"
-    assert sh(put) == "true", "curl strips line ends and NUL"
+    assert sh(put) == "true\n", "curl strips line ends and NUL"
     assert sh("curl http://127.0.0.1:8500/v1/kv/my-key?raw") == "lineline"
-    assert sh("curl --request PUT --data-binary @contents http://127.0.0.1:8500/v1/kv/my-key") == "true"
+    assert sh("curl --request PUT --data-binary @contents http://127.0.0.1:8500/v1/kv/my-key") == "true\n"
     (row,) = sh.json("curl \\\n    http://127.0.0.1:8500/v1/kv/my-key")
     has_shape(
         [row], [{"CreateIndex": 1, "ModifyIndex": 2, "LockIndex": 2, "Key": "zip", "Flags": 0, "Value": "dGVzdA=="}]
@@ -142,7 +142,7 @@ def test_the_kv_api(sh: Shell, tmp_path: Path) -> None:
         sh(f"curl -X PUT -d '' http://127.0.0.1:8500/v1/kv//web/{key}")
     listed = sh.json("curl 'http://127.0.0.1:8500/v1/kv//web/?keys&separator=/'")
     assert listed == ["/web/bar", "/web/foo", "/web/subdir/"]
-    assert sh("curl --request DELETE http://127.0.0.1:8500/v1/kv/my-key") == "true"
+    assert sh("curl --request DELETE http://127.0.0.1:8500/v1/kv/my-key") == "true\n"
 
 
 def test_application_leader_election_with_sessions(sh: Shell) -> None:
@@ -150,9 +150,9 @@ def test_application_leader_election_with_sessions(sh: Shell) -> None:
     session = created["ID"]
     has_shape(created, {"ID": "4ca8e74b-6350-7587-addf-a18084928f3c"})
     acquire = f"curl -X PUT -d body http://localhost:8500/v1/kv/service/mysql/leader?acquire={session}"
-    assert sh(acquire) == "true" and sh(acquire) == "true", "who holds it holds it"
+    assert sh(acquire) == "true\n" and sh(acquire) == "true\n", "who holds it holds it"
     other = sh.json("""curl  -X PUT -d '{"Name": "mysql-session"}' http://localhost:8500/v1/session/create""")["ID"]
-    assert sh(acquire.replace(session, other)) == "false"
+    assert sh(acquire.replace(session, other)) == "false\n"
 
     (row,) = sh.json("curl -X GET http://localhost:8500/v1/kv/service/mysql/leader")
     assert {
@@ -168,10 +168,10 @@ def test_application_leader_election_with_sessions(sh: Shell) -> None:
     )
     assert info[0]["LockDelay"] == 1.5e10 and info[0]["NodeChecks"] == ["serfHealth"]
 
-    assert sh(f"curl -X PUT http://localhost:8500/v1/kv/service/mysql/leader?release={session}") == "true"
+    assert sh(f"curl -X PUT http://localhost:8500/v1/kv/service/mysql/leader?release={session}") == "true\n"
     (row,) = sh.json("curl -X GET http://localhost:8500/v1/kv/service/mysql/leader")
     assert "Session" not in row and row["LockIndex"] == 1
-    assert sh(acquire.replace(session, other)) == "true", "released: there is no lock-delay"
+    assert sh(acquire.replace(session, other)) == "true\n", "released: there is no lock-delay"
 
 
 def test_the_session_api(sh: Shell, agent: AgentProcess) -> None:
@@ -215,8 +215,8 @@ def test_the_session_api(sh: Shell, agent: AgentProcess) -> None:
         assert (mine["LockDelay"], mine["TTL"]) == (15 * 10**9, "30s")
         assert mine["NodeChecks"] == ["a", "b", "c", "serfHealth"], "`Checks` leave the default of `NodeChecks` alone"
         assert list(mine) == list(documented), "in this order, and nothing else"
-    assert sh(f"curl --request PUT http://127.0.0.1:8500/v1/session/destroy/{session}") == "true"
-    assert sh(f"curl http://127.0.0.1:8500/v1/session/info/{session}") == "[]"
+    assert sh(f"curl --request PUT http://127.0.0.1:8500/v1/session/destroy/{session}") == "true\n"
+    assert sh(f"curl http://127.0.0.1:8500/v1/session/info/{session}") == "[]\n"
 
 
 def test_the_agent_service_api(sh: Shell, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_the_catalog_and_health_apis(sh: Shell) -> None:
   "SkipNodeUpdate": false
 }"""
     )
-    assert sh("curl --request PUT --data @payload.json http://127.0.0.1:8500/v1/catalog/register") == "true"
+    assert sh("curl --request PUT --data @payload.json http://127.0.0.1:8500/v1/catalog/register") == "true\n"
     assert sh.json("curl http://127.0.0.1:8500/v1/catalog/datacenters") == ["dc1"]
     has_shape(sh.json("curl http://127.0.0.1:8500/v1/catalog/nodes"), [NODE])
     assert sh.json("curl http://127.0.0.1:8500/v1/catalog/services")["redis"] == ["primary", "v1"]
@@ -381,7 +381,7 @@ def test_the_catalog_and_health_apis(sh: Shell) -> None:
     for path in ("node/t2.320", "checks/redis", "state/passing"):
         has_shape(sh.json(f"curl http://127.0.0.1:8500/v1/health/{path}"), [CHECK])
     sh.payload('{\n  "Datacenter": "dc1",\n  "Node": "t2.320"\n}')
-    assert sh("curl --request PUT --data @payload.json http://127.0.0.1:8500/v1/catalog/deregister") == "true"
+    assert sh("curl --request PUT --data @payload.json http://127.0.0.1:8500/v1/catalog/deregister") == "true\n"
 
 
 def test_the_transaction_api(sh: Shell) -> None:

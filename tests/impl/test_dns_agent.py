@@ -35,7 +35,7 @@ class Names:
 
     def register(self, node: str, address: str, **more: Any) -> None:
         body = {"Node": node, "Address": address, **more}
-        assert self.agent.request("PUT", "/v1/catalog/register", json.dumps(body).encode()) == (200, b"true")
+        assert self.agent.request("PUT", "/v1/catalog/register", json.dumps(body).encode()) == (200, b"true\n")
 
     def dig(self, *words: str) -> str:
         command = [str(DIG), "@127.0.0.1", "-p", self.port, "+tries=1", "+time=10", *words]

@@ -222,6 +222,21 @@ def test_what_an_instance_does_not_have_is_left_out_where_consul_does(client: Cl
     assert instance["ServicePort"] == 0 and "ServiceTaggedAddresses" not in instance
 
 
+def test_an_agent_may_indent_all_its_answers(client: Client) -> None:
+    agent: Any = client.agent
+    client.app = Application(agent, "dc1", 80, lambda what, error: pytest.fail(what), "me", pretty=True)
+    for method, target, answer in (
+        ("GET", "/v1/catalog/datacenters", b'[\n    "dc1"\n]\n'),
+        ("PUT", "/v1/kv/a", b"true\n"),
+        ("PUT", "/v1/kv/a?cas=0", b"false\n"),
+        ("GET", "/v1/kv/?keys", b'[\n    "a"\n]\n'),
+        ("GET", "/v1/kv/a?raw", b""),
+        ("DELETE", "/v1/kv/a?recurse&cas=1", b"Conflicting flags: cas=1&recurse=\n"),
+        ("DELETE", "/v1/kv/a", b"true\n"),
+    ):
+        assert ask(client.app, method, target).body == answer
+
+
 def test_an_unknown_method_is_refused_with_those_that_are_known(client: Client) -> None:
     assert client("POST", "/v1/catalog/register")[0] == 405
     assert client.headers["Allow"] == "OPTIONS,PUT"
