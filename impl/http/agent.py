@@ -15,6 +15,7 @@ from impl.agent.describe import ALIVE, BUILD_DATE, FAILED, VERSION, describe_bui
 from impl.agent.local.checks import NoTtl
 from impl.agent.local.definitions import CheckDefinition
 from impl.agent.local.registrations import NoSuchService, Registrations, Unknown
+from impl.agent.local.sidecars import NoPortLeft
 from impl.agent.reconcile import CONSUL
 from impl.catalog.registry_queries import (
     ChecksAnswer,
@@ -71,9 +72,13 @@ async def register_service(context: Context, request: Request) -> Response:
     """PUT /v1/agent/service/register."""
     local = _local(context)
     definition = service_definition(read_json(await request.body(BODY_SIZE_MAX)))
-    for check in definition.checks:
+    for check in definition.all_checks:
         _refuse_script(local, check)
-    local.register_service(definition, request.parameters.get("replace-existing-checks") in ("", "true"))
+    replaces = request.parameters.get("replace-existing-checks") in ("", "true")
+    try:
+        local.register_service(definition, replaces)
+    except NoPortLeft as error:
+        raise HttpError(500, str(error)) from None
     return await _kept(context)
 
 

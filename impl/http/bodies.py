@@ -136,7 +136,7 @@ def _service(fields: Fields, node: str, *, named: bool = True) -> Service:
     if fields.text("Address") in ANY_ADDRESS:
         raise HttpError(500, "Invalid service address")
     tagged, given, kind, port = tagged_addresses(fields), weights(fields), fields.text("Kind"), fields.number("Port")
-    of_mesh = mesh.read(fields, name, kind, port)
+    of_mesh = mesh.read(fields, name, kind, port != 0)
     if of_mesh.problem and named:
         raise HttpError(500, of_mesh.problem)
     return Service(

@@ -168,6 +168,13 @@ class CheckDefinitionBody(TypedDict, total=False):
     OutputMaxSize: Integer
 
 
+class ConnectBody(TypedDict, total=False):
+    """What an instance is in the mesh, and the proxy that is registered with it."""
+
+    Native: bool
+    SidecarService: dict[str, Any]
+
+
 class ServiceDefinitionBody(TypedDict):
     """An instance of an agent, with its checks."""
 
@@ -182,7 +189,7 @@ class ServiceDefinitionBody(TypedDict):
     Weights: NotRequired[WeightsBody]
     EnableTagOverride: NotRequired[bool]
     Proxy: NotRequired[ProxyBody]
-    Connect: NotRequired[ConnectDocument]
+    Connect: NotRequired[ConnectBody]
     SocketPath: NotRequired[str]
     Check: NotRequired[CheckDefinitionBody]
     Checks: NotRequired[list[CheckDefinitionBody]]

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from impl.agent.config import ConfigError
-from impl.agent.local.definitions import OUTPUT_BYTES_MAX, CheckDefinition, ServiceDefinition, problem
+from impl.agent.local.definitions import OUTPUT_BYTES_MAX, CheckDefinition, ServiceDefinition, Sidecar, problem
 from impl.agent.metadata import metadata_problem
 from impl.catalog.rows import CRITICAL, STATUSES, Service
-from impl.http import mesh
+from impl.http import mesh, sidecars
 from impl.http.bodies import ANY_ADDRESS, refuse_nul, tagged_addresses, weights, weights_problem
 from impl.http.fields import Fields, loose
 from impl.http.request import HttpError
@@ -38,7 +40,7 @@ def configured(
         scripts: whether their checks may run commands.
     """
     found = [verified_service(each) for each in services], [verified_check(each) for each in checks]
-    for check in (*(check for service in found[0] for check in service.checks), *found[1]):
+    for check in (*(check for service in found[0] for check in service.all_checks), *found[1]):
         if check.args and not scripts:
             raise ConfigError(
                 f"check {check.check_id!r} is a script: set 'enable_local_script_checks' (or 'enable_script_checks') "
@@ -70,11 +72,21 @@ def verified_check(document: Any) -> CheckDefinition:
 
 
 def service_definition(document: Any, missing_weight: int = 0) -> ServiceDefinition:
-    """The definition of an instance, with its checks. Raises HttpError.
+    """The definition of an instance, with its checks and its sidecar. Raises HttpError.
 
     Args:
         missing_weight: what a weight is beside which the other is given; files have other defaults than bodies.
     """
+    definition = _service_definition(document, missing_weight)
+    described = sidecars.described(Fields(loose(document)), definition.service)
+    if described is None:
+        return definition
+    proxy = _service_definition(described.document, missing_weight, is_sidecar=True)
+    return replace(definition, sidecar=Sidecar(proxy.service, proxy.checks, described.host))
+
+
+def _service_definition(document: Any, missing_weight: int, *, is_sidecar: bool = False) -> ServiceDefinition:
+    """`is_sidecar`: it need not have a port."""
     fields = Fields(loose(document))
     name = fields.text("Name") or fields.text("Service")
     if not name:
@@ -82,7 +94,7 @@ def service_definition(document: Any, missing_weight: int = 0) -> ServiceDefinit
     if fields.text("Address") in ANY_ADDRESS:
         raise HttpError(400, "Invalid service address")
     kind, port = fields.text("Kind"), fields.number("Port")
-    of_mesh = mesh.read(fields, name, kind, port)
+    of_mesh = mesh.read(fields, name, kind, port != 0 or is_sidecar)
     service = Service(
         "",
         fields.text("ID") or name,

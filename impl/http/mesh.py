@@ -10,6 +10,7 @@ It must not know of rows: text in, text out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -60,7 +61,8 @@ class Mesh(NamedTuple):
 SILENT: Final = Said()
 _SILENT: Final = msgspec.structs.asdict(SILENT)
 _decode = msgspec.json.Decoder(Said).decode
-_encode = msgspec.json.Encoder(order="sorted").encode
+_encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def said(text: str) -> Said:
@@ -68,14 +70,14 @@ def said(text: str) -> Said:
     return _decode(text) if text else SILENT
 
 
-def read(fields: Fields, service: str, kind: str, port: int) -> Mesh:
+def read(fields: Fields, service: str, kind: str, has_port: bool) -> Mesh:
     """What a registration says, of an instance of `service`. Raises HttpError."""
     proxy = _proxy(_within(fields, "Proxy"))
     native = _within(fields, "Connect").truth("Native")
     found = Said({"Native": True} if native else {}, proxy, fields.text("SocketPath"))
     destination = proxy.get("DestinationServiceName", "")
-    problems = _problems(kind, destination, native, bool(port or found.SocketPath))
-    return Mesh(destination if kind == CONNECT_PROXY else service if native else "", found.text(), _listed(problems))
+    problems = _problems(kind, destination, native, has_port or bool(found.SocketPath))
+    return Mesh(destination if kind == CONNECT_PROXY else service if native else "", found.text(), listed(problems))
 
 
 def agent_proxy(proxy: ProxyDocument) -> AgentProxyDocument:
@@ -91,22 +93,15 @@ def _within(fields: Fields, name: str) -> Fields:
 
 
 def _proxy(fields: Fields) -> ProxyDocument:
-    proxy: ProxyDocument = {"Mode": fields.text("Mode"), "MeshGateway": _gateway(fields), "Expose": _expose(fields)}
-    for name in ("DestinationServiceName", "DestinationServiceID", "LocalServiceAddress", "LocalServiceSocketPath"):
-        if text := fields.text(name):
-            proxy[name] = text
-    if port := fields.number("LocalServicePort"):
-        proxy["LocalServicePort"] = port
-    if config := _opaque(fields, "Config"):
-        proxy["Config"] = config
-    if upstreams := [_upstream(Fields(loose(each), "Upstreams")) for each in fields.elements("Upstreams")]:
-        proxy["Upstreams"] = upstreams
-    transparent = _within(fields, "TransparentProxy")
-    if port := transparent.number("OutboundListenerPort"):
-        proxy.setdefault("TransparentProxy", {})["OutboundListenerPort"] = port
-    if transparent.truth("DialedDirectly"):
-        proxy.setdefault("TransparentProxy", {})["DialedDirectly"] = True
-    return proxy
+    """In Go's order, which the log keeps."""
+    transparent = _set(_within(fields, "TransparentProxy"), _OF_TRANSPARENT)
+    config = _opaque(fields, "Config")
+    upstreams = [_upstream(Fields(loose(each), "Upstreams")) for each in fields.elements("Upstreams")]
+    proxy: dict[str, Any] = {"TransparentProxy": transparent} if transparent else {}
+    proxy |= {**_set(fields, _OF_PROXIES), "Mode": fields.text("Mode")}
+    proxy |= {"Config": config} if config else {}
+    proxy |= {"Upstreams": upstreams} if upstreams else {}
+    return {**proxy, "MeshGateway": _gateway(fields), "Expose": _expose(fields)}  # type: ignore[typeddict-item]
 
 
 def _gateway(fields: Fields) -> MeshGatewayDocument:
@@ -123,26 +118,32 @@ def _expose(fields: Fields) -> ExposeDocument:
     return expose
 
 
+_OF_PROXIES: Final = {
+    "DestinationServiceName": str, "DestinationServiceID": str, "LocalServiceAddress": str, "LocalServicePort": int,
+    "LocalServiceSocketPath": str,
+}  # fmt: skip
+_OF_TRANSPARENT: Final = {"OutboundListenerPort": int, "DialedDirectly": bool}
 _OF_PATHS: Final = {"ListenerPort": int, "Path": str, "LocalPathPort": int, "Protocol": str, "ParsedFromCheck": bool}
-_OF_UPSTREAMS: Final = {
-    "DestinationNamespace": str, "DestinationPartition": str, "DestinationPeer": str, "LocalBindAddress": str,
-    "LocalBindPort": int, "LocalBindSocketPath": str, "LocalBindSocketMode": str,
+_DESTINATIONS: Final = {"DestinationNamespace": str, "DestinationPartition": str, "DestinationPeer": str}
+_LISTENERS: Final = {
+    "LocalBindAddress": str, "LocalBindPort": int, "LocalBindSocketPath": str, "LocalBindSocketMode": str,
 }  # fmt: skip
 
 
 def _upstream(fields: Fields) -> UpstreamDocument:
-    upstream: UpstreamDocument = {
+    config = _opaque(fields, "Config")
+    upstream: dict[str, Any] = {
         "DestinationType": fields.text("DestinationType") or "service",
+        **_set(fields, _DESTINATIONS),
         "DestinationName": fields.text("DestinationName"),
         "Datacenter": fields.text("Datacenter"),
-        "MeshGateway": _gateway(fields),
+        **_set(fields, _LISTENERS),
+        **({"Config": config} if config else {}),
     }
-    if config := _opaque(fields, "Config"):
-        upstream["Config"] = config
-    return {**upstream, **_set(fields, _OF_UPSTREAMS)}  # type: ignore[typeddict-item]
+    return {**upstream, "MeshGateway": _gateway(fields)}  # type: ignore[typeddict-item]
 
 
-def _set(fields: Fields, names: dict[str, type]) -> dict[str, Any]:
+def _set(fields: Fields, names: Mapping[str, type]) -> dict[str, Any]:
     """Those fields that are set."""
     found: dict[str, Any] = {}
     for name, kind in names.items():
@@ -153,8 +154,12 @@ def _set(fields: Fields, names: dict[str, type]) -> dict[str, Any]:
 
 
 def _opaque(fields: Fields, name: str) -> dict[str, Any]:
+    """An object that is kept as it is, but for the order of its names, which Go sorts."""
     value = fields.raw(name)
-    return {} if value is None else Fields(value, name).document
+    if value is None:
+        return {}
+    found: dict[str, Any] = msgspec.json.decode(_encode_sorted(Fields(value, name).document))
+    return found
 
 
 def _problems(kind: str, destination: str, native: bool, reachable: bool) -> list[str]:
@@ -179,7 +184,7 @@ def _problems(kind: str, destination: str, native: bool, reachable: bool) -> lis
     return found
 
 
-def _listed(problems: list[str]) -> str:
+def listed(problems: list[str]) -> str:
     """As Go's multierror writes them."""
     if not problems:
         return ""

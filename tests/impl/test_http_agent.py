@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from impl.agent.api import NoClusterLeader, ReadOptions, ReadReply
+from impl.agent.local import registrations
+from impl.agent.local import sidecars as local_sidecars
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log
 from impl.catalog.commands import Register, Write
@@ -198,6 +200,122 @@ def test_a_proxy_and_a_native_service_are_shown_as_what_they_are() -> None:
     assert "Connect" not in found["p"] and "Proxy" not in found["n"]
     status, text = client("PUT", "service/register", {"Name": "p", "Kind": "connect-proxy", "Port": 1})
     assert status == 400 and text.startswith("Validation failed: 1 error occurred:\n\t* Proxy.DestinationServiceName")
+
+
+SIDECAR = {
+    "Name": "web",
+    "ID": "web1",
+    "Port": 80,
+    "Tags": ["v1"],
+    "Meta": {"team": "a"},
+    "Connect": {"SidecarService": {}},
+}
+
+
+def a_sidecar_is_registered_and_deregistered_with_its_service() -> None:
+    client = Client()
+    client.put("service/register", SIDECAR)
+    found = client("GET", "services")[1]
+    assert list(found) == ["web1", "web1-sidecar-proxy"] and "Connect" not in found["web1"]
+    proxy = found["web1-sidecar-proxy"]
+    assert (proxy["Kind"], proxy["Service"], proxy["Port"]) == ("connect-proxy", "web-sidecar-proxy", 21000)
+    assert (proxy["Tags"], proxy["Meta"]) == (["v1"], {"team": "a"})
+    assert proxy["Proxy"] == {
+        "DestinationServiceName": "web",
+        "DestinationServiceID": "web1",
+        "LocalServiceAddress": "127.0.0.1",
+        "LocalServicePort": 80,
+        "MeshGateway": {},
+        "Expose": {},
+    }
+    checks = client("GET", "checks")[1]
+    assert [(check["Name"], check["Type"], check["ServiceID"]) for _, check in sorted(checks.items())] == [
+        ("Connect Sidecar Listening", "tcp", "web1-sidecar-proxy"),
+        ("Connect Sidecar Aliasing web1", "alias", "web1-sidecar-proxy"),
+    ]
+    assert client.own.definitions["service:web1-sidecar-proxy:1"].tcp == "127.0.0.1:21000"
+    client.put("service/register", SIDECAR | {"ID": "web2"})
+    client.put("service/register", SIDECAR)
+    ports = {name: each["Port"] for name, each in client("GET", "services")[1].items() if "sidecar" in name}
+    assert ports == {"web1-sidecar-proxy": 21000, "web2-sidecar-proxy": 21001}, "it keeps its port"
+    client.put("service/deregister/web1")
+    assert list(client("GET", "services")[1]) == ["web2", "web2-sidecar-proxy"]
+    client.put("service/deregister/web2-sidecar-proxy")
+    assert list(client("GET", "services")[1]) == ["web2"]
+
+
+def test_a_sidecar_is_registered_and_deregistered_with_its_service() -> None:
+    a_sidecar_is_registered_and_deregistered_with_its_service()
+
+
+def test_a_sidecar_may_say_what_it_is() -> None:
+    client = Client()
+    sidecar = {
+        "name": "p",
+        "port": 20000,
+        "address": "10.0.0.9",
+        "tags": ["own"],
+        "check": {"ttl": "1m"},
+        "proxy": {"local_service_port": 81, "upstreams": [{"destination_name": "db", "local_bind_port": 5432}]},
+    }
+    client.put("service/register", {"name": "web", "port": 80, "connect": {"sidecar_service": sidecar}})
+    proxy = client("GET", "service/web-sidecar-proxy")[1]
+    assert (proxy["Service"], proxy["Port"], proxy["Address"], proxy["Tags"]) == ("p", 20000, "10.0.0.9", ["own"])
+    assert (proxy["Proxy"]["DestinationServiceName"], proxy["Proxy"]["LocalServicePort"]) == ("web", 81)
+    assert proxy["Proxy"]["Upstreams"][0]["DestinationName"] == "db"
+    assert list(client("GET", "checks")[1]) == ["service:web-sidecar-proxy"]
+
+
+def test_there_are_ports_for_so_many_sidecars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_sidecars, "PORTS", range(21000, 21001))
+    client = Client()
+    client.put("service/register", SIDECAR)
+    status, text = client("PUT", "service/register", SIDECAR | {"ID": "web2"})
+    assert (status, text) == (
+        500,
+        "no port provided for sidecar_service and none left in the configured range [21000, 21000]",
+    )
+    assert list(client("GET", "services")[1]) == ["web1", "web1-sidecar-proxy"]
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "more", "text"),
+    [
+        ({"ID": "x"}, {}, "A SidecarService cannot specify an ID as this is managed by the agent"),
+        ({"Connect": {"SidecarService": {}}}, {}, "A SidecarService cannot have a nested SidecarService"),
+        ({}, {"Kind": "mesh-gateway"}, "A mesh-gateway cannot have a sidecar service defined"),
+        ({"Proxy": {"DestinationServiceName": "*"}}, {}, "Proxy.DestinationServiceName must not be a wildcard"),
+    ],
+)
+def test_a_sidecar_that_makes_no_sense_is_refused(sidecar: Any, more: dict[str, Any], text: str) -> None:
+    client = Client()
+    status, answer = client("PUT", "service/register", SIDECAR | {"Connect": {"SidecarService": sidecar}} | more)
+    assert status == 400 and answer.startswith(f"Validation failed: 1 error occurred:\n\t* {text}")
+    assert client("GET", "services") == (200, {})
+
+
+def test_a_script_of_a_sidecar_is_refused_as_one_of_its_service() -> None:
+    sidecar = {"Check": {"ScriptArgs": ["true"], "Interval": "9s"}}
+    status, text = Client()("PUT", "service/register", SIDECAR | {"Connect": {"SidecarService": sidecar}})
+    assert status == 400 and text.startswith("Scripts are disabled on this agent")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mutant"),
+    [
+        (local_sidecars, "_port", lambda before, used: 21000),
+        (registrations, "sidecar_of", lambda service, present: None),
+        (registrations, "with_sidecars", lambda definitions, present: list(definitions)),
+        (local_sidecars, "_default_checks", lambda service, proxy, host: ()),
+    ],
+    ids=["one-port-for-all", "sidecar-stays", "sidecar-is-not-registered", "sidecar-is-not-checked"],
+)
+def test_a_mistake_with_sidecars_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, mutant: Any
+) -> None:
+    monkeypatch.setattr(owner, name, mutant)
+    with pytest.raises(AssertionError):
+        a_sidecar_is_registered_and_deregistered_with_its_service()
 
 
 def test_a_weight_that_is_missing_is_none_in_a_body_and_one_in_a_file() -> None:

@@ -369,9 +369,10 @@ PROXY: dict[str, Any] = {
     },
 }
 SHOWN = {
-    "Mode": "",
+    "TransparentProxy": {"DialedDirectly": True},
     "DestinationServiceName": "web",
     "LocalServicePort": 80,
+    "Mode": "",
     "Config": {"Name_of": None, "z": 1},
     "Upstreams": [
         {
@@ -384,7 +385,6 @@ SHOWN = {
     ],
     "MeshGateway": {"Mode": "local"},
     "Expose": {"Checks": True, "Paths": [{"Path": "/health", "LocalPathPort": 8080}]},
-    "TransparentProxy": {"DialedDirectly": True},
 }
 
 
@@ -396,6 +396,7 @@ def test_a_service_is_reached_through_its_proxies_and_its_native_instances(clien
     own, proxy = client("GET", "/v1/health/connect/web?passing")[1]
     assert (own["Service"]["Connect"], own["Service"]["SocketPath"]) == ({"Native": True}, "/s")
     assert (proxy["Service"]["Kind"], proxy["Service"]["Proxy"]) == ("connect-proxy", SHOWN)
+    assert list(proxy["Service"]["Proxy"]) == list(SHOWN), "in Go's order"
     assert [check["CheckID"] for check in proxy["Checks"]] == ["alive"]
     own, proxy = client("GET", "/v1/catalog/connect/WEB")[1]
     assert (own["ServiceConnect"], own["ServiceSocketPath"]) == ({"Native": True}, "/s")

@@ -123,11 +123,28 @@ def address(text: str, tls: Tls | None) -> Endpoint:
     return Endpoint(host.removeprefix("[").removesuffix("]") or "localhost", int(port), tls)
 
 
+class Sidecar(msgspec.Struct, frozen=True):
+    """A proxy that is registered with its service."""
+
+    service: Service
+    """The proxy's instance; port 0: the agent finds one."""
+    checks: tuple[CheckDefinition, ...]
+    """None: the usual ones."""
+    host: str
+    """Where its service is reached, and it itself if it has no address."""
+
+
 class ServiceDefinition(msgspec.Struct, frozen=True):
     """An instance of a service on this agent's node, and its checks."""
 
     service: Service
     checks: tuple[CheckDefinition, ...] = ()
+    sidecar: Sidecar | None = None
+
+    @property
+    def all_checks(self) -> tuple[CheckDefinition, ...]:
+        """Those of its sidecar, too."""
+        return self.checks if self.sidecar is None else (*self.checks, *self.sidecar.checks)
 
 
 def go_duration(duration_ns: int) -> str:

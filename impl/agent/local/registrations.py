@@ -26,6 +26,7 @@ from impl.agent.local.definitions import (
     ServiceDefinition,
 )
 from impl.agent.local.persistence import CHECKS, SERVICES, KeptCheck, Shelf
+from impl.agent.local.sidecars import sidecar_of, with_sidecars
 from impl.agent.local.state import LocalState
 from impl.agent.local.sync import AntiEntropy
 from impl.agent.logs import Log
@@ -125,9 +126,9 @@ class Registrations:
     def define(self, services: Iterable[ServiceDefinition], checks: Iterable[CheckDefinition]) -> None:
         """Register what configuration files say; they win over what was kept, and say it again at the next start.
 
-        Raises NoSuchService.
+        Raises NoSuchService, NoPortLeft.
         """
-        for service in services:
+        for service in with_sidecars(services, self.state.services):
             self._define(SERVICES, service.service.id)
             for check in service.checks:
                 self._define(CHECKS, check.check_id)
@@ -139,7 +140,7 @@ class Registrations:
     def redefine(self, services: Iterable[ServiceDefinition], checks: Iterable[CheckDefinition]) -> None:
         """Configuration files say this now: what is as before goes on, checks that changed keep their status, and what
         they do not say any more is deregistered, unless a user registered it meanwhile."""
-        services, checks = list(services), list(checks)
+        services, checks = with_sidecars(services, self.state.services), list(checks)
         before, self._configured = self._configured, set()
         for service in services:
             self._define(SERVICES, service.service.id)
@@ -194,10 +195,14 @@ class Registrations:
     # --- services ----------------------------------------------------------------------------------------------------
 
     def register_service(self, definition: ServiceDefinition, replace_existing_checks: bool = False) -> None:
-        """A user registers or replaces an instance. Checks that it had already go on as they stand."""
-        self._configured.discard((SERVICES, definition.service.id))
-        self._configured.difference_update((CHECKS, check.check_id) for check in definition.checks)
-        self._register(definition, replace_existing_checks)
+        """A user registers or replaces an instance, and its sidecar. Checks that it had already go on as they stand.
+
+        Raises NoPortLeft.
+        """
+        for each in with_sidecars([definition], self.state.services):
+            self._configured.discard((SERVICES, each.service.id))
+            self._configured.difference_update((CHECKS, check.check_id) for check in each.checks)
+            self._register(each, replace_existing_checks)
 
     def _register(self, definition: ServiceDefinition, replace_existing_checks: bool = False) -> None:
         service_id = definition.service.id
@@ -217,9 +222,13 @@ class Registrations:
                 self.state.put_check(check_row)  # it shows the tags of its instance
 
     def deregister_service(self, service_id: str) -> None:
-        """Deregister an instance with its checks. Raises UnknownServiceId."""
-        if service_id not in self.state.services:
+        """Deregister an instance with its checks, and its sidecar. Raises UnknownServiceId."""
+        service = self.state.services.get(service_id)
+        if service is None:
             raise UnknownServiceId(service_id)
+        sidecar = sidecar_of(service, self.state.services)
+        if sidecar is not None:
+            self.deregister_service(sidecar)
         self.shelf.remove_service(service_id)
         for check_id in self.state.drop_service(service_id):
             self._forget_check(check_id)
