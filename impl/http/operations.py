@@ -131,13 +131,23 @@ _HEALTHS: Final[Mapping[int, tuple[Any, ...]]] = dict.fromkeys(_JUDGED, (list[sh
 
 
 def _unused(endpoint: str, answer: unused.Nothing | unused.Refusal) -> Operation:
-    rest = ("name" if endpoint.endswith(("/name/", "/fire/")) else "id") if endpoint.endswith("/") else ""
+    rest = _rest(endpoint)
     if isinstance(answer, unused.Nothing):
-        rest = answer.missing.partition(" ")[0]
         of_health = endpoint == "/v1/health/ingress/"
         shape = list[shapes.HealthDocument] if of_health else list[shapes.EmptyDocument]
-        return _read(shape, *(("filter",) if of_health else ()), rest=rest)
+        also = {404: (TEXT,)} if answer.one else {}
+        return _read(shape, *(("filter",) if of_health else ()), rest=rest, also=also)
     return Operation({answer.status: (TEXT if answer.text else EMPTY,)}, rest=rest)
+
+
+def _rest(endpoint: str) -> str:
+    """What follows an endpoint of `unused`; "": nothing."""
+    if not endpoint.endswith("/"):
+        return ""
+    listed = unused.ANSWERS.get(("GET", endpoint))
+    if isinstance(listed, unused.Nothing):
+        return listed.missing.partition(" ")[0]
+    return "name" if endpoint.endswith(("/name/", "/fire/")) else "id"
 
 
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {

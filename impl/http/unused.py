@@ -1,8 +1,9 @@
 """What Comitia does not have, answered as a Consul answers on which it is unused or off: one table of constant answers.
 
-The mesh, events, prepared queries and coordinates have nothing to show: their lists are empty, at an index that one can
-wait on. ACLs are disabled. What would write to any of these is refused with 400, naming the feature (a 5xx would speak
-of a server that is broken): *Deviation,* a Consul would do it. Nothing here may pretend that something was done.
+Configuration entries, peerings, events, prepared queries and coordinates have nothing to show: their lists are empty,
+at an index that one can wait on. ACLs are disabled, and so is Connect. What would write to any of the former is refused
+with 400, naming the feature (a 5xx would speak of a server that is broken): *Deviation,* a Consul would do it. Nothing
+here may pretend that something was done.
 Source: Consul's HTTP API documentation and its table of endpoints.
 """
 
@@ -28,6 +29,8 @@ class Nothing(NamedTuple):
     what: str
     missing: str = ""
     """What is missing where a name ought to follow."""
+    one: str = ""
+    """What is said, with 404, of a single one that is asked for by a second name."""
 
 
 class Refusal(NamedTuple):
@@ -46,11 +49,44 @@ def _unsupported(what: str, feature: str) -> Refusal:
     return Refusal(f"{what}: not implemented", 400, f"{feature} are not supported by Comitia")
 
 
+def _connect(what: str) -> Refusal:
+    return Refusal(f"{what}: the mesh is off", 500, "Connect must be enabled in order to use this endpoint")
+
+
 _NO_QUERY: Final = Refusal("There are no prepared queries", 404, "Query not found")
 
 ANSWERS: Final[Mapping[tuple[str, str], Nothing | Refusal]] = {
     ("GET", "/v1/health/ingress/"): Nothing("Ingress gateways of a service, with their checks", "service name"),
     ("GET", "/v1/catalog/gateway-services/"): Nothing("Services of a gateway", "gateway name"),
+    ("GET", "/v1/config/"): Nothing(
+        "Configuration entries of a kind", "kind of configuration entries", "Config entry not found"
+    ),
+    ("PUT", "/v1/config"): _unsupported("Set a configuration entry", "Configuration entries"),
+    ("DELETE", "/v1/config/"): _unsupported("Delete a configuration entry", "Configuration entries"),
+    ("GET", "/v1/connect/ca/roots"): _connect("Certificates of the mesh"),
+    ("GET", "/v1/connect/ca/configuration"): _connect("The configuration of the certificate authority"),
+    ("PUT", "/v1/connect/ca/configuration"): _connect("Configure the certificate authority"),
+    ("GET", "/v1/agent/connect/ca/roots"): _connect("Certificates of the mesh, as the agent has them"),
+    ("GET", "/v1/agent/connect/ca/leaf/"): _connect("The certificate of a service"),
+    ("POST", "/v1/agent/connect/authorize"): _connect("May this client connect"),
+    ("GET", "/v1/connect/intentions"): _connect("Intentions"),
+    ("POST", "/v1/connect/intentions"): _connect("Make an intention"),
+    ("GET", "/v1/connect/intentions/match"): _connect("Intentions of services"),
+    ("GET", "/v1/connect/intentions/check"): _connect("May a service connect to another"),
+    ("GET", "/v1/connect/intentions/exact"): _connect("An intention"),
+    ("PUT", "/v1/connect/intentions/exact"): _connect("Set an intention"),
+    ("DELETE", "/v1/connect/intentions/exact"): _connect("Delete an intention"),
+    ("GET", "/v1/connect/intentions/"): _connect("An intention by its id"),
+    ("PUT", "/v1/connect/intentions/"): _connect("Change an intention by its id"),
+    ("DELETE", "/v1/connect/intentions/"): _connect("Delete an intention by its id"),
+    ("GET", "/v1/discovery-chain/"): _connect("How a service is routed"),
+    ("POST", "/v1/discovery-chain/"): _connect("How a service would be routed"),
+    ("GET", "/v1/peerings"): Nothing("Peerings"),
+    ("GET", "/v1/peering/"): Refusal("There are no peerings", 404, "Peering not found"),
+    ("DELETE", "/v1/peering/"): _unsupported("Delete a peering", "Peerings"),
+    ("POST", "/v1/peering/token"): _unsupported("Make a token for a peering", "Peerings"),
+    ("POST", "/v1/peering/establish"): _unsupported("Establish a peering", "Peerings"),
+    ("GET", "/v1/exported-services"): Nothing("Exported services"),
     ("GET", "/v1/event/list"): Nothing("Events"),
     ("PUT", "/v1/event/fire/"): _unsupported("Fire an event", "Events"),
     ("GET", "/v1/query"): Nothing("Prepared queries"),
@@ -115,6 +151,8 @@ def _listing(answer: Nothing) -> Handler:
     async def handler(context: Context, request: Request) -> Response:
         if answer.missing and not request.rest:
             raise HttpError(400, f"Missing {answer.missing}")
+        if answer.one and "/" in request.rest:
+            raise HttpError(404, answer.one)
         reply = await read(context, request, NO_SERVICE)
         consistency = read_options(request.parameters).consistency
         return json_response([], request.pretty, read_headers(reply.answer.index, reply, consistency))

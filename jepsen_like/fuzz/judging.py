@@ -32,7 +32,11 @@ SERVER_ERRORS: Final = (
     r"No cluster leader",
     r"No known Consul servers",
     # what Consul's servers refuse in a body
-    r"Must provide (node|service name|service name with ID|address if SkipNodeUpdate is not set)",
+    r"Must provide (node|service name|address if SkipNodeUpdate is not set)",
+    r"Must provide service name \(Service\.Service\) when service ID is provided",
+    r"\d+ errors? occurred:\n(\t\* (Port|Proxy\.|A Proxy|The Proxy\.)[^\n]*\n)+\n",
+    r"no port provided for sidecar_service and none left in the configured range .*",
+    r"Connect must be enabled in order to use this endpoint",
     r"Invalid service address",
     r"Bad node ID: .*",
     r"Invalid Behavior setting '.*'",

@@ -94,6 +94,14 @@ ACL = """
     GET templated-policies, GET templated-policy/name/, POST templated-policy/preview/
 """
 
+CONNECT = """
+    GET connect/ca/roots, GET connect/ca/configuration, PUT connect/ca/configuration, GET agent/connect/ca/roots,
+    GET agent/connect/ca/leaf/, POST agent/connect/authorize, GET connect/intentions, POST connect/intentions,
+    GET connect/intentions/match, GET connect/intentions/check, GET connect/intentions/exact,
+    PUT connect/intentions/exact, DELETE connect/intentions/exact, GET connect/intentions/, PUT connect/intentions/,
+    DELETE connect/intentions/, GET discovery-chain/, POST discovery-chain/
+"""
+
 LINES = (
     Line(
         "GET",
@@ -381,6 +389,16 @@ LINES = (
     Line("PUT", "/v1/operator/raft/transfer-leader", "?id=none", status=500),
     unused("/v1/health/ingress/", "service name", filtered=True),
     unused("/v1/catalog/gateway-services/", "gateway name"),
+    unused("/v1/config/", "kind of configuration entries"),
+    refused("PUT", "/v1/config", 400),
+    refused("DELETE", "/v1/config/", 400),
+    *(refused(method, f"/v1/{path}", 500) for method, path in (each.split() for each in CONNECT.split(","))),
+    unused("/v1/peerings"),
+    refused("GET", "/v1/peering/", 404),
+    refused("DELETE", "/v1/peering/", 400),
+    refused("POST", "/v1/peering/token", 400),
+    refused("POST", "/v1/peering/establish", 400),
+    unused("/v1/exported-services"),
     unused("/v1/event/list"),
     unused("/v1/query"),
     unused("/v1/coordinate/datacenters"),
