@@ -151,11 +151,12 @@ def _listing(answer: Nothing) -> Handler:
     async def handler(context: Context, request: Request) -> Response:
         if answer.missing and not request.rest:
             raise HttpError(400, f"Missing {answer.missing}")
-        if answer.one and "/" in request.rest:
-            raise HttpError(404, answer.one)
         reply = await read(context, request, NO_SERVICE)
         consistency = read_options(request.parameters).consistency
-        return json_response([], request.pretty, read_headers(reply.answer.index, reply, consistency))
+        headers = read_headers(reply.answer.index, reply, consistency)
+        if answer.one and "/" in request.rest:
+            return text_response(404, answer.one, headers)
+        return json_response([], request.pretty, headers)
 
     return handler
 

@@ -328,6 +328,10 @@ def test_a_write_that_is_accepted_and_not_done_is_noticed(
     monkeypatch.setitem(routes.ENDPOINTS[endpoint], "PUT", accept)
     with pytest.raises(AssertionError):
         nothing_is_done_in_silence(client)
+def test_a_configuration_entry_that_is_not_there_can_be_waited_for(client: Client) -> None:
+    assert client("GET", "/v1/config/service-defaults/web?index=2&wait=10s") == (404, "Config entry not found")
+    assert client.headers["X-Consul-Index"] == "2"
+    assert client.agent.asked[-1] == ReadOptions(Consistency.DEFAULT, 2, 10.0)
 
 
 @pytest.mark.parametrize(
