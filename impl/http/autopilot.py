@@ -7,8 +7,9 @@ are never removed (`CleanupDeadServers`), and a server that has kept up for 2 s 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from impl.agent.api import Consistency, ReadOptions
 from impl.agent.autopilot import CONTACT_MS_MAX
@@ -83,7 +84,7 @@ async def health(context: Context, request: Request) -> Response:
     document: AutopilotHealthDocument = {
         "Healthy": _all_healthy(servers),
         "FailureTolerance": _tolerance(servers),
-        "Servers": [_server_health(server, server.health or UNKNOWN) for server in servers],
+        "Servers": [_said(ServerHealthDocument, server, {}) for server in servers],
     }
     shown = json_response(document, request.pretty)
     return shown if document["Healthy"] else Response(429, shown.headers, shown.body)
@@ -99,7 +100,7 @@ async def state(context: Context, request: Request) -> Response:
         "Healthy": _all_healthy(servers),
         "FailureTolerance": _tolerance(servers),
         "OptimisticFailureTolerance": 0,  # of redundancy zones
-        "Servers": {each.id: _server(each, each.health or UNKNOWN, metadata.get(each.id, {})) for each in servers},
+        "Servers": {each.id: _said(AutopilotServerDocument, each, metadata.get(each.id, {})) for each in servers},
         "Leader": next((server.id for server in servers if server.leader), ""),
         "Voters": [server.id for server in servers if server.voter],
     }
@@ -123,12 +124,16 @@ def _tolerance(servers: tuple[RaftServer, ...]) -> int:
     return max(sum(_is_healthy(server) for server in voters) - majority(len(voters)), 0)
 
 
-def _server_health(server: RaftServer, found: ServerHealth) -> ServerHealthDocument:
-    return {
+def _said(shape: Any, server: RaftServer, meta: Mapping[str, str]) -> Any:
+    """What there is to say of a server, as far as a type of `shapes` has it, in its order."""
+    found = server.health or UNKNOWN
+    status = "alive" if found.connected else "failed"
+    values = {
         "ID": server.id,
         "Name": server.node,
         "Address": server.address,
-        "SerfStatus": "alive" if found.connected else "failed",
+        "SerfStatus": status,
+        "NodeStatus": status,
         "Version": VERSION,
         "Leader": server.leader,
         "LastContact": _contact(found),
@@ -137,26 +142,12 @@ def _server_health(server: RaftServer, found: ServerHealth) -> ServerHealthDocum
         "Healthy": found.healthy,
         "Voter": server.voter,
         "StableSince": _time(found.since_ns),
-    }
-
-
-def _server(server: RaftServer, found: ServerHealth, meta: dict[str, str]) -> AutopilotServerDocument:
-    return {
-        "ID": server.id,
-        "Name": server.node,
-        "Address": server.address,
-        "NodeStatus": "alive" if found.connected else "failed",
-        "Version": VERSION,
-        "LastContact": _contact(found),
-        "LastTerm": found.last_term,
-        "LastIndex": server.last_index,
-        "Healthy": found.healthy,
-        "StableSince": _time(found.since_ns),
         "ReadReplica": server.read_replica,
         "Status": "leader" if server.leader else "voter" if server.voter else "non-voter",
         "Meta": meta,
         "NodeType": "read-replica" if server.read_replica else "voter",
     }
+    return {name: values[name] for name in shape.__annotations__}
 
 
 def _contact(found: ServerHealth) -> str:
