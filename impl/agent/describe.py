@@ -1,5 +1,5 @@
 """`/v1/agent/self`: what an agent says of itself. Source: Consul, "Agent HTTP API"; statistics are strings, as Go's.
-There are no coordinates and no mesh: `Coord` and `xDS` are null, as they are where Consul has them disabled.
+There are no coordinates and no mesh: `Coord` is null and `xDS` is not there, as where Consul has them disabled.
 
 Beyond Consul, `Stats.rpc.peers` says for each other server whether this one is connected to it.
 """
@@ -39,16 +39,16 @@ def describe_config(config: Config, node_id: str, host: str, port: int) -> dict[
             "PrimaryDatacenter": config.datacenter,
             "NodeName": config.node_name,
             "NodeID": node_id,
-            "Server": config.server,
             "Revision": "comitia",
+            "Server": config.server,
             "Version": VERSION,
             "BuildDate": BUILD_DATE,
         },
         "DebugConfig": _debug_config(config, node_id),
         "Coord": None,
         "Member": member,
+        "Stats": {},
         "Meta": {},
-        "xDS": None,
     }
 
 

@@ -394,8 +394,8 @@ class ConfigDocument(TypedDict):
     PrimaryDatacenter: str
     NodeName: str
     NodeID: Uuid
-    Server: bool
     Revision: str
+    Server: bool
     Version: str
     BuildDate: str
 
@@ -407,9 +407,8 @@ class SelfDocument(TypedDict):
     DebugConfig: dict[str, Any]
     Coord: None
     Member: MemberDocument
-    Meta: Strings
-    xDS: None
     Stats: dict[str, dict[str, Any]]
+    Meta: Strings
 
 
 class VersionDocument(TypedDict):
