@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.impl.agent_processes import PATIENCE_SECONDS, ROOT, AgentProcess, Cluster, eventually
+from tests.impl.agent_processes import PATIENCE_SECONDS, ROOT, AgentProcess, Cluster, eventually, paused
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
@@ -110,6 +110,25 @@ def test_the_table_of_the_members_has_consuls_columns(cluster: Cluster) -> None:
         assert (state, voter, protocol) == ("leader" if name == leader else "follower", "true", "3")
     code, document, _ = comitia(cluster, "operator", "raft", "list-peers", "-format=json", "-stale")
     assert (code, {server["Node"] for server in json.loads(document)["Servers"]}) == (0, {"s1", "s2", "s3", "s4"})
+
+
+def test_autopilot_says_who_is_not_well_wherever_it_is_asked(cluster: Cluster) -> None:
+    def health(agent: str) -> tuple[int, dict[str, Any]]:
+        status, body = cluster.agents[agent].request("GET", "/v1/operator/autopilot/health")
+        return status, json.loads(body)
+
+    def ill(agent: str) -> list[str]:
+        return [server["Name"] for server in health(agent)[1]["Servers"] if not server["Healthy"]]
+
+    eventually(lambda: health("c1")[0] == 200, "all are well")
+    assert health("c1")[1]["FailureTolerance"] == 1
+    leader = next(name for name, server in servers(cluster).items() if server["Leader"])
+    follower, other = [name for name in FOUR if name != leader][:2]
+    with paused([cluster.agents[follower]]):
+        eventually(lambda: ill("c1") == [follower], "one is not well")
+        status, found = health(other)
+        assert (status, found["Healthy"], found["FailureTolerance"]) == (429, False, 0)
+    eventually(lambda: health(other)[0] == 200, "it is well again")
 
 
 def test_leadership_goes_to_the_server_that_is_named_without_an_election_timeout(cluster: Cluster) -> None:
