@@ -12,10 +12,17 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 _SERVICE: Final = (
-    *("address", "check", "checks", "enable_tag_override", "id", "kind", "meta", "name", "port", "tagged_addresses"),
-    *("tags", "token", "weights"),
+    *("address", "check", "checks", "connect", "enable_tag_override", "id", "kind", "meta", "name", "port", "proxy"),
+    *("socket_path", "tagged_addresses", "tags", "token", "weights"),
     # Of Consul Enterprise, or of the service mesh: without effect.
     *("locality", "namespace", "partition"),
+)
+_CONNECT: Final = ("native", "sidecar_service")
+_PROXY: Final = (
+    *("config", "destination_service_id", "destination_service_name", "expose", "local_service_address"),
+    *("local_service_port", "local_service_socket_path", "mesh_gateway", "mode", "transparent_proxy", "upstreams"),
+    # Without effect.
+    *("access_logs", "envoy_extensions"),
 )
 _CHECK: Final = (
     *("alias_node", "alias_service", "args", "body", "check_id", "deregister_critical_service_after"),
@@ -25,12 +32,12 @@ _CHECK: Final = (
     *("success_before_passing", "tcp", "tcp_use_tls", "timeout", "tls_server_name", "tls_skip_verify", "token", "ttl"),
     "udp",
 )
-_ABSENT: Final = {
-    "connect": "there is no service mesh in Comitia: remove it",
-    "proxy": "there is no service mesh in Comitia: remove it",
-    "socket_path": "instances are found by address and port in Comitia: remove it",
+_KEYS: Final = {"service": _SERVICE, "check": _CHECK, "connect": _CONNECT, "proxy": _PROXY}
+_WITHIN: Final = {
+    "service": {"check": "check", "checks": "check", "connect": "connect", "proxy": "proxy"},
+    "connect": {"sidecarservice": "service"},
 }
-"""Of services."""
+"""What stands under which key of a definition."""
 
 
 def invalid_key(key: str, known: Iterable[str]) -> str:
@@ -47,20 +54,16 @@ def strange_keys(kind: str, definition: Any) -> Iterator[tuple[str, str]]:
     """
     if not isinstance(definition, dict):
         return
-    known = {_plain(name): name for name in (_SERVICE if kind == "service" else _CHECK)}
-    absent = {_plain(name): why for name, why in _ABSENT.items()} if kind == "service" else {}
+    known = {_plain(name): name for name in _KEYS[kind]}
     for key, value in definition.items():
         name = _plain(key)
-        if name in absent:
-            if value:
-                yield f".{key}", f"{kind}.{key}: {absent[name]}"
-        elif name not in known:
+        if name not in known:
             yield f".{key}", invalid_key(f"{kind}.{key}", known.values())
-        elif kind == "service" and name in ("check", "checks"):
+        elif within := _WITHIN.get(kind, {}).get(name):
             several = value if isinstance(value, list) else [value]
-            for number, check in enumerate(several):
+            for number, each in enumerate(several):
                 way = f".{key}[{number}]" if isinstance(value, list) else f".{key}"
-                yield from ((way + rest, why) for rest, why in strange_keys("check", check))
+                yield from ((way + rest, why) for rest, why in strange_keys(within, each))
 
 
 def _plain(name: str) -> str:

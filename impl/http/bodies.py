@@ -165,10 +165,10 @@ def tagged_addresses(fields: Fields) -> dict[str, ServiceAddress]:
     }
 
 
-def weights(fields: Fields, missing: int = 0) -> tuple[int, int]:
-    """The DNS weights of an instance, while passing and while warning; `missing`: one of them, beside the other."""
+def weights(fields: Fields) -> tuple[int, int]:
+    """The DNS weights of an instance, while passing and while warning. One that is missing beside the other is 0."""
     given = fields.object("Weights")
-    return (1, 1) if given is None else (given.number("Passing", missing), given.number("Warning", missing))
+    return (1, 1) if given is None else (given.number("Passing"), given.number("Warning"))
 
 
 def weights_problem(passing: int, warning: int) -> str:

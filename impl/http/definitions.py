@@ -58,7 +58,7 @@ def configured(
 def verified_service(document: Any) -> ServiceDefinition:
     """The definition of an instance in a configuration file. Raises ConfigError."""
     try:
-        return service_definition(document, missing_weight=1)
+        return service_definition(document)
     except HttpError as error:
         raise ConfigError(f"a service: {error.text.removeprefix(_REFUSED)}") from error
 
@@ -71,21 +71,17 @@ def verified_check(document: Any) -> CheckDefinition:
         raise ConfigError(f"a check: {error.text.removeprefix(_REFUSED)}") from error
 
 
-def service_definition(document: Any, missing_weight: int = 0) -> ServiceDefinition:
-    """The definition of an instance, with its checks and its sidecar. Raises HttpError.
-
-    Args:
-        missing_weight: what a weight is beside which the other is given; files have other defaults than bodies.
-    """
-    definition = _service_definition(document, missing_weight)
+def service_definition(document: Any) -> ServiceDefinition:
+    """The definition of an instance, with its checks and its sidecar. Raises HttpError."""
+    definition = _service_definition(document)
     described = sidecars.described(Fields(loose(document)), definition.service)
     if described is None:
         return definition
-    proxy = _service_definition(described.document, missing_weight, is_sidecar=True)
+    proxy = _service_definition(described.document, is_sidecar=True)
     return replace(definition, sidecar=Sidecar(proxy.service, proxy.checks, described.host))
 
 
-def _service_definition(document: Any, missing_weight: int, *, is_sidecar: bool = False) -> ServiceDefinition:
+def _service_definition(document: Any, *, is_sidecar: bool = False) -> ServiceDefinition:
     """`is_sidecar`: it need not have a port."""
     fields = Fields(loose(document))
     name = fields.text("Name") or fields.text("Service")
@@ -105,7 +101,7 @@ def _service_definition(document: Any, missing_weight: int, *, is_sidecar: bool 
         port,
         tagged_addresses(fields),
         fields.mapping("Meta"),
-        weights(fields, missing_weight),
+        weights(fields),
         fields.truth("EnableTagOverride"),
         connect=of_mesh.connect,
         mesh=of_mesh.text,

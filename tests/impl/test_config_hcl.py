@@ -185,8 +185,12 @@ def mistakes_are_named_with_their_line() -> None:
             "line 2: invalid config key check.script: did you mean script_args?",
         ),
         (
-            'service { name = "a"\n connect { sidecar_service {} } }',
-            "line 2: service.connect: there is no service mesh in Comitia: remove it",
+            'service { name = "a"\n connect { sidecar_servic {} } }',
+            "line 2: invalid config key connect.sidecar_servic: did you mean sidecar_service?",
+        ),
+        (
+            'service { name = "a" port = 1\n connect { sidecar_service {\n proxy { upstream = [] } } } }',
+            "line 3: invalid config key proxy.upstream: did you mean upstreams?",
         ),
         ("server = true\nautopilot {\n  enabled = true\n}", "line 2: invalid config key autopilot: Comitia has no"),
         ("\nlog_levle = 1", "line 2: invalid config key log_levle: did you mean log_level?"),
@@ -283,6 +287,18 @@ def test_links_to_nothing_that_are_passed_over_are_noticed(monkeypatch: pytest.M
     monkeypatch.setattr(Path, "is_dir", lambda path: path.stat().st_mode & 0o040000 if path.exists() else True)
     with pytest.raises(pytest.fail.Exception):
         a_link_to_nothing_is_no_file_that_may_be_missing(tmp_path)
+
+
+def test_a_service_of_a_file_may_be_a_proxy_or_have_one() -> None:
+    text = """
+    service { name = "a" port = 1 connect { sidecar_service { proxy { upstreams = [{ destination_name = "b" }] } } } }
+    service { kind = "connect-proxy" name = "p" port = 2 proxy { destination_service_name = "a" config { x = 1 } } }
+    service { name = "n" socket_path = "/s" connect { native = true } }
+    """
+    services = read_document(text.encode(), "a.hcl", "hcl", verify).services or []
+    beside, proxy, native = (verified_service(each) for each in services)
+    assert beside.sidecar is not None and beside.sidecar.service.connect == proxy.service.connect == "a"
+    assert (native.service.connect, '"SocketPath":"/s"' in native.service.mesh) == ("n", True)
 
 
 def test_a_service_of_a_file_has_both_weights_if_it_has_one() -> None:
