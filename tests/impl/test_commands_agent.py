@@ -219,7 +219,7 @@ def maintenance_is_begun_shown_and_ended(console: Console, capsys: pytest.Captur
         return console.run(capsys, "maint", *words)
 
     def passing() -> bool:
-        return console.agent.request("GET", "/v1/health/service/kept?passing")[1] != b"[]"
+        return console.agent.request("GET", "/v1/health/service/kept?passing")[1].strip() != b"[]"
 
     assert run() == (0, "", "")
     assert console.run(capsys, "services", "register", "-name=kept")[0] == 0
