@@ -183,6 +183,8 @@ def answers_are_in_step_with_the_catalog() -> None:
 
 def test_whoever_writes_to_an_agent_is_answered_when_the_catalog_has_it() -> None:
     answers_are_in_step_with_the_catalog()
+
+
 def test_a_proxy_and_a_native_service_are_shown_as_what_they_are() -> None:
     client = Client()
     proxy = {"destination_service_name": "web", "Mode": "direct"}
@@ -637,7 +639,7 @@ def _waits_for_the_disk_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def _takes_any_weights(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(definitions, "_weights_problem", lambda passing, warning: "")
+    patch.setattr(definitions, "weights_problem", lambda passing, warning: "")
 
 
 def _takes_any_metadata(patch: pytest.MonkeyPatch) -> None:

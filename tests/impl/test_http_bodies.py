@@ -18,6 +18,7 @@ from impl.catalog.tables import KvEntry
 from impl.catalog.tagged import KvRow
 from impl.catalog.transactions import KvOperation, NodeOperation, OperationError, Outcome, ServiceOperation
 from impl.http import bodies, documents
+from impl.http import fields as field_reader
 from impl.http.request import HttpError
 from impl.http.response import json_response, kv_row
 from impl.http.shapes import CheckDefinitionDocument
@@ -273,6 +274,8 @@ def test_any_document_is_read_or_refused(document: Any) -> None:
             msgspec.msgpack.encode(read())
         except HttpError as error:
             assert error.status in (400, 413, 500) and error.text
+        except bodies.RefusedOperations as refusal:
+            assert refusal.errors
 
 
 # ------------------------------------------------------------------------------------------------------------ documents
@@ -324,8 +327,8 @@ MUTANTS = (
     (bodies, "SMALL_LOCK_DELAY", 0, lambda: test_a_small_lock_delay_means_seconds(5, 5_000_000_000)),
     (bodies, "TTL_SECONDS_MIN", 0, lambda: test_a_session_is_refused_as_consul_refuses_it({"TTL": "1s"}, 500, "")),
     (
-        bodies,
-        "_refused",
+        field_reader,
+        "refused_type",
         lambda *_: HttpError(400, "Request decode failed"),
         lambda: a_wrong_type_is_called_by_its_name(),
     ),

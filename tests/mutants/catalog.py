@@ -139,6 +139,8 @@ def definition_not_shown() -> None:
         return lambda check: original(check) | {"Definition": {}}
 
     replace("impl.http.documents:check_document", make)
+
+
 def proxy_turns_elsewhere_unannounced() -> None:
     """A service is reached through a proxy no more, and whoever waits for that is told that nothing happened."""
     replace("impl.catalog.registry:_left_mesh", lambda original: lambda *_: None)
