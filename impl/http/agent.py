@@ -25,10 +25,10 @@ from impl.catalog.registry_queries import (
     ServiceInstances,
 )
 from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, STATUSES, WARNING, Check, Service, node_key
-from impl.http.bodies import Fields, read_json
 from impl.http.context import Context, Request
 from impl.http.definitions import check_definition, service_definition
 from impl.http.documents import agent_service_document, check_document
+from impl.http.fields import Fields, read_json
 from impl.http.registry import filtered
 from impl.http.request import HttpError, read_options
 from impl.http.response import AsWritten, Response, json_response, text_response

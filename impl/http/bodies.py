@@ -1,20 +1,17 @@
 """What clients send as JSON, read into commands: registrations, sessions, transactions.
 
-Names of fields have no case, as in Go; unknown ones are ignored; `null` is what a missing field is. What has the wrong
-type is refused with its name (400), what Consul's servers refuse, with their text (500). Source: Consul, "Catalog",
-"Session" and "Transaction" HTTP APIs.
+`fields` refuses what has the wrong type (400); what Consul's servers refuse is refused here, with their text (500).
+Source: Consul, "Catalog", "Session" and "Transaction" HTTP APIs.
 """
 
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from impl.agent.config import ConfigError, parse_duration
 from impl.agent.local.definitions import go_duration
 from impl.catalog.commands import Deregister, Register
 from impl.catalog.rows import BEHAVIORS, CRITICAL, RELEASE, SERF_HEALTH, STATUSES, Check, Node, Service, ServiceAddress
@@ -30,10 +27,9 @@ from impl.catalog.transactions import (
     OperationError,
     ServiceOperation,
 )
+from impl.http.fields import Fields, duration, json_type, read_json, wrong_type
 from impl.http.request import NO_PATH, HttpError
 from impl.runtime.interfaces import NANOSECONDS
-
-T = TypeVar("T")
 
 TTL_SECONDS_MIN: Final = 10
 TTL_SECONDS_MAX: Final = 86_400
@@ -58,123 +54,6 @@ KINDS: Final = (
 """What a check asks, and the type that it has then; in the order in which Consul looks."""
 ANY_ADDRESS: Final = ("0.0.0.0", "::", "[::]")
 """Addresses that an instance cannot be reached at."""
-
-
-class Fields:
-    """A JSON object whose names have no case. `where` names it in errors."""
-
-    def __init__(self, document: Any, where: str = "") -> None:
-        """Raises HttpError: it is not an object."""
-        if not isinstance(document, dict):
-            raise _refused(where or "the body", "an object", document)
-        self._values = {name.lower(): value for name, value in document.items()}
-        self._where = where
-
-    def __contains__(self, name: str) -> bool:
-        return name.lower() in self._values
-
-    def raw(self, name: str) -> Any:
-        """The value as it is; None if it is missing."""
-        return self._values.get(name.lower())
-
-    def text(self, name: str, default: str = "") -> str:
-        """A string."""
-        return self._typed(name, default, str, "a string")
-
-    def number(self, name: str, default: int = 0) -> int:
-        """An integer of 64 bits."""
-        value = self.raw(name)
-        if isinstance(value, bool):
-            raise _refused(self._named(name), "a number", value)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-            raise _refused(self._named(name), "a 64-bit number", value)
-        return value if isinstance(value, int) else self._typed(name, default, int, "a number")
-
-    def unsigned(self, name: str) -> int:
-        """An index or flags: an integer of [0, 2^64)."""
-        value = self.number(name)
-        if value < 0:
-            raise _refused(self._named(name), "an unsigned 64-bit number", value)
-        return value
-
-    def truth(self, name: str) -> bool:
-        """A boolean."""
-        return self._typed(name, False, bool, "a boolean")
-
-    def object(self, name: str) -> Fields | None:
-        """An object; None if it is missing."""
-        value = self.raw(name)
-        return None if value is None else Fields(value, self._named(name))
-
-    def duration(self, name: str) -> int:
-        """Nanoseconds: a number, or as Go writes a duration. Not below 0."""
-        value = self.raw(name)
-        if not isinstance(value, str):
-            return max(self.number(name), 0)
-        return _duration(value, lambda why: HttpError(400, f"Request decode failed: {name}: {why}")) if value else 0
-
-    def lists(self, name: str) -> dict[str, list[str]]:
-        """A map from strings to lists of strings, sorted, since it will stand in the log."""
-        values = self._typed(name, {}, dict, "an object")
-        return {key: list(Fields({key: values[key]}, self._named(name)).strings(key)) for key in sorted(values)}
-
-    def strings(self, name: str) -> tuple[str, ...]:
-        """A list of strings."""
-        values = self._typed(name, [], list, "a list")
-        for value in values:
-            if not isinstance(value, str):
-                raise _refused(self._named(name), "a list of strings", value)
-        return tuple(values)
-
-    def objects(self, name: str) -> list[Fields]:
-        """A list of objects."""
-        return [Fields(value, self._named(name)) for value in self._typed(name, [], list, "a list")]
-
-    def named_objects(self, name: str) -> dict[str, Fields]:
-        """A map from strings to objects; its keys are the user's own."""
-        values = self._typed(name, {}, dict, "an object")
-        return {key: Fields(value, f"{self._named(name)}.{key}") for key, value in values.items()}
-
-    def mapping(self, name: str) -> dict[str, str]:
-        """A map from strings to strings, sorted, since it will stand in the log."""
-        values = self._typed(name, {}, dict, "an object")
-        for value in values.values():
-            if not isinstance(value, str):
-                raise _refused(self._named(name), "an object of strings", value)
-        return dict(sorted(values.items()))
-
-    def _typed(self, name: str, default: T, kind: type[T], called: str) -> T:
-        value = self.raw(name)
-        if value is None:
-            return default
-        if not isinstance(value, kind):
-            raise _refused(self._named(name), called, value)
-        return value
-
-    def _named(self, name: str) -> str:
-        return f"{self._where}.{name}" if self._where else name
-
-
-def _refused(name: str, wanted: str, found: Any) -> HttpError:
-    return HttpError(400, f"Request decode failed: {name} must be {wanted}, not {json_type(found)}")
-
-
-def json_type(value: Any) -> str:
-    """What JSON calls the type of a value."""
-    names: dict[type, str] = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
-    return "null" if value is None else names.get(type(value), "a number")
-
-
-def read_json(body: bytes) -> Any:
-    """The document in a body. Raises HttpError: 400, with the position."""
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise HttpError(400, f"Request decode failed: {error}") from None
-    except RecursionError:
-        raise HttpError(400, "Request decode failed: objects and lists are nested too deep") from None
 
 
 # ------------------------------------------------------------------------------------------------------------- registry
@@ -379,32 +258,25 @@ def _lock_delay(value: Any) -> int:
         case None:
             return LOCK_DELAY_DEFAULT_NS
         case str():
-            delay = _duration(value, lambda why: HttpError(400, f"Request decode failed: {why}"))
+            delay = duration(value, lambda why: HttpError(400, f"Request decode failed: {why}"))
         case bool():
-            raise _refused("LockDelay", "a duration", value)
+            raise wrong_type("LockDelay", "a duration", value)
         case int() | float():
             delay = int(value)
         case _:
-            raise _refused("LockDelay", "a duration", value)
+            raise wrong_type("LockDelay", "a duration", value)
     if delay > DURATION_NS_MAX:
-        raise _refused("LockDelay", "a duration of at most 292 years", value)
+        raise wrong_type("LockDelay", "a duration of at most 292 years", value)
     return max(delay * NANOSECONDS if delay < SMALL_LOCK_DELAY else delay, 0)
 
 
 def _ttl(text: str) -> str:
     if not text:
         return ""
-    ttl = _duration(text, lambda why: HttpError(500, f"Session TTL '{text}' invalid: {why}"))
+    ttl = duration(text, lambda why: HttpError(500, f"Session TTL '{text}' invalid: {why}"))
     if ttl and not TTL_SECONDS_MIN * NANOSECONDS <= ttl <= TTL_SECONDS_MAX * NANOSECONDS:
         raise HttpError(500, f"Invalid Session TTL '{ttl}', must be between [10s=24h0m0s]")
     return text
-
-
-def _duration(text: str, refused: Callable[[str], HttpError]) -> int:
-    try:
-        return round(parse_duration(text) * NANOSECONDS)
-    except ConfigError as error:
-        raise refused(str(error)) from None
 
 
 # --------------------------------------------------------------------------------------------------------- transactions

@@ -14,7 +14,8 @@ from impl.agent.config import ConfigError
 from impl.agent.local.definitions import OUTPUT_BYTES_MAX, CheckDefinition, ServiceDefinition, problem
 from impl.agent.metadata import metadata_problem
 from impl.catalog.rows import CRITICAL, STATUSES, Service
-from impl.http.bodies import ANY_ADDRESS, Fields, refuse_nul, tagged_addresses, weights
+from impl.http.bodies import ANY_ADDRESS, refuse_nul, tagged_addresses, weights
+from impl.http.fields import Fields
 from impl.http.request import HttpError
 
 NOT_RUN: Final = {
