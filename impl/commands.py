@@ -126,7 +126,8 @@ def _document(flags: dict[str, Any]) -> Any:
     """The flags that were given, as a configuration document: the last one, so that flags win over files."""
     from msgspec import UNSET
 
-    from impl.agent.config import ConfigError, Document, Performance, Ports
+    from impl.agent.config import ConfigError
+    from impl.agent.config_document import Document, Performance, Ports
 
     def given(name: str) -> Any:
         value = flags[name]

@@ -1,4 +1,4 @@
-"""Configuration files, JSON or HCL, as documents of `config`: which files of a directory count, and where mistakes are.
+"""Configuration files, JSON or HCL, as documents: which files of a directory count, and where mistakes are.
 
 Source: Consul, "Agent configuration": files of a directory are read in the order of their names, those that end with
 .json or .hcl; others are passed over, unless a format is said for all. *Deviations:* a file that was named and has
@@ -16,7 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from impl.agent import hcl
-from impl.agent.config import ConfigError, Document
+from impl.agent.config import ConfigError
+from impl.agent.config_document import Document
 
 FORMATS: Final = ("json", "hcl")
 _SEVERAL: Final = {"service": "services", "check": "checks"}

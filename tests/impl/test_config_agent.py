@@ -10,13 +10,10 @@ from impl.agent.config import (
     Address,
     Config,
     ConfigError,
-    DnsConfig,
-    Document,
-    Performance,
-    Ports,
     build,
     parse_duration,
 )
+from impl.agent.config_document import DnsConfig, Document, Performance, Ports
 from impl.agent.config_files import read_document
 from impl.commandline import rewrite
 from impl.dns.settings import Settings as DnsSettings
