@@ -17,7 +17,7 @@ from impl.commandline import HELP, GoCommand, format_option, print_json
 from impl.http_client import CommandError
 
 if TYPE_CHECKING:
-    from impl.agent.config import Document
+    from impl.agent.config_document import Document
 
 COMITIA = "0.1.0"
 
@@ -150,7 +150,8 @@ def _document(flags: dict[str, Any]) -> Document:
     """The flags that were given, as a configuration document: the last one, so that flags win over files."""
     from msgspec import UNSET
 
-    from impl.agent.config import ConfigError, Document, Performance, Ports
+    from impl.agent.config import ConfigError
+    from impl.agent.config_document import Document, Performance, Ports
 
     def given(name: str) -> Any:
         value = flags[name]

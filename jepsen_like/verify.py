@@ -85,83 +85,102 @@ LIVE_NEMESES = "partition,kill,pause,membership,snapshot,transfer"
 
 def stages(seed: int, jobs: int, time_limit_s: float) -> tuple[Stage, ...]:
     """The main job, in order: cheap and abstract first, real processes last."""
-    text_seed = str(seed)
+    return (*proofs(seed, jobs), *searches(seed), *questions(seed), *broken_clusters(seed, time_limit_s))
+
+
+def proofs(seed: int, jobs: int) -> tuple[Stage, ...]:
+    """Without bounds; they take all processes, so nothing runs beside them."""
     return (
-        Stage(
+        stage_of(
             "proofs",
             "Raft's, forwarding's and the catalog's invariants hold for any number of servers, terms, keys, ...",
-            ("check", "prove", "--seed", text_seed, "--jobs", str(jobs), "--json"),
-            0,
-        ),
-        Stage(
-            "exploration",
-            "the readable spec keeps its properties in every interleaving within bounds",
-            ("check", "explore", "--profile", "verify", "--json"),
-            1,
-        ),
-        Stage(
-            "linking",
-            "every local step of the readable spec is a step of the proved model",
-            ("check", "link", "--profile", "verify", "--json"),
-            1,
-        ),
-        Stage(
-            "forwarding",
-            "no write is applied twice by forwarding, whatever connection is lost when",
-            ("check", "explore", "--spec", "forwarding", "--json"),
-            1,
-        ),
-        Stage(
-            "forwarding link",
-            "every local step of the readable forwarding is a step of its proved model",
-            ("check", "link", "--spec", "forwarding", "--json"),
-            1,
-        ),
-        Stage(
-            "catalog link",
-            "every command of random logs is an entry of the proved catalog",
-            ("check", "link", "--spec", "catalog", "--seed", text_seed, "--json"),
-            1,
-        ),
-        Stage(
-            "stateful",
-            "the real core and log on a disk that loses unsynced writes",
-            ("check", "stateful", "--seed", text_seed, "--json"),
-            1,
-        ),
-        Stage(
-            "sockets",
-            "three servers and a client agent answer a random client as the spec of the catalog says",
-            ("check", "sockets", "--seconds", f"{SOCKETS_S:g}", "--seed", text_seed, "--json"),
-            2,
-        ),
-        Stage(
-            "live cluster",
-            "five servers and two client agents: cut, killed, paused, removed, left behind, handed over",
-            (
-                *("chaos", "test", "--servers", "5", "--clients", "2", "--workload", "register"),
-                *("--nemesis", LIVE_NEMESES, "--time-limit", f"{time_limit_s:g}"),
-                *("--seed", text_seed, "--json"),
-            ),
-            3,
-        ),
-        *(
-            Stage(
-                name,
-                purpose,
-                (
-                    *("chaos", "test", "--servers", "3", "--clients", "1", "--workload", workload, "--rate", "300"),
-                    *("--time-limit", f"{min(time_limit_s, WORKLOAD_TIME_LIMIT_S):g}"),
-                    *("--seed", text_seed, "--json"),
-                ),
-                4,
-            )
-            for name, workload, purpose in (
-                ("live locks", "lock", "three servers, cut, killed and paused: sessions, lock-delays, fenced writes"),
-                ("live registry", "registry", "the same: registrations, health answers, blocking queries"),
-            )
+            f"check prove --seed {seed} --jobs {jobs}",
+            group=0,
         ),
     )
+
+
+def searches(seed: int) -> tuple[Stage, ...]:
+    """In memory, within bounds or at random, of one process each: side by side."""
+    return tuple(
+        stage_of(name, purpose, line, group=1)
+        for name, line, purpose in (
+            (
+                "exploration",
+                "check explore --profile verify",
+                "the readable spec keeps its properties in every interleaving within bounds",
+            ),
+            (
+                "linking",
+                "check link --profile verify",
+                "every local step of the readable spec is a step of the proved model",
+            ),
+            (
+                "forwarding",
+                "check explore --spec forwarding",
+                "no write is applied twice by forwarding, whatever connection is lost when",
+            ),
+            (
+                "forwarding link",
+                "check link --spec forwarding",
+                "every local step of the readable forwarding is a step of its proved model",
+            ),
+            (
+                "catalog link",
+                f"check link --spec catalog --seed {seed}",
+                "every command of random logs is an entry of the proved catalog",
+            ),
+            (
+                "stateful",
+                f"check stateful --seed {seed}",
+                "the real core and log on a disk that loses unsynced writes",
+            ),
+        )
+    )
+
+
+def questions(seed: int) -> tuple[Stage, ...]:
+    """A cluster of real processes that nobody disturbs."""
+    return (
+        stage_of(
+            "sockets",
+            "three servers and a client agent answer a random client as the spec of the catalog says",
+            f"check sockets --seconds {SOCKETS_S:g} --seed {seed}",
+            group=2,
+        ),
+    )
+
+
+def broken_clusters(seed: int, time_limit_s: float) -> tuple[Stage, ...]:
+    """Real processes that are cut, killed and paused: first the one that is judged by how much it tried."""
+    small = "chaos test --servers 3 --clients 1 --rate 300"
+    shorter_s = min(time_limit_s, WORKLOAD_TIME_LIMIT_S)
+    return (
+        stage_of(
+            "live cluster",
+            "five servers and two client agents: cut, killed, paused, removed, left behind, handed over",
+            "chaos test --servers 5 --clients 2 --workload register"
+            f" --nemesis {LIVE_NEMESES} --time-limit {time_limit_s:g} --seed {seed}",
+            group=3,
+        ),
+        stage_of(
+            "live locks",
+            "three servers, cut, killed and paused: sessions, lock-delays, fenced writes",
+            f"{small} --workload lock --time-limit {shorter_s:g} --seed {seed}",
+            group=4,
+        ),
+        stage_of(
+            "live registry",
+            "the same: registrations, health answers, blocking queries",
+            f"{small} --workload registry --time-limit {shorter_s:g} --seed {seed}",
+            group=4,
+        ),
+    )
+
+
+def stage_of(name: str, purpose: str, line: str, *, group: int) -> Stage:
+    """The stage that a command line makes: as a person types it, but for `--json`."""
+    return Stage(name, purpose, (*line.split(), "--json"), group)
 
 
 def last_json_object(output: str) -> dict[str, Any]:

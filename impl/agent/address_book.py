@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
+from impl.agent.logs import Log
 from impl.agent.protocol import ServerInfo
-from impl.runtime.interfaces import Disk
+from impl.runtime.interfaces import Disk, Runtime
+from impl.runtime.off_loop import ignore
 from impl.storage.files import SMALL_BYTES_MAX, read_file, replace_file
 
 NAME = "servers.json"
@@ -30,3 +32,25 @@ def load_addresses(disk: Disk, directory: str) -> tuple[ServerInfo, ...]:
 def save_addresses(disk: Disk, directory: str, servers: tuple[ServerInfo, ...]) -> None:
     """Note them. Blocks: for the executor. Raises OSError or StorageError; then the old note stands."""
     replace_file(disk, directory, NAME, msgspec.json.encode(servers) + b"\n")
+
+
+class AddressBook:
+    """The note of a running server: as it was at the start, and written again when others are known."""
+
+    def __init__(self, runtime: Runtime, directory: str, log: Log) -> None:
+        """Reads what was noted. Raises OSError."""
+        self.noted = load_addresses(runtime.disk, directory)
+        self._runtime = runtime
+        self._directory = directory
+        self._log = log
+
+    def note(self, servers: tuple[ServerInfo, ...]) -> None:
+        """These are known now. That it cannot be written is worth a warning, no more."""
+        if servers == self.noted:
+            return
+        self.noted = servers
+        self._runtime.executor.submit(
+            lambda: save_addresses(self._runtime.disk, self._directory, servers),
+            ignore,
+            lambda error: self._log.warn("cannot note where the servers are", error=str(error)),
+        )

@@ -1,4 +1,4 @@
-"""Configuration files, JSON or HCL, as documents of `config`: which files of a directory count, and where mistakes are.
+"""Configuration files, JSON or HCL, as documents: which files of a directory count, and where mistakes are.
 
 Source: Consul, "Agent configuration": files of a directory are read in the order of their names, those that end with
 .json or .hcl; others are passed over, unless a format is said for all. *Deviations:* a file that was named and has
@@ -17,7 +17,8 @@ import msgspec
 
 from impl.agent import hcl
 from impl.agent.absent import take
-from impl.agent.config import ConfigError, Contents, Document
+from impl.agent.config import ConfigError
+from impl.agent.config_document import Contents, Document
 from impl.agent.config_keys import add_weights, invalid_key, strange_keys
 
 FORMATS: Final = ("json", "hcl")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from impl.agent.config import Config
 from impl.agent.driver import Driver
 from impl.agent.local.definitions import go_duration
@@ -168,6 +170,17 @@ def describe_raft(driver: Driver | None, members: Members, last_contact_ms: int)
         "latest_configuration_index": str(configuration.index),
         "protocol_version": "3",
     }
+
+
+def describe_snapshots(driver: Driver | None) -> dict[str, Any]:
+    """`Stats.snapshots`, Comitia's own: empty before the cluster has formed. `staged_chunks`: of a restore of the state
+    that is under way.
+    """
+    if driver is None or driver.snapshots is None:
+        return {}
+    staging = driver.store.tables.staging
+    counters: dict[str, Any] = msgspec.to_builtins(driver.snapshots.counters)
+    return {**counters, "staged_chunks": staging.chunks if staging is not None else 0}
 
 
 def _show(members: Members) -> str:

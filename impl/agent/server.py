@@ -1,27 +1,28 @@
-"""A server agent from start to stop: listeners, formation, the driver, shutdown.
+"""A server agent from start to stop: listeners, the driver, shutdown.
 
-It decides nothing about Raft, formation or requests: `core`, `discovery`, `requests` and `serving` do. What stands here
+It decides nothing about Raft, formation or requests: `core`, `formation`, `requests` and `serving` do. What stands here
 is who is made when, who is told what, and in which order it all ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from impl.agent.address_book import load_addresses, save_addresses
+from impl.agent.address_book import AddressBook
 from impl.agent.api import AgentError
 from impl.agent.archives import Archives
 from impl.agent.assembly import CannotTrace, assemble
 from impl.agent.begun import ShortWay
 from impl.agent.changes import Changes, Watches
-from impl.agent.config import Address, Config
-from impl.agent.describe import describe_config, describe_raft, describe_runtime
-from impl.agent.discovery import Conflict, Discovery, Refused, configuration_of, is_same
+from impl.agent.config import Config
+from impl.agent.describe import describe_config, describe_raft, describe_runtime, describe_snapshots
+from impl.agent.discovery import Discovery, configuration_of, is_same
 from impl.agent.driver import Driver
+from impl.agent.formation import Formation
 from impl.agent.gauges import ServerGauges, show_rpc
 from impl.agent.introductions import Introductions
 from impl.agent.joining import Joining, forget_leaving, has_left, note_leaving
@@ -30,7 +31,7 @@ from impl.agent.measures import RaftMeasures, RequestMeasures
 from impl.agent.members import Members
 from impl.agent.operations import RemovePeer
 from impl.agent.pool import Pool
-from impl.agent.protocol import Discovered, ServerInfo
+from impl.agent.protocol import ServerInfo
 from impl.agent.reconcile import Reconciler
 from impl.agent.reconfiguration import Reconfiguration
 from impl.agent.requests import Requests
@@ -56,6 +57,22 @@ from impl.telemetry.instruments import Telemetry
 SWEEP_NS = 10 * NANOSECONDS
 
 
+@dataclass(frozen=True, slots=True)
+class Formed:
+    """What a server has once it is part of a cluster."""
+
+    driver: Driver
+    tracer: Tracer | None
+    gauges: ServerGauges
+
+    def stop(self, reason: str) -> None:
+        """Take no more input, and end the trace."""
+        self.driver.stop()
+        if self.tracer is not None:
+            self.tracer.end(reason)
+        self.gauges.stop()
+
+
 class Server:
     """One server agent. `requests` is the `Agent` of its HTTP API, which tries `short_way` before. Made by `start`."""
 
@@ -70,48 +87,64 @@ class Server:
         telemetry: Telemetry,
     ) -> None:
         """Not for callers: use `start`."""
-        self._left = left
-        self._telemetry = telemetry
-        self._measures = RaftMeasures(telemetry, runtime.clock)
         self._runtime = runtime
         self._config = config
         self._data = data
         self._log = log
         self._fail = fail
-        self._forming = False
-        self._stopped = False
-        self._tracer: Tracer | None = None
-        self._driver: Driver | None = None
-        self._tasks: list[Task] = []
-        self._told: set[str] = set()
-        self._noted: tuple[ServerInfo, ...] = ()
-        """The servers that the address book names."""
+        self._left = left
+        self._telemetry = telemetry
+        self._measures = RaftMeasures(telemetry, runtime.clock)
         self._rpc: RpcServer | None = None
-        timings = Timings()
-        timings = replace(timings, link_unanswered_ns=timings.link_unanswered_ns * config.raft_multiplier)
-        myself = ServerInfo(
-            config.node_name,
-            data.node_id,
-            config.advertise_addr,
-            config.server_port,
-            data.incarnation,
-            data.storage_id,
+        self._formed: Formed | None = None
+        self._tasks: list[Task] = []
+        self._stopped = False
+        # Who there is, and how to reach them.
+        timings = _timings(config)
+        self._discovery = Discovery(_myself(config, data), config.bootstrap_expect, data.recovered.genesis)
+        self._address_book = AddressBook(runtime, config.data_dir, log)
+        self._pool = Pool(runtime, self.hello, timings)
+        self._members = Members(runtime, self._discovery, self._pool, self.hello, timings, log.named("raft"))
+        self._formation = Formation(runtime, self._discovery, data, log, met=self._met, run=self._run, fail=fail)
+        self._introductions = Introductions(
+            runtime,
+            self._pool,
+            self._discovery,
+            config.join,
+            log.named("discovery"),
+            self._formation.learned,
+            self._members.everybody_is_known,
         )
-        self._discovery = Discovery(myself, config.bootstrap_expect, data.recovered.genesis)
+        # What waits for changes of the state or the leadership, and what a leader does unasked.
         self._watches = Watches(runtime)
         self._changes = Changes(runtime)
         self._sessions = SessionKeeper(runtime)
-        self._pool = Pool(runtime, self.hello, timings)
-        self._members = Members(runtime, self._discovery, self._pool, self.hello, timings, log.named("raft"))
         self._reconfiguration = Reconfiguration(
             runtime, self._discovery, self._members, self._pool, self._changes, log.named("raft")
         )
         self._reconciler = Reconciler(runtime, config.datacenter, self._members, log.named("catalog"))
         self._restoring = Restoring(runtime, log.named("snapshot"))
+        # What takes requests: of users, in two ways, and of other agents.
         measures = RequestMeasures(telemetry)
-        self._serving = Serving(
+        self._serving = self._make_serving(measures)
+        self.requests = self._make_requests()
+        self.short_way = ShortWay(runtime, self._serving, self.requests, measures)
+        self._service = Service(
             runtime,
-            f"{config.node_name}/{data.incarnation}",
+            self._discovery,
+            self.requests,
+            self._members,
+            introduced=self._met,
+            conflict=self._formation.conflict,
+        )
+        telemetry.gauge("session_ttl.active", "Sessions whose TTL this server counts.", lambda: len(self._sessions))
+        telemetry.gauge("rpc.queries_blocking", "Blocking queries that wait.", lambda: len(self._watches))
+
+    def _make_serving(self, measures: RequestMeasures) -> Serving:
+        runtime, config = self._runtime, self._config
+        return Serving(
+            runtime,
+            f"{config.node_name}/{self._data.incarnation}",
             self._discovery,
             self._watches,
             self._changes,
@@ -119,28 +152,22 @@ class Server:
             reconfiguration=self._reconfiguration,
             sessions=self._sessions,
             reconciler=self._reconciler,
-            archives=Archives(runtime, config.data_dir, config.snapshot_max_size, log.named("snapshot")),
+            archives=Archives(runtime, config.data_dir, config.snapshot_max_size, self._log.named("snapshot")),
             restoring=self._restoring,
             measures=measures,
         )
-        self.requests = Requests(
-            runtime,
-            int(config.rpc_hold_timeout * NANOSECONDS),
+
+    def _make_requests(self) -> Requests:
+        return Requests(
+            self._runtime,
+            int(self._config.rpc_hold_timeout * NANOSECONDS),
             self._discovery,
             self._pool,
             self._changes,
             self._serving,
             describe=self.describe,
             leave=self.leave,
-            join=self._join,
-        )
-        self.short_way = ShortWay(runtime, self._serving, self.requests, measures)
-        telemetry.gauge("session_ttl.active", "Sessions whose TTL this server counts.", lambda: len(self._sessions))
-        telemetry.gauge("rpc.queries_blocking", "Blocking queries that wait.", lambda: len(self._watches))
-        self._introductions: Introductions | None = None
-        self._gauges: ServerGauges | None = None
-        self._service = Service(
-            runtime, self._discovery, self.requests, self._members, introduced=self._met, conflict=self._conflict
+            join=self._introductions.join,
         )
 
     @classmethod
@@ -176,24 +203,14 @@ class Server:
         myself = server._discovery.myself
         assert myself is not None, "a server knows itself"
         server._discovery.myself = msgspec.structs.replace(myself, port=server._rpc.address[1])
-        server._noted = load_addresses(runtime.disk, config.data_dir)
-        server._discovery.remember(server._noted)
+        server._discovery.remember(server._address_book.noted)
         if data.recovered.genesis is not None:
             server._run(data.recovered.genesis)
         rpc = server._rpc
         show_rpc(telemetry, lambda: rpc.counters)
-        introductions = server._introductions = Introductions(
-            runtime,
-            server._pool,
-            server._discovery,
-            config.join,
-            log.named("discovery"),
-            server._learned,
-            server._members.everybody_is_known,
-        )
-        server._tasks.append(runtime.tasks.spawn(introductions.run(), "introductions"))
+        server._tasks.append(runtime.tasks.spawn(server._introductions.run(), "introductions"))
         server._tasks.append(runtime.tasks.spawn(server._sweep(), "sweep"))
-        server._consider()
+        server._formation.consider()
         return server
 
     @property
@@ -201,6 +218,10 @@ class Server:
         """Where its RPC can be dialled."""
         assert self._discovery.myself is not None, "a server knows itself"
         return str(self._discovery.myself.address)
+
+    @property
+    def _driver(self) -> Driver | None:
+        return self._formed.driver if self._formed is not None else None
 
     def hello(self) -> Hello:
         """What this server says of itself when a connection opens; `PeerLink` and `RpcClient` set the purpose."""
@@ -216,10 +237,6 @@ class Server:
             purpose=Purpose.RPC,
             storage_id=self._data.storage_id,
         )
-
-    async def _join(self, address: Address) -> None:
-        assert self._introductions is not None, "started"
-        await self._introductions.join(address)
 
     def reconfigure(self, config: Config) -> None:
         """What can change while it runs is so from now on."""
@@ -264,87 +281,21 @@ class Server:
         self._serving.stop()
         for task in self._tasks:
             task.cancel()
-        if self._driver is not None:
-            self._driver.stop()
-        if self._tracer is not None:
-            self._tracer.end(reason)
-        if self._gauges is not None:
-            self._gauges.stop()
+        if self._formed is not None:
+            self._formed.stop(reason)
         self._pool.close()
         self._members.links.close()
         if self._rpc is not None:
             self._rpc.close()
         await off_loop(self._runtime, self._data.close)
 
-    # --- formation ----------------------------------------------------------------------------------------------------
-
-    def _learned(self, reply: Discovered) -> None:
-        try:
-            self._discovery.learn(reply, self._runtime.clock.monotonic_ns())
-        except Conflict as conflict:
-            self._conflict(conflict)
-            return
-        genesis = self._discovery.genesis
-        if genesis is not None and reply.genesis is not None and reply.genesis.cluster_id != genesis.cluster_id:
-            self._tell_once(
-                f"server {reply.sender.name!r} at {reply.sender.address} belongs to another cluster "
-                f"({reply.genesis.cluster_id}; this one is {genesis.cluster_id}): correct its -retry-join or ours"
-            )
-        self._met()
-        self._consider()
+    # --- the cluster --------------------------------------------------------------------------------------------------
 
     def _met(self) -> None:
         """Somebody spoke of itself: dial the members whose address is known now."""
         if self._driver is not None:
             self._members.follow()
-            self._note_addresses()
-
-    def _note_addresses(self) -> None:
-        met = tuple(sorted(self._discovery.known.values()))
-        if met == self._noted:
-            return
-        self._noted = met
-        self._runtime.executor.submit(
-            lambda: save_addresses(self._runtime.disk, self._config.data_dir, met),
-            ignore,
-            lambda error: self._log.warn("cannot note where the servers are", error=str(error)),
-        )
-
-    def _conflict(self, conflict: Conflict) -> None:
-        """A formed server goes on and says so; one that is not part of anything yet gives way."""
-        if self._discovery.genesis is None:
-            self._fail(str(conflict))
-        else:
-            self._tell_once(str(conflict))
-
-    def _consider(self) -> None:
-        """Form or join the cluster if that is decided now."""
-        if self._forming or self._discovery.genesis is not None:
-            return
-        now = self._runtime.clock.monotonic_ns()
-        try:
-            genesis = self._discovery.decide(now)
-        except Refused as refused:
-            self._fail(str(refused))
-            return
-        if surplus := self._discovery.surplus(now):
-            self._tell_once(
-                f"{len(surplus)} servers are in sight ({', '.join(surplus)}) but -bootstrap-expect is "
-                f"{self._config.bootstrap_expect}: stop the ones that do not belong, or correct it on all of them"
-            )
-        if genesis is None:
-            return
-        self._forming = True
-
-        def write() -> None:
-            self._data.log.append([genesis])
-            self._data.log.sync()
-
-        self._runtime.executor.submit(write, lambda _: self._run(genesis), self._cannot_form)
-
-    def _cannot_form(self, error: BaseException) -> None:
-        # A server that is stopped meanwhile has closed its log; it fails nobody.
-        self._fail(f"cannot write the genesis of the cluster: {error}")
+            self._address_book.note(tuple(sorted(self._discovery.known.values())))
 
     def _run(self, genesis: Genesis) -> None:
         """The genesis is durable: run Raft, unless the agent was stopped while it was being written."""
@@ -353,10 +304,10 @@ class Server:
         config, data = self._config, self._data
         self._discovery.genesis = genesis
         voters = [voter.name for voter in genesis.voters]
-        formed = self._forming and self._members.myself.name in voters
-        self._log.info("cluster formed" if formed else "cluster known", id=genesis.cluster_id, servers=voters)
+        took_part = self._formation.began and self._members.myself.name in voters
+        self._log.info("cluster formed" if took_part else "cluster known", id=genesis.cluster_id, servers=voters)
         try:
-            driver, self._tracer = assemble(
+            driver, tracer = assemble(
                 self._runtime,
                 config,
                 data,
@@ -371,10 +322,11 @@ class Server:
         except (CannotTrace, StorageError) as error:
             self._fail(str(error))
             return
-        self._driver = self._service.driver = driver
+        gauges = ServerGauges(self._telemetry, self._runtime, config, driver, self._members)
+        self._formed = Formed(driver, tracer, gauges)
+        self._service.driver = driver
         driver.start()
-        self._gauges = ServerGauges(self._telemetry, self._runtime, config, driver, self._members)
-        self._gauges.start()
+        gauges.start()
         self._members.formed(driver)
         self._serving.formed(driver)
         self._met()
@@ -428,11 +380,6 @@ class Server:
             joined=joined,
         )
 
-    def _tell_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            self._log.error(text)
-
     async def _sweep(self) -> None:
         while True:
             await self._runtime.clock.sleep(SWEEP_NS)
@@ -456,16 +403,24 @@ class Server:
                 "server": "true",
             },
             "raft": describe_raft(driver, self._members, self._serving.last_contact_ms()),
-            "snapshots": _describe_snapshots(driver),
+            "snapshots": describe_snapshots(driver),
             "rpc": {"peers": self._members.links.describe(), "counters": msgspec.to_builtins(counters)},
         }
         return document
 
 
-def _describe_snapshots(driver: Driver | None) -> dict[str, Any]:
-    if driver is None or driver.snapshots is None:
-        return {}
-    staging = driver.store.tables.staging
-    counters: dict[str, Any] = msgspec.to_builtins(driver.snapshots.counters)
-    # Of a restore of the state that is under way.
-    return {**counters, "staged_chunks": staging.chunks if staging is not None else 0}
+def _myself(config: Config, data: DataDirectory) -> ServerInfo:
+    """What others are told of this server; its port is known once it listens."""
+    return ServerInfo(
+        config.node_name,
+        data.node_id,
+        config.advertise_addr,
+        config.server_port,
+        data.incarnation,
+        data.storage_id,
+    )
+
+
+def _timings(config: Config) -> Timings:
+    plain = Timings()
+    return replace(plain, link_unanswered_ns=plain.link_unanswered_ns * config.raft_multiplier)

@@ -1,7 +1,7 @@
 """The JSON bodies of requests as types, for `openapi`.
 
-`bodies` and `definitions` read them by hand: names have no case there, and other fields are ignored. Source: Consul's
-HTTP API documentation.
+`bodies` and `definitions` read them by hand, with `fields`: names have no case there, and other fields are ignored.
+Source: Consul's HTTP API documentation.
 """
 
 from __future__ import annotations

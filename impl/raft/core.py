@@ -27,7 +27,7 @@ from impl.raft.messages import (
     TimeoutNow,
 )
 from impl.raft.ready import Ready, Role, SnapshotMeta, Write
-from impl.raft.server import Received, Server
+from impl.raft.server import Received, Server, start_server
 from impl.raft.settings import Random, Restored, Settings
 
 
@@ -47,7 +47,7 @@ class Core:
         trace: bool,
         now_ns: int,
     ) -> None:
-        self.server = Server(settings, members, restored, random, trace=trace, now_ns=now_ns)
+        self.server = start_server(settings, members, restored, random, trace=trace, now_ns=now_ns)
         """The state, for those who look; never to be written from outside."""
         membership.adopt(self.server)
         self.server.reset_election_timer()

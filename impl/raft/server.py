@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -57,113 +58,106 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
     conflict_term: int
 
 
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Server:
-    """One server. Plain attributes: the hot paths read them often. Only the actions write them."""
+    """One server. Plain attributes: the hot paths read them often. Only the actions write them.
 
-    __slots__ = (
-        "acked_match", "acked_round", "acknowledgement_owed", "asking", "broadcast_round",
-        "campaign_reason", "commit_index", "configuration", "confirmed", "disk", "elapsed", "election_deadline",
-        "events", "failed_reads", "heard_at", "is_voter", "last_applied", "leader_id", "leader_incarnation",
-        "leader_match", "lease_ended", "led_since", "log", "lost", "name", "now_ns", "outbox", "peers", "pre_votes",
-        "progress", "random", "reads", "refusals", "rejections_owed", "restore", "restore_announced", "role",
-        "role_changes", "round", "round_starts", "sequence", "settings", "snapshot", "snapshots", "ticks", "trace",
-        "transfer_deadline", "transferee", "transferring", "transfers_failed", "unasked", "urged_by", "voters",
-        "votes", "votes_owed", "voting",
-    )  # fmt: skip
+    Made by `start_server`, which says what the disk held; all else begins as it stands here.
+    """
 
-    def __init__(
-        self,
-        settings: Settings,
-        members: Sequence[str | Member],
-        restored: Restored,
-        random: Random,
-        *,
-        trace: bool,
-        now_ns: int,
-    ) -> None:
-        self.settings, self.random, self.trace = settings, random, trace
-        self.name = settings.name
-        marker = restored.snapshot
-        # State of the spec.
-        self.log = restored_log(first_configuration(members), restored, digests=trace)
-        self.disk = Disk(restored.term, restored.voted_for, self.log.last_index, self.log.last_term, marker)
-        self.role = Role.FOLLOWER
-        self.leader_id: str | None = None
-        self.snapshot = self.disk.snapshot
-        """Index of the newest snapshot; 0: none."""
-        self.commit_index = self.last_applied = self.snapshot
-        self.leader_match = 0
-        """Follower: the prefix of the log known to equal the log of this term's leader."""
-        self.round = 0
-        self.votes: set[str] = set()
-        """Candidate: the peers that granted their vote."""
-        self.pre_votes: set[str] = set()
-        """The peers that would vote for this server in the next term."""
-        self.heard_at = now_ns
-        """When it last heard from a leader of its term, or started; by its own clock."""
-        self.lease_ended = False
-        """It is known that the leader of the current term answers no more reads by its lease."""
-        self.urged_by = 0
-        """The term whose ended lease lets this server vote in the current term without waiting; 0: none."""
-        self.transferring = False
-        """Leader: its lease ended for the rest of its term, for it hands its leadership over."""
-        self.progress: dict[str, Progress] = {}
-        """Leader: every peer's progress. Empty in other roles."""
-        self.reads: deque[PendingRead] = deque()
-        self.confirmed: deque[PendingRead] = deque()
-        self.round_starts: deque[tuple[int, int]] = deque()
-        """Leader: (round, when it began), oldest first, from the newest that a quorum has answered on."""
-        # The configuration in force, as the hot paths need it; `membership.adopt` keeps it so.
-        self.configuration = NO_MEMBERS
-        self.voters: tuple[str, ...] = ()
-        self.peers: tuple[str, ...] = ()
-        """All members but this server, sorted."""
-        self.is_voter = False
-        self.voting: list[Progress] = []
-        """Leader: the progress of the voters but this server."""
-        # Owed to others; sent as soon as the disk allows it, forgotten when the term changes.
-        self.asking = False
-        """Would campaign, and collects pre-votes."""
-        self.campaign_reason = ""
-        self.unasked: set[str] = set()
-        """Candidate, or asking for pre-votes: peers to ask at the next occasion."""
-        self.refusals: set[str] = set()
-        """Candidate: the peers that refused theirs; they will not change their mind in this term."""
-        self.votes_owed: dict[str, bool] = {}
-        """Candidates to be answered, and whether the vote was granted (in memory)."""
-        self.acknowledgement_owed = False
-        self.acked_match = 0
-        self.acked_round = 0
-        """Follower: what the newest acknowledgement to this term's leader said."""
-        self.rejections_owed: dict[str, Rejection] = {}
-        self.leader_incarnation = 0
-        """Of the process that leads the current term."""
-        self.transferee: str | None = None
-        """Leader: who shall take over."""
-        self.transfer_deadline = 0
-        self.restore: SnapshotMeta | None = None
-        """A snapshot that was installed and that the state machine does not hold yet."""
-        self.restore_announced = False
-        # Time.
-        self.now_ns = now_ns
-        self.ticks = 0
-        """Since the start."""
-        self.elapsed = 0
-        """Ticks since the election timer was reset; of a leader, since its last heartbeat."""
-        self.election_deadline = 0
-        self.led_since = 0
-        """Leader: the tick at which it was elected."""
-        self.broadcast_round = 0
-        """Leader: the newest round that was sent to every peer."""
-        # Outputs, until the next Ready takes them.
-        self.sequence = 0
-        self.events: list[Event] = []
-        self.outbox: list[tuple[str, Message]] = []
-        self.snapshots: list[tuple[str, InstallSnapshotRequest]] = []
-        self.failed_reads: list[FailedRead] = []
-        self.lost: list[LostProposals] = []
-        self.role_changes: list[RoleChange] = []
-        self.transfers_failed: list[TransferFailed] = []
+    settings: Settings
+    random: Random
+    trace: bool
+    name: str
+
+    # State of the spec: of every server.
+    log: RaftLog
+    disk: Disk
+    """The current term and the vote are here, too."""
+    role: Role = Role.FOLLOWER
+    leader_id: str | None = None
+    commit_index: int
+    last_applied: int
+    snapshot: int
+    """Index of the newest snapshot; 0: none."""
+    heard_at: int
+    """When it last heard from a leader of its term, or started; by its own clock."""
+    lease_ended: bool = False
+    """It is known that the leader of the current term answers no more reads by its lease."""
+    urged_by: int = 0
+    """The term whose ended lease lets this server vote in the current term without waiting; 0: none."""
+    pre_votes: set[str] = field(default_factory=set)
+    """The peers that would vote for this server in the next term."""
+
+    # Of a follower, a candidate, a leader.
+    leader_match: int = 0
+    """Follower: the prefix of the log known to equal the log of this term's leader."""
+    votes: set[str] = field(default_factory=set)
+    """Candidate: the peers that granted their vote."""
+    progress: dict[str, Progress] = field(default_factory=dict)
+    """Leader: every peer's progress. Empty in other roles."""
+    transferring: bool = False
+    """Leader: its lease ended for the rest of its term, for it hands its leadership over."""
+    round: int = 0
+    reads: deque[PendingRead] = field(default_factory=deque)
+    confirmed: deque[PendingRead] = field(default_factory=deque)
+    round_starts: deque[tuple[int, int]] = field(default_factory=deque)
+    """Leader: (round, when it began), oldest first, from the newest that a quorum has answered on."""
+
+    # The configuration in force, as the hot paths need it; `membership.adopt` keeps it so.
+    configuration: Configuration = NO_MEMBERS
+    voters: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    """All members but this server, sorted."""
+    is_voter: bool = False
+    voting: list[Progress] = field(default_factory=list)
+    """Leader: the progress of the voters but this server."""
+
+    # Owed to others; sent as soon as the disk allows it, forgotten when the term changes.
+    asking: bool = False
+    """Would campaign, and collects pre-votes."""
+    campaign_reason: str = ""
+    unasked: set[str] = field(default_factory=set)
+    """Candidate, or asking for pre-votes: peers to ask at the next occasion."""
+    refusals: set[str] = field(default_factory=set)
+    """Candidate: the peers that refused theirs; they will not change their mind in this term."""
+    votes_owed: dict[str, bool] = field(default_factory=dict)
+    """Candidates to be answered, and whether the vote was granted (in memory)."""
+    acknowledgement_owed: bool = False
+    acked_match: int = 0
+    acked_round: int = 0
+    """Follower: what the newest acknowledgement to this term's leader said."""
+    rejections_owed: dict[str, Rejection] = field(default_factory=dict)
+    leader_incarnation: int = 0
+    """Of the process that leads the current term."""
+    transferee: str | None = None
+    """Leader: who shall take over."""
+    transfer_deadline: int = 0
+    restore: SnapshotMeta | None = None
+    """A snapshot that was installed and that the state machine does not hold yet."""
+    restore_announced: bool = False
+
+    # Time.
+    now_ns: int
+    ticks: int = 0
+    """Since the start."""
+    elapsed: int = 0
+    """Ticks since the election timer was reset; of a leader, since its last heartbeat."""
+    election_deadline: int = 0
+    led_since: int = 0
+    """Leader: the tick at which it was elected."""
+    broadcast_round: int = 0
+    """Leader: the newest round that was sent to every peer."""
+
+    # Outputs, until the next Ready takes them.
+    sequence: int = 0
+    events: list[Event] = field(default_factory=list)
+    outbox: list[tuple[str, Message]] = field(default_factory=list)
+    snapshots: list[tuple[str, InstallSnapshotRequest]] = field(default_factory=list)
+    failed_reads: list[FailedRead] = field(default_factory=list)
+    lost: list[LostProposals] = field(default_factory=list)
+    role_changes: list[RoleChange] = field(default_factory=list)
+    transfers_failed: list[TransferFailed] = field(default_factory=list)
 
     @property
     def term(self) -> int:
@@ -277,6 +271,33 @@ class Server:
         self.acknowledgement_owed = False
         self.acked_match = 0
         self.acked_round = 0
+
+
+def start_server(
+    settings: Settings,
+    members: Sequence[str | Member],
+    restored: Restored,
+    random: Random,
+    *,
+    trace: bool,
+    now_ns: int,
+) -> Server:
+    """A follower with what its disk held. `members`: the genesis; `membership.adopt` is still to be called."""
+    log = restored_log(first_configuration(members), restored, digests=trace)
+    disk = Disk(restored.term, restored.voted_for, log.last_index, log.last_term, restored.snapshot)
+    return Server(
+        settings=settings,
+        random=random,
+        trace=trace,
+        name=settings.name,
+        log=log,
+        disk=disk,
+        commit_index=disk.snapshot,
+        last_applied=disk.snapshot,
+        snapshot=disk.snapshot,
+        heard_at=now_ns,
+        now_ns=now_ns,
+    )
 
 
 def restored_log(genesis: Configuration, restored: Restored, *, digests: bool) -> RaftLog:

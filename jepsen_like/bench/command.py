@@ -15,8 +15,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from jepsen_like.bench.catalog import LARGE_INSTANCES, CatalogFigures, Size, measure_catalog
 from jepsen_like.bench.catalog import lines as catalog_lines
@@ -27,14 +25,11 @@ from jepsen_like.bench.heal import measure_heal
 from jepsen_like.bench.kv import SHARED_CONNECTIONS, Measured, measure, measure_both, ratios, summaries
 from jepsen_like.bench.load import PUT
 from jepsen_like.bench.power_off import measure_power_off
+from jepsen_like.bench.rates import print_rates, rate_table, wide_console
 from jepsen_like.bench.restore import RestoreFigures, measure_restore
 from jepsen_like.bench.restore import lines as restore_lines
 from jepsen_like.bench.servers import ComitiaServers, EtcdServers, Servers, running
 from model_checks.verdicts import EXIT_INTERNAL, SetupFailed, Verdict
-
-SATURATED = 0.9
-WIDTH = 110
-"""Of tables that do not go to a terminal."""
 
 
 @click.group("bench", context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,38 +38,6 @@ def command() -> None:
 
     Every write is synced.
     """
-
-
-def _table(measured: list[Measured]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in (
-        "system",
-        "operation",
-        "clients",
-        "connections",
-        "per second",
-        "p50 ms",
-        "p99 ms",
-        "errors",
-        "elections",
-        "generator",
-        "servers",
-    ):
-        table.add_column(title, justify="left" if title in ("system", "operation") else "right", no_wrap=True)
-    for each in measured:
-        shares = " ".join(f"{share:.0%}" for share in each.generator_cpu_shares)
-        table.add_row(
-            *(each.system, each.operation, str(each.clients), str(each.connections), f"{each.per_second:,.0f}"),
-            *(
-                f"{each.p50_ms:.2f}",
-                f"{each.p99_ms:.2f}",
-                str(each.errors),
-                str(each.elections),
-                shares,
-                f"{each.server_cpu_share:.0%}",
-            ),
-        )
-    return table
 
 
 @command.command("kv")
@@ -133,31 +96,18 @@ def kv_command(
         }
         click.echo(json.dumps(report))
         return 0
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = wide_console()
     console.print(
         f"{servers} servers, values of {value_bytes} B, fdatasync of 4 KiB here: {floor_ms} ms\n{interpreter()}",
         highlight=False,
     )
-    _print_rates(console, measured)
+    print_rates(console, measured)
     return 0
 
 
-def _print_rates(console: Console, measured: list[Measured]) -> None:
-    console.print(_table(measured))
-    console.print("generator, servers: CPU, of one core (each generator process; all servers)", highlight=False)
-    for each in measured:
-        what = f"{each.system} {each.operation}, {each.connections} connections"
-        if each.rounds > 1:
-            spread = f"{each.slowest_per_second:,.0f} to {each.fastest_per_second:,.0f}"
-            console.print(f"{what}: median of {each.rounds} rounds, {spread} a second", highlight=False)
-        if max(each.generator_cpu_shares) > SATURATED:
-            console.print(f"{what}: the load generator was saturated; raise --processes", highlight=False)
-        if each.last_error:
-            console.print(f"{what}: {each.last_error}", markup=False)
-    for ratio in ratios(measured):
-        shared = f"whose clients share {ratio.etcd_connections} connections"
-        way = shared if ratio.etcd_shares else "with as many connections"
-        console.print(f"{ratio.operation}: {ratio.times:.2f} times etcd {way}", highlight=False)
+def _say(line: str) -> None:
+    """How far it is: stdout is for figures."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _size(nodes: int, instances: int, services: int, wakes: int = 0) -> Size:
@@ -213,16 +163,13 @@ def catalog_command(
     service, or not its own.
     """
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     size = _size(nodes, instances, services, wakes)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name,
             running(ComitiaServers(servers, Path(name))) as started,
         ):
-            found = asyncio.run(measure_catalog(started, size, seed, say))
+            found = asyncio.run(measure_catalog(started, size, seed, _say))
     except SetupFailed as error:
         click.echo(f"set-up failed: {error}", err=True)
         return EXIT_INTERNAL
@@ -242,9 +189,6 @@ def restore_command(
     included, or the archive is not of one moment.
     """
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     size = _size(nodes, instances, services)
     try:
         with tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name:
@@ -254,7 +198,7 @@ def restore_command(
                 running(ComitiaServers(servers, Path(name) / "old")) as old,
                 running(ComitiaServers(servers, Path(name) / "new")) as new,
             ):
-                found = asyncio.run(measure_restore(old, new, size, Path(name), say))
+                found = asyncio.run(measure_restore(old, new, size, Path(name), _say))
     except SetupFailed as error:
         click.echo(f"set-up failed: {error}", err=True)
         return EXIT_INTERNAL
@@ -265,16 +209,13 @@ FAULTS = {"kill": "kill -9", "power-off": "power-off"}
 
 
 def _measure_fault(fault: str, servers: int, trials: int, directory: Path | None) -> list[float]:
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     if fault == "power-off":
-        return asyncio.run(measure_power_off(servers, trials, say))
+        return asyncio.run(measure_power_off(servers, trials, _say))
     with (
         tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name,
         running(ComitiaServers(servers, Path(name))) as started,
     ):
-        return measure_failover(started, trials, say)
+        return measure_failover(started, trials, _say)
 
 
 @command.command("failover")
@@ -313,7 +254,7 @@ def failover_command(servers: int, trials: int, fault: str, directory: Path | No
 def _explain(elections: int, servers: Servers) -> None:
     """Where no election may be: say on stderr what the servers' logs say of it."""
     for line in servers.lines_about_elections()[-2 * elections - 1 :] if elections else ():
-        print(line, file=sys.stderr, flush=True)
+        _say(line)
 
 
 @command.command("catchup")
@@ -331,14 +272,11 @@ def catchup_command(
     INVALID (exit code 1) if there was an election meanwhile, UNKNOWN (2) if no snapshot was needed.
     """
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     try:
         with tempfile.TemporaryDirectory(prefix="comitia-bench-", dir=directory) as name:
             servers = ComitiaServers(3, Path(name))
             with running(servers):
-                found = measure_catch_up(servers, entries, keys, value_bytes, clients, say)
+                found = measure_catch_up(servers, entries, keys, value_bytes, clients, _say)
             _explain(found.elections, servers)
     except (SetupFailed, OSError) as error:
         click.echo(f"set-up failed: {error}", err=True)
@@ -387,8 +325,8 @@ def steady_command(
     if as_json:
         click.echo(json.dumps({"verdict": verdict.value, "measured": msgspec.to_builtins(found)}))
     else:
-        console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-        console.print(_table([found]))
+        console = wide_console()
+        console.print(rate_table([found]))
         console.print(f"{found.elections} elections in {seconds:g} s: {verdict.value}", highlight=False)
     return verdict.exit_code
 
@@ -409,7 +347,7 @@ def heal_command(cut_s: float, as_json: bool) -> int:
     Once with the leader cut off, once with a follower. In network namespaces: needs what `comitia cluster` needs.
     """
     try:
-        found = asyncio.run(measure_heal(cut_s, lambda line: print(line, file=sys.stderr, flush=True)))
+        found = asyncio.run(measure_heal(cut_s, _say))
     except SetupFailed as error:
         click.echo(f"set-up failed: {error}", err=True)
         return EXIT_INTERNAL

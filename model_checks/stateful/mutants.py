@@ -168,15 +168,14 @@ def _counted_from_the_answer(original: Callable[..., None]) -> Callable[..., Non
     return handle_append_entries_response
 
 
-def _waits_for_nobody(original: Callable[..., None]) -> Callable[..., None]:
-    def start(
-        server: Server, settings: Settings, members: Any, restored: Restored, random: Any, **options: Any
-    ) -> None:
-        original(server, settings, members, restored, random, **options)
+def _waits_for_nobody(original: Callable[..., Server]) -> Callable[..., Server]:
+    def start_server(settings: Settings, members: Any, restored: Restored, *rest: Any, **options: Any) -> Server:
+        server = original(settings, members, restored, *rest, **options)
         if restored.term:
             server.heard_at -= settings.election_ns
+        return server
 
-    return start
+    return start_server
 
 
 def _lease_goes_on(original: Callable[..., None]) -> Callable[..., None]:
@@ -418,8 +417,8 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "a lease is counted from when an answer arrived",
     ),
     "restart-votes-at-once": Mutant(
-        Server,
-        "__init__",
+        core,
+        "start_server",
         _waits_for_nobody,
         Property.LINEARIZABLE_READS,
         "a server that restarts does not wait for the lease of a leader that it may have heard",

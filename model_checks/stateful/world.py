@@ -14,18 +14,10 @@ from zlib import crc32
 
 import msgspec
 
-from impl.raft.configuration import (
-    CONFIGURATION,
-    Configuration,
-    Member,
-    decode_configuration,
-    with_member,
-    with_voter,
-    without_member,
-)
+from impl.raft.configuration import Configuration, Member, with_member, with_voter, without_member
 from impl.raft.core import Core
 from impl.raft.errors import Refused, UnknownServer
-from impl.raft.messages import Entry, InstallSnapshotRequest, Message, decode, encode
+from impl.raft.messages import Entry, InstallSnapshotRequest, decode, encode
 from impl.raft.ready import Ready, Role
 from impl.raft.settings import Settings
 from impl.runtime.virtual_disk import PowerFailed
@@ -36,6 +28,7 @@ from model_checks.stateful.replay import Replay
 from model_checks.stateful.system import Envelope, Setup
 from model_checks.stateful.tracing import Traces, command
 from model_checks.stateful.violations import Property, Violation
+from model_checks.stateful.wording import describe_entry, describe_message, describe_server
 
 TICK_NS = 10_000_000
 MESSAGES_MAX = 400
@@ -454,17 +447,7 @@ class World:
 
     def status(self, name: str) -> str:
         """One line about a server."""
-        core = self.nodes[name].core
-        if core is None:
-            return f"{name} is down"
-        log = core.server.log
-        terms = " ".join(f"{entry.term}" for entry in log.slice(max(log.base, log.last_index - 12), log.last_index))
-        base = f" base {log.base}" if log.base else ""
-        return (
-            f"{name} {core.role.value} term {core.term} leader {core.leader_id} commit {core.commit_index} "
-            f"applied {core.last_applied} durable {core.server.disk.durable_index} of {log.last_index}{base} "
-            f"terms [{terms}]"
-        )
+        return describe_server(name, self.nodes[name].core)
 
     # What the driver of an agent does.
 
@@ -531,7 +514,9 @@ class World:
 
     def _post(self, envelope: Envelope) -> None:
         cut = (envelope.source, envelope.to) in self._cuts
-        self.output.append(f"{envelope.source} -> {envelope.to} {describe(envelope.message)}{' (cut)' if cut else ''}")
+        self.output.append(
+            f"{envelope.source} -> {envelope.to} {describe_message(envelope.message)}{' (cut)' if cut else ''}"
+        )
         if cut:
             self._unreported.append(envelope)
             return
@@ -540,8 +525,7 @@ class World:
         del self.in_flight[:-MESSAGES_MAX]
 
     def _applied(self, node: Node, entry: Entry) -> None:
-        text = shown(entry)
-        self.output.append(f"{node.name} applies {entry.index} ({text}, term {entry.term})")
+        self.output.append(f"{node.name} applies {entry.index} ({describe_entry(entry)}, term {entry.term})")
         self._count("applied")
         client = (f"{node.name}/{node.incarnation}", entry.index, entry.term)
         if self._proposed.pop(client, None) is not None:
@@ -555,30 +539,3 @@ class World:
 
     def _count(self, what: str, times: int = 1) -> None:
         self.counts[what] = self.counts.get(what, 0) + times
-
-
-def shown(entry: Entry) -> str:
-    """What an entry does, in a word or two."""
-    if entry.kind == CONFIGURATION:
-        configuration = decode_configuration(entry.payload, entry.index)
-        others = sorted(set(configuration.names) - set(configuration.voters))
-        return f"voters {' '.join(configuration.voters)}{' and ' if others else ''}{' '.join(others)}"
-    _, *arguments = msgspec.msgpack.decode(entry.payload)
-    return str(arguments[0]) if arguments else "no-op"
-
-
-def describe(message: Message) -> str:
-    """One line about a message, without its sequence."""
-    fields = msgspec.structs.asdict(message)
-    del fields["sequence"]
-    for hidden in ("size", "checksum", "configuration"):
-        fields.pop(hidden, None)
-    if not fields.get("urged_by", True):
-        del fields["urged_by"]
-    if fields.get("success"):
-        del fields["conflict_index"], fields["conflict_term"]
-    if "entries" in fields:
-        entries = fields.pop("entries")
-        fields["entries"] = f"{entries[0].index}..{entries[-1].index}" if entries else "none"
-    shown = " ".join(f"{name}={value}" for name, value in fields.items())
-    return f"{type(message).__name__} {shown}"

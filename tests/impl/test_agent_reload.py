@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from impl.agent import reload as reloading
-from impl.agent.config import Config, ConfigError, Document, Limits, Ports, TelemetryConfig, build
+from impl.agent.config import Config, ConfigError, build
+from impl.agent.config_document import Document, Limits, Ports, TelemetryConfig
 from impl.agent.config_files import read_document
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log

@@ -9,21 +9,16 @@ import pytest
 from msgspec import UNSET, ValidationError, convert
 from msgspec.structs import replace
 
-from impl.agent import config
+from impl.agent import config, config_document
 from impl.agent.absent import ABSENT, FLAGS, SWITCHES, Asked
 from impl.agent.config import (
     Address,
-    Addresses,
     Config,
     ConfigError,
-    Contents,
-    DnsConfig,
-    Document,
-    Performance,
-    Ports,
     build,
     parse_duration,
 )
+from impl.agent.config_document import Addresses, Contents, DnsConfig, Document, Performance, Ports
 from impl.agent.config_files import read_document
 from impl.agent.describe import describe_config
 from impl.commandline import rewrite
@@ -118,8 +113,8 @@ def test_http_and_dns_listen_where_each_is_told_to() -> None:
 
 
 def test_addresses_that_are_forgotten_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    merge = config._merge
-    monkeypatch.setattr(config, "_merge", lambda merged, newer: merge(merged, replace(newer, addresses=UNSET)))
+    merge = config_document.merge
+    monkeypatch.setattr(config, "merge", lambda merged, newer: merge(merged, replace(newer, addresses=UNSET)))
     with pytest.raises(AssertionError):
         http_and_dns_listen_where_each_is_told_to()
 

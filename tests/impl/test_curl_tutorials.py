@@ -294,11 +294,7 @@ NODE = {
     "TaggedAddresses": {"lan": "10.1.10.12", "wan": "10.1.10.12"},
     "Meta": {"instance_type": "t2.medium"},
 }
-
-
-def test_the_catalog_and_health_apis(sh: Shell) -> None:
-    sh.payload(
-        """{
+REGISTRATION = """{
   "Datacenter": "dc1",
   "ID": "40e4a748-2192-161a-0510-9bf59fe950b5",
   "Node": "t2.320",
@@ -347,8 +343,22 @@ def test_the_catalog_and_health_apis(sh: Shell) -> None:
   },
   "SkipNodeUpdate": false
 }"""
-    )
+"""payload.json of "Register Entity"."""
+DEREGISTRATION = '{\n  "Datacenter": "dc1",\n  "Node": "t2.320"\n}'
+
+
+@pytest.fixture
+def registered(sh: Shell) -> Iterator[None]:
+    """The node of the pages, with its redis and its check, is in the catalog while a test runs."""
+    sh.payload(REGISTRATION)
     assert sh("curl --request PUT --data @payload.json http://127.0.0.1:8500/v1/catalog/register") == "true\n"
+    yield
+    sh.payload(DEREGISTRATION)
+    assert sh("curl --request PUT --data @payload.json http://127.0.0.1:8500/v1/catalog/deregister") == "true\n"
+
+
+@pytest.mark.usefixtures("registered")
+def test_the_catalog_api(sh: Shell) -> None:
     assert sh.json("curl http://127.0.0.1:8500/v1/catalog/datacenters") == ["dc1"]
     has_shape(sh.json("curl http://127.0.0.1:8500/v1/catalog/nodes"), [NODE])
     assert sh.json("curl http://127.0.0.1:8500/v1/catalog/services")["redis"] == ["primary", "v1"]
@@ -362,6 +372,9 @@ def test_the_catalog_and_health_apis(sh: Shell) -> None:
         node, {"Node": NODE, "Services": {"redis1": {"ID": "redis1", "Service": "redis", "Port": 8000, "Tags": []}}}
     )
 
+
+@pytest.mark.usefixtures("registered")
+def test_the_health_api(sh: Shell) -> None:
     health = sh.json("curl http://127.0.0.1:8500/v1/health/service/redis")
     service = {
         "ID": "redis",
@@ -380,8 +393,6 @@ def test_the_catalog_and_health_apis(sh: Shell) -> None:
     assert sh.json(filtered) == health
     for path in ("node/t2.320", "checks/redis", "state/passing"):
         has_shape(sh.json(f"curl http://127.0.0.1:8500/v1/health/{path}"), [CHECK])
-    sh.payload('{\n  "Datacenter": "dc1",\n  "Node": "t2.320"\n}')
-    assert sh("curl --request PUT --data @payload.json http://127.0.0.1:8500/v1/catalog/deregister") == "true\n"
 
 
 def test_the_transaction_api(sh: Shell) -> None:

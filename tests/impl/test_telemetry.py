@@ -14,7 +14,8 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from impl.agent.config import ConfigError, Document, TelemetryConfig, build
+from impl.agent.config import ConfigError, build
+from impl.agent.config_document import Document, TelemetryConfig
 from impl.runtime.interfaces import NANOSECONDS
 from impl.runtime.virtual import VirtualWorld
 from impl.runtime.virtual_disk import VirtualDisk

@@ -15,11 +15,11 @@ def key_error_let_through() -> None:
 
     def make(original: Function) -> Function:
         def session(body: bytes, node: str) -> Any:
-            if body.strip() and isinstance(document := bodies.read_json(body), dict):
+            if body.strip() and isinstance(document := fields.read_json(body), dict):
                 document["Name"]
             return original(body, node)
 
-        bodies = importlib.import_module("impl.http.bodies")
+        fields = importlib.import_module("impl.http.fields")
         return session
 
     replace("impl.http.bodies:session", make)
