@@ -302,7 +302,7 @@ def test_a_mistake_of_a_file_is_shown_where_it_is() -> None:
 
 
 def _says_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(config, "_keys", lambda document: set())
+    patch.setattr(config_document, "_keys", lambda document: set())
 
 
 def _forgets_places(patch: pytest.MonkeyPatch) -> None:
