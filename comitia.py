@@ -20,25 +20,25 @@ import click
 
 # command -> module that defines it as `<command>_command` (a click.Command); a subset of the folders may be installed.
 COMMANDS = {
-    "agent": "impl.commands",
-    "validate": "impl.commands",
-    "version": "impl.commands",
-    "kv": "impl.kv_commands",
-    "catalog": "impl.registry_commands",
-    "services": "impl.registry_commands",
-    "members": "impl.registry_commands",
-    "info": "impl.registry_commands",
-    "maint": "impl.maint_command",
-    "session": "impl.session_commands",
-    "lock": "impl.lock_command",
-    "watch": "impl.watch_command",
-    "snapshot": "impl.snapshot_commands",
-    "operator": "impl.operator_commands",
-    "leave": "impl.operator_commands",
-    "join": "impl.agent_commands",
-    "force-leave": "impl.agent_commands",
-    "reload": "impl.agent_commands",
-    "monitor": "impl.agent_commands",
+    "agent": "impl.cli.agent",
+    "validate": "impl.cli.agent",
+    "version": "impl.cli.agent",
+    "kv": "impl.cli.kv",
+    "catalog": "impl.cli.registry",
+    "services": "impl.cli.registry",
+    "members": "impl.cli.registry",
+    "info": "impl.cli.registry",
+    "maint": "impl.cli.maint",
+    "session": "impl.cli.session",
+    "lock": "impl.cli.lock",
+    "watch": "impl.cli.watch",
+    "snapshot": "impl.cli.snapshot",
+    "operator": "impl.cli.operator",
+    "leave": "impl.cli.operator",
+    "join": "impl.cli.agent_control",
+    "force-leave": "impl.cli.agent_control",
+    "reload": "impl.cli.agent_control",
+    "monitor": "impl.cli.agent_control",
     "check": "model_checks.commands",
     "cluster": "jepsen_like.commands",
     "chaos": "jepsen_like.commands",
@@ -47,7 +47,7 @@ COMMANDS = {
 }
 CHECKS = {"sockets": "jepsen_like.sockets.command"}
 """Commands of `comitia check` that need a cluster: what they check is in `model_checks`, which must not know one."""
-_ABSENT = "impl.absent_commands"
+_ABSENT = "impl.cli.absent"
 CONSUL_STYLE = frozenset(name for name, module in COMMANDS.items() if module.startswith("impl."))
 
 EXIT_UNKNOWN, EXIT_USAGE, EXIT_INTERNAL = 2, 254, 255

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from impl.agent.changes import Changes
-from impl.agent.config import Config
-from impl.agent.discovery import configuration_of
+from impl.agent.config.validated import Config
 from impl.agent.driver import Driver, Peers
 from impl.agent.logs import Log
 from impl.agent.measures import RaftMeasures
-from impl.agent.snapshot_transfer import Call
-from impl.agent.snapshots import Snapshots, load_store
+from impl.agent.membership.discovery import configuration_of
+from impl.agent.requests.changes import Changes
+from impl.agent.snapshots.lifecycle import Snapshots, load_store
+from impl.agent.snapshots.transfer import Call
 from impl.agent.tracer import Tracer
 from impl.catalog.store import Store
 from impl.raft.core import Core

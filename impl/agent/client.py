@@ -13,8 +13,14 @@ from typing import Any
 
 import msgspec
 
-from impl.agent import forwarding, methods
-from impl.agent.api import (
+from impl.agent.config.validated import Address, Config
+from impl.agent.describe import describe_config, describe_runtime
+from impl.agent.logs import Log
+from impl.agent.membership.discovery import Discovery, is_same
+from impl.agent.membership.introductions import Introductions
+from impl.agent.membership.operations import AskConfiguration, Operate, Operation, RaftConfiguration
+from impl.agent.requests import forwarding, methods
+from impl.agent.requests.api import (
     AgentError,
     ArchiveStream,
     ArchiveUpload,
@@ -23,18 +29,21 @@ from impl.agent.api import (
     ReadOptions,
     ReadReply,
 )
-from impl.agent.archive_calls import OpenArchive, opened_archive, opened_upload
-from impl.agent.changes import Changes
-from impl.agent.config import Address, Config
-from impl.agent.describe import describe_config, describe_runtime
-from impl.agent.discovery import Discovery, is_same
-from impl.agent.forwarding import Retriable, T
-from impl.agent.introductions import Introductions
-from impl.agent.logs import Log
-from impl.agent.methods import Call, Method
-from impl.agent.operations import AskConfiguration, Operate, Operation, RaftConfiguration
-from impl.agent.pool import Pool
-from impl.agent.protocol import ANNOUNCE, Announcement, Discovered, KvRead, KvWrite, RenewSession, Status, encode
+from impl.agent.requests.changes import Changes
+from impl.agent.requests.forwarding import Retriable, T
+from impl.agent.requests.methods import Call, Method
+from impl.agent.requests.pool import Pool
+from impl.agent.requests.protocol import (
+    ANNOUNCE,
+    Announcement,
+    Discovered,
+    KvRead,
+    KvWrite,
+    RenewSession,
+    Status,
+    encode,
+)
+from impl.agent.snapshots.archive_calls import OpenArchive, opened_archive, opened_upload
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query
 from impl.catalog.rows import Session

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from impl.agent.config import Config
+from impl.agent.config.validated import Config
 from impl.agent.driver import Driver
 from impl.agent.local.definitions import go_duration
 from impl.agent.local.registrations import Registrations
-from impl.agent.members import Members
-from impl.agent.operations import RaftServer
+from impl.agent.membership.members import Members
+from impl.agent.membership.operations import RaftServer
 from impl.raft.reads import has_lease
 from impl.raft.ready import Role
 from impl.runtime.interfaces import NANOSECONDS, Runtime

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from impl.agent.api import Agent
-from impl.agent.config import Config
+from impl.agent.config.validated import Config
 from impl.agent.gauges import show_dns
 from impl.agent.logs import Log
+from impl.agent.requests.api import Agent
 from impl.dns.agent_directory import AgentDirectory
 from impl.dns.responder import Responder
 from impl.dns.server import DnsServer

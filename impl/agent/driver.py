@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from impl.agent.api import Consistency, DefiniteError, IndefiniteError
-from impl.agent.changes import Changes
 from impl.agent.disk_writes import AppendedLog, DiskWrites
 from impl.agent.logs import Log
 from impl.agent.measures import RaftMeasures, unheard
-from impl.agent.snapshot_transfer import Call, SnapshotReceiver, SnapshotSender
-from impl.agent.snapshots import Snapshots
+from impl.agent.requests.api import Consistency, DefiniteError, IndefiniteError
+from impl.agent.requests.changes import Changes
+from impl.agent.requests.waiting import SHUTTING_DOWN, Pending, Proposal, Reconfiguration, Waiting, WaitingRead, fail
+from impl.agent.snapshots.lifecycle import Snapshots
+from impl.agent.snapshots.transfer import Call, SnapshotReceiver, SnapshotSender
 from impl.agent.tracer import Tracer
-from impl.agent.waiting import SHUTTING_DOWN, Pending, Proposal, Reconfiguration, Waiting, WaitingRead, fail
 from impl.catalog.commands import UnknownCommand, Write, decode_command, describe_write, encode_command
 from impl.catalog.queries import Answer, Query, answer_query, describe_query, recorded_answer
 from impl.catalog.store import Store

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from impl.agent.config import Config
+from impl.agent.config.validated import Config
 from impl.agent.driver import TICK_NS, Driver
 from impl.agent.local.registrations import Registrations
 from impl.agent.logs import Log
-from impl.agent.members import Members
+from impl.agent.membership.members import Members
 from impl.catalog.tables import Tables
 from impl.dns.counters import Counters as DnsCounters
 from impl.raft.quorum import majority

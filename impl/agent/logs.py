@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from impl.agent.config import LOG_LEVELS
+from impl.agent.config.validated import LOG_LEVELS
 
 FOLLOWED_MAX: Final = 512
 """Lines that wait for whoever follows the log; more are lost, and counted (Consul's bound)."""

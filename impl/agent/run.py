@@ -14,19 +14,19 @@ from functools import partial
 from hashlib import blake2b
 from uuid import UUID
 
-from impl.agent.api import Agent
-from impl.agent.begun import ShortWay
 from impl.agent.client import Client
-from impl.agent.config import Config, ConfigError
+from impl.agent.config.reload import Definitions, Parts, Reloading
+from impl.agent.config.validated import Config, ConfigError
 from impl.agent.describe import VERSION
 from impl.agent.dns import Dns, serve_dns
 from impl.agent.ending import SIGNALS, Ending
 from impl.agent.gauges import show_local, show_process
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log, Value
-from impl.agent.outage_recovery import recover_from_peers
-from impl.agent.reconcile import CONSUL
-from impl.agent.reload import Definitions, Parts, Reloading
+from impl.agent.membership.outage_recovery import recover_from_peers
+from impl.agent.membership.reconcile import CONSUL
+from impl.agent.requests.api import Agent
+from impl.agent.requests.begun import ShortWay
 from impl.agent.server import Server
 from impl.catalog.rows import Node
 from impl.http.app import Application

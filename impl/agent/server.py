@@ -1,6 +1,6 @@
 """A server agent from start to stop: listeners, the driver, shutdown.
 
-It decides nothing about Raft, formation or requests: `core`, `formation`, `requests` and `serving` do. What stands here
+It decides nothing about Raft, formation or requests: `core`, `formation`, `routing` and `serving` do. What stands here
 is who is made when, who is told what, and in which order it all ends.
 """
 
@@ -12,33 +12,33 @@ from typing import Any
 
 import msgspec
 
-from impl.agent.address_book import AddressBook
-from impl.agent.api import AgentError
-from impl.agent.archives import Archives
 from impl.agent.assembly import CannotTrace, assemble
-from impl.agent.begun import ShortWay
-from impl.agent.changes import Changes, Watches
-from impl.agent.config import Config
+from impl.agent.config.validated import Config
 from impl.agent.describe import describe_config, describe_raft, describe_runtime, describe_snapshots
-from impl.agent.discovery import Discovery, configuration_of, is_same
 from impl.agent.driver import Driver
-from impl.agent.formation import Formation
 from impl.agent.gauges import ServerGauges, show_rpc
-from impl.agent.introductions import Introductions
-from impl.agent.joining import Joining, forget_leaving, has_left, note_leaving
 from impl.agent.logs import Log
 from impl.agent.measures import RaftMeasures, RequestMeasures
-from impl.agent.members import Members
-from impl.agent.operations import RemovePeer
-from impl.agent.pool import Pool
-from impl.agent.protocol import ServerInfo
-from impl.agent.reconcile import Reconciler
-from impl.agent.reconfiguration import Reconfiguration
-from impl.agent.requests import Requests
-from impl.agent.restoring import Restoring, release
-from impl.agent.service import Service
-from impl.agent.serving import Serving
-from impl.agent.session_keeper import SessionKeeper
+from impl.agent.membership.address_book import AddressBook
+from impl.agent.membership.discovery import Discovery, configuration_of, is_same
+from impl.agent.membership.formation import Formation
+from impl.agent.membership.introductions import Introductions
+from impl.agent.membership.joining import Joining, forget_leaving, has_left, note_leaving
+from impl.agent.membership.members import Members
+from impl.agent.membership.operations import RemovePeer
+from impl.agent.membership.reconcile import Reconciler
+from impl.agent.membership.reconfiguration import Reconfiguration
+from impl.agent.requests.api import AgentError
+from impl.agent.requests.begun import ShortWay
+from impl.agent.requests.changes import Changes, Watches
+from impl.agent.requests.pool import Pool
+from impl.agent.requests.protocol import ServerInfo
+from impl.agent.requests.routing import Requests
+from impl.agent.requests.service import Service
+from impl.agent.requests.serving import Serving
+from impl.agent.sessions.keeper import SessionKeeper
+from impl.agent.snapshots.archives import Archives
+from impl.agent.snapshots.restoring import Restoring, release
 from impl.agent.tracer import Tracer
 from impl.catalog.store import Store
 from impl.catalog.tables import Tables

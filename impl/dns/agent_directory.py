@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 
-from impl.agent.api import Agent, AgentError, Consistency, ReadOptions
-from impl.agent.reconcile import CONSUL
+from impl.agent.membership.reconcile import CONSUL
+from impl.agent.requests.api import Agent, AgentError, Consistency, ReadOptions
 from impl.catalog.queries import Answer, Query
 from impl.catalog.registry_queries import (
     Instance,

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from impl.agent.api import AgentError, Consistency, ReadOptions
 from impl.agent.describe import ALIVE, BUILD_DATE, FAILED, VERSION, describe_build, describe_local, describe_member
 from impl.agent.local.checks import NoTtl
 from impl.agent.local.definitions import CheckDefinition
 from impl.agent.local.registrations import NoSuchService, Registrations, Unknown
 from impl.agent.local.sidecars import NoPortLeft
-from impl.agent.reconcile import CONSUL
+from impl.agent.membership.reconcile import CONSUL
+from impl.agent.requests.api import AgentError, Consistency, ReadOptions
 from impl.catalog.registry_queries import (
     ChecksAnswer,
     ChecksInState,

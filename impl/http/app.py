@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import quote
 
-from impl.agent.api import Agent, AgentError
-from impl.agent.config import SNAPSHOT_MAX_SIZE
+from impl.agent.config.validated import SNAPSHOT_MAX_SIZE
 from impl.agent.local.registrations import Registrations
+from impl.agent.requests.api import Agent, AgentError
 from impl.http import kv, routes
 from impl.http.context import Context, Controls, Request
 from impl.http.measures import HttpMeasures

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from impl.agent.api import Consistency, ReadOptions
-from impl.agent.autopilot import CONTACT_MS_MAX
 from impl.agent.describe import VERSION
 from impl.agent.local.definitions import go_duration
-from impl.agent.operations import RaftServer, ServerHealth
-from impl.agent.promotion import STABLE_NS, TRAILING_MAX
+from impl.agent.membership.autopilot import CONTACT_MS_MAX
+from impl.agent.membership.operations import RaftServer, ServerHealth
+from impl.agent.membership.promotion import STABLE_NS, TRAILING_MAX
+from impl.agent.requests.api import Consistency, ReadOptions
 from impl.catalog.registry_queries import ListNodes, NodesAnswer
 from impl.http.context import Context, Request
 from impl.http.fields import Fields, read_json

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from impl.agent.api import Agent
-from impl.agent.config import SNAPSHOT_MAX_SIZE
+from impl.agent.config.validated import SNAPSHOT_MAX_SIZE
 from impl.agent.local.registrations import Registrations
 from impl.agent.logs import Log
+from impl.agent.requests.api import Agent
 from impl.http.request import HttpError, Receive, Scope, parse_repeated, read_body
 from impl.http.response import Response, Stream
 from impl.telemetry.instruments import Telemetry

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
-from impl.agent.changes import Changes
-from impl.agent.config import LOG_LEVELS, ConfigError, parse_address
+from impl.agent.config.validated import LOG_LEVELS, ConfigError, parse_address
 from impl.agent.describe import ALIVE
 from impl.agent.logs import Follower
-from impl.agent.operations import ForceLeave
+from impl.agent.membership.operations import ForceLeave
+from impl.agent.requests.changes import Changes
 from impl.http.agent import current_members
 from impl.http.context import Context, Controls, Request
 from impl.http.request import HttpError, Receive

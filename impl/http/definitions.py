@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from impl.agent.config import ConfigError
+from impl.agent.config.metadata import metadata_problem
+from impl.agent.config.validated import ConfigError
 from impl.agent.local.definitions import OUTPUT_BYTES_MAX, CheckDefinition, ServiceDefinition, Sidecar, problem
-from impl.agent.metadata import metadata_problem
 from impl.catalog.rows import CRITICAL, STATUSES, Service
 from impl.http import mesh, sidecars
 from impl.http.bodies import ANY_ADDRESS, refuse_nul, tagged_addresses, weights, weights_problem

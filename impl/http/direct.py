@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import unquote
 
-from impl.agent.api import AgentError, Answered, Consistency, ReadReply
+from impl.agent.requests.api import AgentError, Answered, Consistency, ReadReply
 from impl.catalog.commands import Write
 from impl.catalog.queries import KvGet, Query
 from impl.catalog.transitions import Result

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from impl.agent.config import ConfigError, parse_duration
+from impl.agent.config.validated import ConfigError, parse_duration
 from impl.http.request import HttpError
 from impl.runtime.interfaces import NANOSECONDS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from impl.agent.api import Agent, ReadOptions, ReadReply
+from impl.agent.requests.api import Agent, ReadOptions, ReadReply
 from impl.catalog.commands import (
     KvAcquire,
     KvCas,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from impl.agent.config import LOG_LEVELS
+from impl.agent.config.validated import LOG_LEVELS
 from impl.http import body_shapes, shapes, unused
 
 ANY_BYTES: Final = object()

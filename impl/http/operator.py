@@ -7,8 +7,16 @@ that makes no sense is a 400; what the cluster refuses is a 500 with the reason,
 
 from __future__ import annotations
 
-from impl.agent.config import ConfigError, parse_address
-from impl.agent.operations import AddPeer, Demote, Operation, Promote, RaftConfiguration, RemovePeer, TransferLeader
+from impl.agent.config.validated import ConfigError, parse_address
+from impl.agent.membership.operations import (
+    AddPeer,
+    Demote,
+    Operation,
+    Promote,
+    RaftConfiguration,
+    RemovePeer,
+    TransferLeader,
+)
 from impl.http.context import Context, Request
 from impl.http.request import HttpError
 from impl.http.response import Response, json_response

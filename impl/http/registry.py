@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from impl.agent.api import ReadReply
+from impl.agent.requests.api import ReadReply
 from impl.catalog.registry_queries import (
     ChecksAnswer,
     ChecksInState,

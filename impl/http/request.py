@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from impl.agent.api import Consistency, ReadOptions
-from impl.agent.config import ConfigError, parse_duration
+from impl.agent.config.validated import ConfigError, parse_duration
+from impl.agent.requests.api import Consistency, ReadOptions
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]

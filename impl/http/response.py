@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from impl.agent.api import AgentError, ArchiveStream, Consistency, ReadReply
+from impl.agent.requests.api import AgentError, ArchiveStream, Consistency, ReadReply
 from impl.catalog.store import KvEntry
 from impl.http.request import HttpError, Send
 

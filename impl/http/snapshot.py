@@ -7,7 +7,7 @@ before anything is changed. Source: Consul, "Snapshot HTTP API"; texts of its sn
 
 from __future__ import annotations
 
-from impl.agent.api import Consistency
+from impl.agent.requests.api import Consistency
 from impl.http.context import Context, Request
 from impl.http.request import ClientGone, HttpError
 from impl.http.response import Header, Response, Streamed, answer_headers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from impl.agent.api import Agent
+from impl.agent.requests.api import Agent
 from impl.catalog.commands import Write
 from impl.catalog.transactions import Outcome
 from impl.catalog.transitions import Failed, Result

@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
-from impl.agent.changes import Changes
 from impl.agent.driver import TICK_NS, Driver
 from impl.agent.logs import Log
+from impl.agent.requests.changes import Changes
 from impl.agent.tracer import Tracer
 from impl.catalog.commands import KvSet
 from impl.catalog.store import Store

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from impl.agent.api import AgentError, Answered, Consistency, IndefiniteError, ReadOptions, ReadReply
+from impl.agent.requests.api import AgentError, Answered, Consistency, IndefiniteError, ReadOptions, ReadReply
 from impl.catalog.commands import KvSet, Write
 from impl.catalog.queries import Query, answer_query
 from impl.catalog.store import Store

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from impl.agent.archives import Archives, LocalArchive
 from impl.agent.logs import Log
-from impl.agent.restoring import LocalUpload, Restoring
+from impl.agent.snapshots.archives import Archives, LocalArchive
+from impl.agent.snapshots.restoring import LocalUpload, Restoring
 from impl.catalog.commands import (
     KvSet,
     Write,

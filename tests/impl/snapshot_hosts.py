@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from impl.agent.logs import Log
-from impl.agent.snapshot_transfer import (
+from impl.agent.snapshots.lifecycle import Snapshots
+from impl.agent.snapshots.transfer import (
     SnapshotReceiver,
 )
-from impl.agent.snapshots import Snapshots
 from impl.catalog.commands import KvSet
 from impl.catalog.store import Store
 from impl.raft.errors import Replacing

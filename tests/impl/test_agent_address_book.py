@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from impl.agent.address_book import NAME, load_addresses, save_addresses
-from impl.agent.discovery import Discovery, make_genesis
-from impl.agent.protocol import ServerInfo
+from impl.agent.membership.address_book import NAME, load_addresses, save_addresses
+from impl.agent.membership.discovery import Discovery, make_genesis
+from impl.agent.requests.protocol import ServerInfo
 from impl.runtime.virtual_disk import VirtualDisk
 
 S2, S3 = (ServerInfo(name, f"id-{name}", "127.0.0.1", port) for name, port in (("s2", 2), ("s3", 3)))

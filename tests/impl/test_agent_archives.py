@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from impl.agent import archives as archives_module
-from impl.agent.api import DefiniteError, IndefiniteError
-from impl.agent.archive_calls import (
+from impl.agent.requests.api import DefiniteError, IndefiniteError
+from impl.agent.snapshots import archives as archives_module
+from impl.agent.snapshots.archive_calls import (
     ArchiveCalls,
     OpenArchive,
     RemoteArchive,
@@ -18,7 +18,7 @@ from impl.agent.archive_calls import (
     opened_archive,
     opened_upload,
 )
-from impl.agent.archives import Archives, Idle, ReceivedArchive, TooLarge
+from impl.agent.snapshots.archives import Archives, Idle, ReceivedArchive, TooLarge
 from impl.catalog.commands import (
     KvSet,
 )

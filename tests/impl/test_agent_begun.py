@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from impl.agent import begun
-from impl.agent.api import AgentError, Consistency, IndefiniteError, NoClusterLeader, ReadOptions, ReadReply
-from impl.agent.begun import BegunRead, BegunWrite, ShortWay
 from impl.agent.measures import RequestMeasures
-from impl.agent.protocol import KvWrite
-from impl.agent.requests import Requests
-from impl.agent.serving import Serving
+from impl.agent.requests import begun
+from impl.agent.requests.api import AgentError, Consistency, IndefiniteError, NoClusterLeader, ReadOptions, ReadReply
+from impl.agent.requests.begun import BegunRead, BegunWrite, ShortWay
+from impl.agent.requests.protocol import KvWrite
+from impl.agent.requests.routing import Requests
+from impl.agent.requests.serving import Serving
 from impl.catalog.commands import KvAcquire, KvSet, SessionDestroy, Write
 from impl.catalog.queries import KvGet, Query
 from impl.catalog.store import KvAnswer

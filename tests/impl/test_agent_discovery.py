@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impl.agent import discovery as module
-from impl.agent.config import Address
-from impl.agent.discovery import FRESH_NS, Conflict, Discovery, Refused, configuration_of, make_genesis
-from impl.agent.protocol import Discovered, Identity, ServerInfo
+from impl.agent.config.validated import Address
+from impl.agent.membership import discovery as module
+from impl.agent.membership.discovery import FRESH_NS, Conflict, Discovery, Refused, configuration_of, make_genesis
+from impl.agent.requests.protocol import Discovered, Identity, ServerInfo
 from impl.raft.configuration import Configuration, Member
 from impl.storage.records import Genesis
 

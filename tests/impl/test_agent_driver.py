@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from impl.agent import driver as module
-from impl.agent.api import IndefiniteError
 from impl.agent.driver import GATHERED_MAX, TICK_NS, Driver
+from impl.agent.requests.api import IndefiniteError
 from impl.catalog.commands import Noop, encode_command
 from impl.catalog.queries import KvGet
 from impl.catalog.store import KvAnswer

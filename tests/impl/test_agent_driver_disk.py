@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from impl.agent.api import Consistency, IndefiniteError
 from impl.agent.disk_writes import DISK_FULL_RETRY_NS, DiskWrites
 from impl.agent.driver import GATHERED_MAX, Driver
+from impl.agent.requests.api import Consistency, IndefiniteError
 from impl.agent.tracer import Tracer
 from impl.catalog.queries import KvGet
 from impl.catalog.store import KvAnswer

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from impl.agent.api import Consistency, DefiniteError, IndefiniteError
-from impl.agent.changes import Changes
 from impl.agent.driver import Driver
 from impl.agent.logs import Log
-from impl.agent.snapshots import Snapshots
-from impl.agent.waiting import Reconfiguration, Waiting
+from impl.agent.requests.api import Consistency, DefiniteError, IndefiniteError
+from impl.agent.requests.changes import Changes
+from impl.agent.requests.waiting import Reconfiguration, Waiting
+from impl.agent.snapshots.lifecycle import Snapshots
 from impl.catalog.commands import KvSet
 from impl.catalog.queries import Answer, KvGet
 from impl.catalog.store import KvAnswer, Store

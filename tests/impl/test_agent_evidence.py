@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from impl.agent import evidence as module
-from impl.agent import peers
-from impl.agent.config import Address
-from impl.agent.evidence import Evidence
+from impl.agent.config.validated import Address
 from impl.agent.logs import Log
-from impl.agent.peers import PeerLinks
+from impl.agent.membership import evidence as module
+from impl.agent.membership import peers
+from impl.agent.membership.evidence import Evidence
+from impl.agent.membership.peers import PeerLinks
 from impl.rpc.dialler import Dialler, State
 from impl.rpc.handshake import PROTOCOL, AgentRole, Hello, Purpose, Refusal
 from impl.rpc.peer_link import PeerLink

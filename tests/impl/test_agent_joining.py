@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from impl.agent import joining as module
-from impl.agent.config import Address
-from impl.agent.discovery import Discovery, configuration_of, make_genesis
-from impl.agent.joining import Joining, Standing, forget_leaving, has_left, note_leaving
+from impl.agent.config.validated import Address
 from impl.agent.logs import Log
-from impl.agent.operations import Operate
-from impl.agent.protocol import ServerInfo
+from impl.agent.membership import joining as module
+from impl.agent.membership.discovery import Discovery, configuration_of, make_genesis
+from impl.agent.membership.joining import Joining, Standing, forget_leaving, has_left, note_leaving
+from impl.agent.membership.operations import Operate
+from impl.agent.requests.protocol import ServerInfo
 from impl.raft.configuration import Configuration, Member
 from impl.rpc.errors import ConnectFailed, RemoteError, RpcError
 from impl.runtime.interfaces import NANOSECONDS

@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from impl.agent import autopilot
-from impl.agent import members as module
-from impl.agent.autopilot import NEVER_MS
-from impl.agent.discovery import Discovery, configuration_of, make_genesis
 from impl.agent.logs import Log
-from impl.agent.members import Members
-from impl.agent.operations import RaftServer, ServerHealth
-from impl.agent.protocol import ServerInfo
+from impl.agent.membership import autopilot
+from impl.agent.membership import members as module
+from impl.agent.membership.autopilot import NEVER_MS
+from impl.agent.membership.discovery import Discovery, configuration_of, make_genesis
+from impl.agent.membership.members import Members
+from impl.agent.membership.operations import RaftServer, ServerHealth
+from impl.agent.requests.protocol import ServerInfo
 from impl.raft import membership
 from impl.raft.configuration import Configuration, Member
 from impl.raft.core import Core

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from impl.agent import outage_recovery
 from impl.agent.logs import Log
-from impl.agent.outage_recovery import BadPeersFile, recover_from_peers
-from impl.agent.snapshots import load_store
+from impl.agent.membership import outage_recovery
+from impl.agent.membership.outage_recovery import BadPeersFile, recover_from_peers
+from impl.agent.snapshots.lifecycle import load_store
 from impl.catalog.commands import KvSet, encode_command
 from impl.catalog.store import Store
 from impl.raft.configuration import CONFIGURATION, Configuration, Member, decode_configuration, encode_configuration

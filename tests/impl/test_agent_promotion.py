@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from impl.agent import promotion as module
-from impl.agent.promotion import STABLE_NS, TRAILING_MAX, Candidate, Promotion
+from impl.agent.membership import promotion as module
+from impl.agent.membership.promotion import STABLE_NS, TRAILING_MAX, Candidate, Promotion
 from impl.runtime.interfaces import MILLISECONDS
 
 LOOK = 100 * MILLISECONDS

@@ -8,16 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from impl.agent import reconfiguration as module
-from impl.agent.api import AgentError, DefiniteError, NoClusterLeader
-from impl.agent.changes import Changes
-from impl.agent.config import Address
-from impl.agent.discovery import Discovery, make_genesis
-from impl.agent.forwarding import Retriable
+from impl.agent.config.validated import Address
 from impl.agent.logs import Log
-from impl.agent.operations import AddPeer, Demote, Join, Promote, RemovePeer, TransferLeader
-from impl.agent.protocol import DISCOVER, STATUS, Discovered, ServerInfo
-from impl.agent.reconfiguration import Reconfiguration
+from impl.agent.membership import reconfiguration as module
+from impl.agent.membership.discovery import Discovery, make_genesis
+from impl.agent.membership.operations import AddPeer, Demote, Join, Promote, RemovePeer, TransferLeader
+from impl.agent.membership.reconfiguration import Reconfiguration
+from impl.agent.requests.api import AgentError, DefiniteError, NoClusterLeader
+from impl.agent.requests.changes import Changes
+from impl.agent.requests.forwarding import Retriable
+from impl.agent.requests.protocol import DISCOVER, STATUS, Discovered, ServerInfo
 from impl.raft.configuration import Configuration, Member, with_voter
 from impl.raft.errors import ConfigurationInProgress, WouldLoseQuorum
 from impl.raft.ready import Role

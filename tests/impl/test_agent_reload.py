@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from impl.agent import reload as reloading
-from impl.agent.config import Config, ConfigError, build
-from impl.agent.config_document import Document, Limits, Ports, TelemetryConfig
-from impl.agent.config_files import read_document
+from impl.agent.config import reload as reloading
+from impl.agent.config.document import Document, Limits, Ports, TelemetryConfig
+from impl.agent.config.files import read_document
+from impl.agent.config.reload import RELOADED, Parts, Reloading, merge
+from impl.agent.config.validated import Config, ConfigError, build
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log
-from impl.agent.reload import RELOADED, Parts, Reloading, merge
 from impl.catalog.rows import CRITICAL, PASSING, WARNING, Node
 from impl.dns.settings import Settings as DnsSettings
 from impl.http.definitions import check_definition, configured, service_definition
@@ -223,7 +223,7 @@ def test_what_is_ignored_is_told_again() -> None:
 
 
 def test_a_reload_that_tells_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impl.agent.config.warnings", lambda asked: ())
+    monkeypatch.setattr("impl.agent.config.validated.warnings", lambda asked: ())
     with pytest.raises(AssertionError):
         what_is_ignored_is_told_again()
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from impl.agent import restoring as restoring_module
-from impl.agent.api import Consistency, DefiniteError, IndefiniteError, ReadOptions
-from impl.agent.changes import Watches
-from impl.agent.restoring import Restoring
-from impl.agent.session_keeper import SessionKeeper
+from impl.agent.requests.api import Consistency, DefiniteError, IndefiniteError, ReadOptions
+from impl.agent.requests.changes import Watches
+from impl.agent.sessions.keeper import SessionKeeper
+from impl.agent.snapshots import restoring as restoring_module
+from impl.agent.snapshots.restoring import Restoring
 from impl.catalog.commands import (
     KvAcquire,
     Register,

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from impl.agent.api import AgentError, Consistency, NoClusterLeader
-from impl.agent.requests import Requests
-from impl.agent.serving import Serving
-from impl.agent.session_ends import SessionEnds, acquired, ended
+from impl.agent.requests.api import AgentError, Consistency, NoClusterLeader
+from impl.agent.requests.routing import Requests
+from impl.agent.requests.serving import Serving
+from impl.agent.sessions.ends import SessionEnds, acquired, ended
 from impl.catalog.commands import (
     Deregister,
     KvAcquire,

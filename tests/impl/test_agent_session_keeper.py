@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from impl.agent.api import NoClusterLeader
-from impl.agent.session_keeper import SessionKeeper
-from impl.agent.session_timers import SessionTimers
+from impl.agent.requests.api import NoClusterLeader
+from impl.agent.sessions.keeper import SessionKeeper
+from impl.agent.sessions.timers import SessionTimers
 from impl.catalog.commands import KvAcquire, KvSet, Register, SessionCreate, SessionDestroy, Transaction, Write
 from impl.catalog.rows import Node, Session
 from impl.catalog.store import Store

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from impl.agent import session_timers
-from impl.agent.session_timers import RETRY_NS, LockDelays, SessionTimers
+from impl.agent.sessions import timers as session_timers
+from impl.agent.sessions.timers import RETRY_NS, LockDelays, SessionTimers
 from impl.catalog.rows import Session
 
 SECOND = 1_000_000_000

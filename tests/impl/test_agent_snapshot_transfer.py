@@ -9,9 +9,10 @@ from zlib import crc32
 import msgspec
 import pytest
 
-from impl.agent import snapshot_transfer
-from impl.agent.protocol import encode
-from impl.agent.snapshot_transfer import (
+from impl.agent.requests.protocol import encode
+from impl.agent.snapshots import transfer as snapshot_transfer
+from impl.agent.snapshots.lifecycle import Snapshots
+from impl.agent.snapshots.transfer import (
     SNAPSHOT_CHUNK,
     SNAPSHOT_OFFER,
     SnapshotChunk,
@@ -20,7 +21,6 @@ from impl.agent.snapshot_transfer import (
     SnapshotReceiver,
     SnapshotSender,
 )
-from impl.agent.snapshots import Snapshots
 from impl.raft.messages import InstallSnapshotRequest
 from impl.raft.messages import encode as encode_message
 from impl.raft.ready import SnapshotMeta

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from impl.agent import snapshots as snapshots_module
-from impl.agent.snapshots import Snapshots, load_store
+from impl.agent.snapshots import lifecycle as snapshots_module
+from impl.agent.snapshots.lifecycle import Snapshots, load_store
 from impl.catalog.snapshot import BLOCK_BYTES, StoreView, encode_blocks, state_digest
 from impl.catalog.store import Store
 from impl.runtime.interfaces import MILLISECONDS, NANOSECONDS

@@ -18,7 +18,10 @@ from typing import Any
 import pytest
 
 import comitia
-from impl import lock_command, locks, maint_command, registry_commands
+from impl.cli import lock as lock_command
+from impl.cli import locks
+from impl.cli import maint as maint_command
+from impl.cli import registry as registry_commands
 from tests.impl.agent_processes import PATIENCE_SECONDS, ROOT, AgentProcess, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
@@ -358,7 +361,9 @@ def test_an_interrupt_that_is_not_passed_on_is_noticed(
     console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "sitecustomize.py"
-    source.write_text("import impl.children as c; c.Told.number = property(lambda told: 0, lambda told, number: None)")
+    source.write_text(
+        "import impl.cli.children as c; c.Told.number = property(lambda told: 0, lambda told, number: None)"
+    )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     with pytest.raises(AssertionError):
         the_program_gets_the_signal(console, tmp_path)

@@ -125,7 +125,7 @@ def test_services_of_files_are_registered_with_what_flags_add(recorder: Recorder
 def test_flags_that_are_not_added_are_noticed(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("impl.registry_commands._combined", lambda definition, described: definition)
+    monkeypatch.setattr("impl.cli.registry._combined", lambda definition, described: definition)
     with pytest.raises(AssertionError):
         services_of_files_are_registered_with_what_flags_add(recorder, tmp_path)
 

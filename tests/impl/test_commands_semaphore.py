@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from impl import locks
-from impl.http_client import CommandError, HttpClient
-from impl.lock_command import CHILD_FAILED
-from impl.locks import SEMAPHORE_FLAGS, Attempt, Semaphore
-from impl.session_commands import create_session
+from impl.cli import locks
+from impl.cli.http_client import CommandError, HttpClient
+from impl.cli.lock import CHILD_FAILED
+from impl.cli.locks import SEMAPHORE_FLAGS, Attempt, Semaphore
+from impl.cli.session import create_session
 from tests.impl.agent_processes import PATIENCE_SECONDS, ROOT, AgentProcess, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]

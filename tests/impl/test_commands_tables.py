@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import comitia
-from impl import registry_commands
-from impl.http_client import Answer
-from impl.watch_command import TYPES, Watch
+from impl.cli import registry as registry_commands
+from impl.cli.http_client import Answer
+from impl.cli.watch import TYPES, Watch
 
 NODE = {
     "ID": "40e4a748-2192-161a-0510-9bf59fe950b5",
@@ -207,7 +207,7 @@ def test_flags_win_over_files_and_fragments_over_flags(capsys: pytest.CaptureFix
 def test_a_flag_that_is_forgotten_is_noticed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("impl.commands.FLAGS", {"ui": "ui_config"})
+    monkeypatch.setattr("impl.cli.agent.FLAGS", {"ui": "ui_config"})
     with pytest.raises(AssertionError):
         flags_win_over_files_and_fragments_over_flags(capsys, tmp_path / "a.hcl")
 

@@ -9,19 +9,20 @@ import pytest
 from msgspec import UNSET, ValidationError, convert
 from msgspec.structs import replace
 
-from impl.agent import config, config_document
-from impl.agent.absent import ABSENT, FLAGS, SWITCHES, Asked
-from impl.agent.config import (
+from impl.agent.config import document as config_document
+from impl.agent.config import validated as config
+from impl.agent.config.absent import ABSENT, FLAGS, SWITCHES, Asked
+from impl.agent.config.document import Addresses, Contents, DnsConfig, Document, Performance, Ports
+from impl.agent.config.files import read_document
+from impl.agent.config.validated import (
     Address,
     Config,
     ConfigError,
     build,
     parse_duration,
 )
-from impl.agent.config_document import Addresses, Contents, DnsConfig, Document, Performance, Ports
-from impl.agent.config_files import read_document
 from impl.agent.describe import describe_config
-from impl.commandline import rewrite
+from impl.cli.commandline import rewrite
 from impl.dns.settings import Settings as DnsSettings
 
 SERVER = Document(server=True, data_dir="/d", bootstrap_expect=1)
@@ -261,7 +262,7 @@ def test_what_somebody_relies_on_is_refused_where_it_stands() -> None:
 
 
 def test_what_would_be_ignored_though_somebody_relies_on_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impl.agent.config.refusal", lambda asked: "")
+    monkeypatch.setattr("impl.agent.config.validated.refusal", lambda asked: "")
     with pytest.raises(pytest.fail.Exception):
         what_somebody_relies_on_is_refused_where_it_stands()
 
@@ -306,7 +307,7 @@ def _says_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _forgets_places(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("impl.agent.config_files._keys", lambda raw: ())
+    patch.setattr("impl.agent.config.files._keys", lambda raw: ())
 
 
 @pytest.mark.parametrize("mutant", [_says_nothing, _forgets_places])
@@ -355,7 +356,7 @@ def test_a_lease_must_end_before_the_promise_on_any_two_clocks() -> None:
 
 
 def test_a_lease_that_is_not_checked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impl.agent.config._validate_lease", lambda config: None)
+    monkeypatch.setattr("impl.agent.config.validated._validate_lease", lambda config: None)
     with pytest.raises(AssertionError):
         a_lease_must_end_before_the_promise_on_any_two_clocks()
 

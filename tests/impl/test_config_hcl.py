@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impl.agent import config_files, hcl
-from impl.agent.config import ConfigError, build
-from impl.agent.config_files import decode, format_of, read_document
-from impl.commands import _read_files
+from impl.agent.config import files as config_files
+from impl.agent.config import hcl
+from impl.agent.config.files import decode, format_of, read_document
+from impl.agent.config.validated import ConfigError, build
+from impl.cli.agent import _read_files
 from impl.http.definitions import verified_check, verified_service
 
 AGENT = """
@@ -267,7 +268,7 @@ def test_later_paths_win_files_or_directories(tmp_path: Path) -> None:
 
 def test_paths_that_are_read_in_another_order_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
-        "impl.commands.map", lambda kind, paths: sorted(map(kind, paths), key=Path.is_dir), raising=False
+        "impl.cli.agent.map", lambda kind, paths: sorted(map(kind, paths), key=Path.is_dir), raising=False
     )
     with pytest.raises(AssertionError):
         later_paths_win(tmp_path)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from impl.agent.api import ReadOptions, ReadReply
+from impl.agent.requests.api import ReadOptions, ReadReply
 from impl.catalog.queries import Query
 from impl.catalog.registry_queries import Instance, NodeAnswer
 from impl.catalog.rows import Node, Service

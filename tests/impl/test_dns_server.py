@@ -15,7 +15,7 @@ import dns.rcode
 import dns.reversename
 import pytest
 
-from impl.agent.api import NoClusterLeader, ReadOptions, ReadReply
+from impl.agent.requests.api import NoClusterLeader, ReadOptions, ReadReply
 from impl.catalog.commands import Register
 from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import Check, Node, Service

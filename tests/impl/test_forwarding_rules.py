@@ -9,8 +9,13 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from impl.agent import forwarding
-from impl.agent.api import (
+from impl.agent.config.validated import Address
+from impl.agent.logs import Log
+from impl.agent.measures import RequestMeasures
+from impl.agent.membership.discovery import Discovery
+from impl.agent.membership.reconcile import Reconciler
+from impl.agent.requests import forwarding
+from impl.agent.requests.api import (
     AgentError,
     Consistency,
     DefiniteError,
@@ -19,19 +24,14 @@ from impl.agent.api import (
     ReadOptions,
     ReadReply,
 )
-from impl.agent.archives import Archives
-from impl.agent.changes import Changes, Watches
-from impl.agent.config import Address
-from impl.agent.discovery import Discovery
-from impl.agent.forwarding import Retriable, judge
-from impl.agent.logs import Log
-from impl.agent.measures import RequestMeasures
-from impl.agent.protocol import KV_WRITE, NOT_LEADER, NOT_READY, KvRead, KvWrite, ServerInfo
-from impl.agent.reconcile import Reconciler
-from impl.agent.requests import Requests
-from impl.agent.restoring import Restoring
-from impl.agent.serving import Serving
-from impl.agent.session_keeper import SessionKeeper
+from impl.agent.requests.changes import Changes, Watches
+from impl.agent.requests.forwarding import Retriable, judge
+from impl.agent.requests.protocol import KV_WRITE, NOT_LEADER, NOT_READY, KvRead, KvWrite, ServerInfo
+from impl.agent.requests.routing import Requests
+from impl.agent.requests.serving import Serving
+from impl.agent.sessions.keeper import SessionKeeper
+from impl.agent.snapshots.archives import Archives
+from impl.agent.snapshots.restoring import Restoring
 from impl.catalog.commands import KvSet
 from impl.catalog.queries import KvGet, Watched
 from impl.catalog.store import Store

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from impl.agent.api import NoClusterLeader, ReadOptions, ReadReply
 from impl.agent.local import registrations
 from impl.agent.local import sidecars as local_sidecars
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log
+from impl.agent.requests.api import NoClusterLeader, ReadOptions, ReadReply
 from impl.catalog.commands import Register, Write
 from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, WARNING, Check, Node, Service, row_key

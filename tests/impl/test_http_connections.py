@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from impl.agent.api import ReadOptions, ReadReply
+from impl.agent.requests.api import ReadOptions, ReadReply
 from impl.catalog.queries import Query
 from impl.http.app import Application
 from impl.http.direct import DirectKv

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from impl.agent import logs
-from impl.agent.api import DefiniteError, ReadOptions, ReadReply
-from impl.agent.config import Address, ConfigError
+from impl.agent.config.validated import Address, ConfigError
 from impl.agent.logs import FOLLOWED_MAX, Log, _Output
-from impl.agent.operations import ForceLeave, Operation
-from impl.agent.reconcile import CONSUL
+from impl.agent.membership.operations import ForceLeave, Operation
+from impl.agent.membership.reconcile import CONSUL
+from impl.agent.requests.api import DefiniteError, ReadOptions, ReadReply
 from impl.catalog.commands import Register
 from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, Check, Node, Service

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impl.agent.api import (
+from impl.agent.requests.api import (
     AgentError,
     Consistency,
     IndefiniteError,

@@ -9,9 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from impl.agent.api import DefiniteError, IndefiniteError, NoClusterLeader, ReadOptions, ReadReply
 from impl.agent.describe import VERSION
-from impl.agent.operations import (
+from impl.agent.membership.operations import (
     AddPeer,
     Demote,
     Operation,
@@ -22,6 +21,7 @@ from impl.agent.operations import (
     ServerHealth,
     TransferLeader,
 )
+from impl.agent.requests.api import DefiniteError, IndefiniteError, NoClusterLeader, ReadOptions, ReadReply
 from impl.catalog.queries import Query
 from impl.catalog.registry_queries import ListNodes, NodesAnswer
 from impl.catalog.rows import Node

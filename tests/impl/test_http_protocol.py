@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from impl.agent.api import Answered
+from impl.agent.requests.api import Answered
 from impl.catalog.commands import KvSet, Write
 from impl.catalog.transitions import Result
 from impl.http import direct as direct_module

@@ -9,7 +9,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from impl.agent.api import Consistency, ReadOptions, ReadReply
+from impl.agent.requests.api import Consistency, ReadOptions, ReadReply
 from impl.catalog.commands import Write
 from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import Session

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from impl.agent.api import DefiniteError, IndefiniteError, NoClusterLeader
+from impl.agent.requests.api import DefiniteError, IndefiniteError, NoClusterLeader
 from impl.http import response
 from impl.http.app import Application
 from tests.impl.asgi import Exchange, ask

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from impl.agent.api import NoClusterLeader, ReadOptions, ReadReply
 from impl.agent.local import alias
 from impl.agent.local.alias import judged
 from impl.agent.local.definitions import CheckDefinition, ServiceDefinition
 from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.logs import Log
+from impl.agent.requests.api import NoClusterLeader, ReadOptions, ReadReply
 from impl.catalog.commands import Register, Write
 from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import CRITICAL, PASSING, WARNING, Check, Node, Service

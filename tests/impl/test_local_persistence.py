@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from impl.agent.config import ConfigError, build
-from impl.agent.config_files import read_document
+from impl.agent.config.files import read_document
+from impl.agent.config.validated import ConfigError, build
 from impl.agent.local import persistence
 from impl.agent.local.definitions import CheckDefinition, ServiceDefinition
 from impl.agent.local.registrations import Registrations, Scripts

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from impl.agent import reconcile
-from impl.agent.api import DefiniteError, NoClusterLeader
-from impl.agent.config import Address
+from impl.agent.config.validated import Address
 from impl.agent.logs import Log
-from impl.agent.protocol import Announcement, ServerInfo
-from impl.agent.reconcile import Reconciler
+from impl.agent.membership import reconcile
+from impl.agent.membership.reconcile import Reconciler
+from impl.agent.requests.api import DefiniteError, NoClusterLeader
+from impl.agent.requests.protocol import Announcement, ServerInfo
 from impl.catalog.commands import Deregister, Register, Write
 from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, Check, Node, Service, row_key
 from impl.catalog.store import Store

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from impl.agent.api import NoClusterLeader, ReadOptions, ReadReply
 from impl.agent.local import registrations, sync
 from impl.agent.local import state as local_state
 from impl.agent.local.definitions import CheckDefinition, ServiceDefinition
@@ -17,6 +16,7 @@ from impl.agent.local.registrations import Registrations, Scripts
 from impl.agent.local.state import LocalState
 from impl.agent.local.sync import AntiEntropy
 from impl.agent.logs import Log
+from impl.agent.requests.api import NoClusterLeader, ReadOptions, ReadReply
 from impl.catalog.commands import Deregister, Register, Write
 from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import CRITICAL, PASSING, SERF_HEALTH, Check, Node, Service, row_key

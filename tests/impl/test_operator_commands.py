@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import comitia
-from impl import commandline, operator_commands
+from impl.cli import commandline
+from impl.cli import operator as operator_commands
 
 
 def run(*words: str) -> int:

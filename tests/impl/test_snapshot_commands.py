@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import comitia
-from impl import snapshot_commands
 from impl.catalog.commands import KvSet, Register
 from impl.catalog.rows import Check, Node, Service
 from impl.catalog.snapshot import StoreView, encode_blocks, state_digest
 from impl.catalog.store import Store
+from impl.cli import snapshot as snapshot_commands
+from impl.cli.snapshot import byte_size
 from impl.runtime.real_disk import RealDisk
-from impl.snapshot_commands import byte_size
 from impl.storage import snapshots
 from impl.storage.snapshots import SnapshotHeader, SnapshotWriter
 from tests.impl.test_storage_archive import WHOLE

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from impl.agent.archives import verify_archive
+from impl.agent.snapshots.archives import verify_archive
 from impl.catalog.snapshot import decode_rows
 from impl.runtime.real_disk import RealDisk
 from impl.storage.snapshots import SnapshotReader

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from impl.agent import archives
-from impl.agent.archives import Verifying, cut, verify_archive
+from impl.agent.snapshots import archives
+from impl.agent.snapshots.archives import Verifying, cut, verify_archive
 from impl.catalog.commands import KvSet, Register, SessionCreate
 from impl.catalog.restore import Soundness
 from impl.catalog.rows import Check, Node, Service, Session

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from impl.agent.config import ConfigError, build
-from impl.agent.config_document import Document, TelemetryConfig
+from impl.agent.config.document import Document, TelemetryConfig
+from impl.agent.config.validated import ConfigError, build
 from impl.runtime.interfaces import NANOSECONDS
 from impl.runtime.virtual import VirtualWorld
 from impl.runtime.virtual_disk import VirtualDisk

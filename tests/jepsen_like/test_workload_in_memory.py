@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from impl.agent import session_timers
-from impl.agent.api import Consistency, ReadOptions, ReadReply
-from impl.agent.session_keeper import SessionKeeper
-from impl.agent.session_timers import LockDelays, SessionTimers
+from impl.agent.requests.api import Consistency, ReadOptions, ReadReply
+from impl.agent.sessions import timers as session_timers
+from impl.agent.sessions.keeper import SessionKeeper
+from impl.agent.sessions.timers import LockDelays, SessionTimers
 from impl.catalog import kv, transactions
 from impl.catalog.commands import Register, Write
 from impl.catalog.queries import Query, answer_query

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
-from impl.agent.api import Consistency, ReadOptions, ReadReply
-from impl.agent.reconcile import Sighting, due
-from impl.agent.session_timers import LockDelays
+from impl.agent.membership.reconcile import Sighting, due
+from impl.agent.requests.api import Consistency, ReadOptions, ReadReply
+from impl.agent.sessions.timers import LockDelays
 from impl.catalog.commands import Command, KvAcquire, Noop, Transaction, Write
 from impl.catalog.queries import Query, answer_query
 from impl.catalog.rows import Session

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from impl.agent import forwarding as implementation
-from impl.agent.api import IndefiniteError, NoClusterLeader
-from impl.agent.forwarding import Retriable
-from impl.agent.protocol import NOT_LEADER
+from impl.agent.requests import forwarding as implementation
+from impl.agent.requests.api import IndefiniteError, NoClusterLeader
+from impl.agent.requests.forwarding import Retriable
+from impl.agent.requests.protocol import NOT_LEADER
 from impl.rpc.errors import CallTimedOut, ConnectFailed, ConnectionLost, NotSent, RemoteError, RpcError
 from spec.forwarding import (
     Agent,

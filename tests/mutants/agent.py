@@ -6,8 +6,8 @@ import asyncio
 import importlib
 from typing import Any, Final
 
-from impl.agent.api import AgentError, Consistency, ReadOptions, ReadReply
-from impl.agent.forwarding import Retriable
+from impl.agent.requests.api import AgentError, Consistency, ReadOptions, ReadReply
+from impl.agent.requests.forwarding import Retriable
 from impl.catalog.commands import Deregister
 from impl.catalog.tagged import CheckRow
 from impl.http.response import json_response
@@ -60,7 +60,7 @@ def write_retried_after_eof() -> None:
 
         return judge
 
-    replace("impl.agent.forwarding:judge", make)
+    replace("impl.agent.requests.forwarding:judge", make)
 
 
 def acknowledged_entry_dropped() -> None:
@@ -160,12 +160,12 @@ def snapshot_drops_a_matching_suffix() -> None:
 
 def lock_delay_ignored() -> None:
     """A lock that was lost with its session may be acquired at once (Consul, "Lock delay")."""
-    replace("impl.agent.session_timers:LockDelays.begin", lambda original: lambda delays, *rest: None)
+    replace("impl.agent.sessions.timers:LockDelays.begin", lambda original: lambda delays, *rest: None)
 
 
 def lock_given_behind_the_end_of_its_session() -> None:
     """A leader refuses a lock by what it has applied, and minds no end of a session that its log holds already."""
-    replace("impl.agent.serving:Serving._is_settled", lambda original: lambda serving, driver, command: True)
+    replace("impl.agent.requests.serving:Serving._is_settled", lambda original: lambda serving, driver, command: True)
 
 
 def session_end_keeps_its_lock() -> None:
@@ -190,7 +190,7 @@ def acquire_while_held() -> None:
 
 def blocking_query_misses_a_change() -> None:
     """Who waits for rows of the registry is not woken when they change."""
-    replace("impl.agent.changes:Watches.touched", lambda original: lambda watches, name: None)
+    replace("impl.agent.requests.changes:Watches.touched", lambda original: lambda watches, name: None)
 
 
 def deregistration_acknowledged_before_commit() -> None:
@@ -229,7 +229,7 @@ def stale_default_read() -> None:
 
         return read
 
-    replace("impl.agent.requests:Requests.read", make)
+    replace("impl.agent.requests.routing:Requests.read", make)
 
 
 def services_share_one_index() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from impl.agent.api import ReadOptions, ReadReply
+from impl.agent.requests.api import ReadOptions, ReadReply
 from impl.catalog import kv, registry
 from impl.catalog.queries import Query
 from impl.catalog.registry_queries import RegistryQuery, ServiceHealth, ServiceInstances
@@ -102,7 +102,7 @@ def stale_read_goes_back() -> None:
 
         return read_stale
 
-    replace("impl.agent.serving:Serving._read_stale", make)
+    replace("impl.agent.requests.serving:Serving._read_stale", make)
 
 
 def critical_check_keeps_its_sessions() -> None:

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from impl.agent.api import Agent, AgentError, Consistency, ReadOptions
-from impl.agent.changes import Changes
 from impl.agent.local.definitions import CheckDefinition
 from impl.agent.local.state import LocalState
+from impl.agent.requests.api import Agent, AgentError, Consistency, ReadOptions
+from impl.agent.requests.changes import Changes
 from impl.catalog.registry_queries import ChecksAnswer, NodeAnswer, NodeChecks, NodeServices
 from impl.catalog.rows import CRITICAL, PASSING, WARNING, Check, node_key, row_key
 from impl.runtime.interfaces import NANOSECONDS, Runtime, Task

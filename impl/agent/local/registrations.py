@@ -14,8 +14,6 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from impl.agent.api import Agent
-from impl.agent.changes import Changes
 from impl.agent.local.alias import Others
 from impl.agent.local.checks import Checks
 from impl.agent.local.definitions import (
@@ -30,6 +28,8 @@ from impl.agent.local.sidecars import sidecar_of, with_sidecars
 from impl.agent.local.state import LocalState
 from impl.agent.local.sync import AntiEntropy
 from impl.agent.logs import Log
+from impl.agent.requests.api import Agent
+from impl.agent.requests.changes import Changes
 from impl.catalog.rows import CRITICAL, Check, Node
 from impl.runtime.interfaces import NANOSECONDS, Prober, Runtime, Task
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from impl.agent.config import ConfigError
+from impl.agent.config.validated import ConfigError
 from impl.agent.local.definitions import CheckDefinition, ServiceDefinition, Sidecar
 from impl.catalog.rows import Service
 from impl.runtime.interfaces import NANOSECONDS

@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from impl.agent.api import Agent, AgentError, Consistency, ReadOptions
-from impl.agent.changes import Changes
 from impl.agent.local.state import LocalState
 from impl.agent.logs import Log
+from impl.agent.requests.api import Agent, AgentError, Consistency, ReadOptions
+from impl.agent.requests.changes import Changes
 from impl.catalog.commands import Deregister, Register, Write
 from impl.catalog.registry_queries import ChecksAnswer, NodeAnswer, NodeChecks, NodeServices
 from impl.catalog.transitions import Failed

@@ -1,0 +1,1 @@
+"""What an agent is told: files and flags, merged and validated; what is absent; reading it all again."""

@@ -1,0 +1,1 @@
+"""Snapshots and archives of the state: taken, sent, received, restored."""

@@ -1,0 +1,1 @@
+"""The command line: clients of an agent's HTTP API, blocking, with threads; and `agent` itself."""
