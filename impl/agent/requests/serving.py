@@ -2,8 +2,8 @@
 as any server.
 
 As the leader it proposes writes, has reads confirmed, times sessions, hears client agents and changes the cluster. What
-depends on a session that is about to end waits until it has (`sessions.ends`). If it does not lead, or cannot serve yet,
-it raises `forwarding.Retriable`: the request had no effect.
+depends on a session that is about to end waits until it has (`sessions.ends`). If it does not lead, or cannot serve
+yet, it raises `forwarding.Retriable`: the request had no effect.
 
 It must neither forward a request nor hold it until somebody leads: `routing` does, and hands over what is to be served
 here. It must not know who asked. Source: Consul, "Consistency modes", "Blocking queries", "Session HTTP API".
