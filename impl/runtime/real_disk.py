@@ -105,7 +105,12 @@ class RealDisk:
             missing.append(directory)
             directory = os.path.dirname(directory)
         for path in reversed(missing):
-            os.mkdir(path, 0o700)
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                if not os.path.isdir(path):
+                    raise
+                # Another process made it just now: agents may share a directory of traces.
             self.sync_directory(os.path.dirname(path) or ".")
 
     def rename(self, source: str, target: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -134,6 +136,24 @@ def test_files_and_locks_die_with_their_process() -> None:
         file.write(0, b"x")
     disk.lock("/d/lock", "8").release()
     disk.lock("/d/lock", "9")
+
+
+def test_a_directory_that_another_process_makes_at_the_same_time_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents that share a directory of traces start together: one of them ended with "File exists"."""
+    mkdir = os.mkdir
+
+    def overtaken(path: str, mode: int) -> None:
+        mkdir(path)
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", overtaken)
+    RealDisk().make_directories(f"{tmp_path}/a/b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        RealDisk().make_directories(f"{tmp_path}/file")
 
 
 @pytest.mark.parametrize("real", [False, True])
