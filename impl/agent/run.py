@@ -64,13 +64,7 @@ def run_agent(config: Config, read: Callable[[], Config]) -> int:
 
 
 async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -> int:
-    def write(line: str) -> None:
-        sys.stderr.write(line)
-        sys.stderr.flush()
-
-    log = Log(write, lambda: runtime.clock.wall_ns() / NANOSECONDS, level=config.log_level, json=config.log_json)
-    for text in config.warnings:
-        log.warn(text)
+    log = _log(runtime, config)
     ending = Ending(runtime, log, config.leaves_on)
     reloading: Reloading | None = None
 
@@ -138,6 +132,19 @@ async def _agent(runtime: Runtime, config: Config, read: Callable[[], Config]) -
             await http.close()
     log.info("stopped")
     return 0
+
+
+def _log(runtime: Runtime, config: Config) -> Log:
+    """The agent's log, on standard error; it begins with what the configuration asks for in vain."""
+
+    def write(line: str) -> None:
+        sys.stderr.write(line)
+        sys.stderr.flush()
+
+    log = Log(write, lambda: runtime.clock.wall_ns() / NANOSECONDS, level=config.log_level, json=config.log_json)
+    for text in config.warnings:
+        log.warn(text)
+    return log
 
 
 @dataclass(frozen=True, slots=True)

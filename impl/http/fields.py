@@ -122,6 +122,7 @@ class Fields:
 
 
 def refused_type(name: str, wanted: str, found: Any) -> HttpError:
+    """The error of a field that has another type than `wanted`."""
     return HttpError(400, f"Request decode failed: {name} must be {wanted}, not {json_type(found)}")
 
 
