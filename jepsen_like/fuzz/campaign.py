@@ -39,7 +39,8 @@ MEMORY_MIB_MAX: Final = 32
 FILES_MORE_MAX, TASKS_MORE_MAX, THREADS_MORE_MAX = 4, 4, 4
 SETTLE_SECONDS: Final = 5.0
 """Connections that clients closed, and checks that were removed, are gone after that."""
-
+ENDING_SECONDS: Final = 2.0
+"""A process that ends closes its sockets before its end can be seen."""
 LEAVE_SECONDS: Final = 20.0
 CHECKERS: Final = {IN_TIME: "time", CONFORMS: "conformance", NO_DEFECT: "errors"}
 
@@ -191,15 +192,15 @@ class Campaign:
 
     def _growth(self, first: Usage, warm: Usage) -> CheckResult:
         """Everything is removed; what the process holds then must be what it held before."""
-        code = self._agent.process.poll()
-        if code is not None:
-            reason = f"it ended with {code}: {self._agent.log()[-500:]}"
-            return CheckResult(checker="fuzz/growth", verdict=Verdict.INVALID, property=ENDED, reason=reason)
+        if (ended := self._ended(0)) is not None:
+            return ended
         self._session.close()
         try:
             left = state.clear(self._agent)
             now, more = self._settled(first, warm, left)
         except OSError as error:
+            if (ended := self._ended(ENDING_SECONDS)) is not None:
+                return ended
             reason = f"the agent cannot be asked any more: {error}"
             return CheckResult(checker="fuzz/growth", verdict=Verdict.INVALID, property=GROWTH, reason=reason)
         figures = {"before": msgspec.to_builtins(first), "after": msgspec.to_builtins(now)}
@@ -209,6 +210,15 @@ class Campaign:
         return CheckResult(
             checker="fuzz/growth", verdict=Verdict.INVALID, property=GROWTH, reason=reason, figures=figures
         )
+
+    def _ended(self, wait_s: float) -> CheckResult | None:
+        """What is to be said if the process has ended, or does within `wait_s`; None: it has not."""
+        try:
+            code = self._agent.process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            return None
+        reason = f"it ended with {code}: {self._agent.log()[-500:]}"
+        return CheckResult(checker="fuzz/growth", verdict=Verdict.INVALID, property=ENDED, reason=reason)
 
     def _settled(self, first: Usage, warm: Usage, left: int) -> tuple[Usage, list[str]]:
         deadline = time.monotonic() + SETTLE_SECONDS
