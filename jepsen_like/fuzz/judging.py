@@ -58,6 +58,7 @@ SERVER_ERRORS: Final = (
     r'ServiceID ".*" does not exist',
     r'CheckID ".*" does not have associated TTL',
     # Comitia's own refusals of changes to the cluster
+    r".* is alive, and stays a member: only it can leave",
     r"(cannot (add|remove|promote|demote|transfer leadership)|leadership (cannot be|was not) transferred).*",
     r".* (was not found in the Raft configuration: its servers are .*|is (already|not) .*)",
     r".* would (change|leave)\b.*",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from impl.raft import errors
 from jepsen_like.fuzz import campaign, judging, state
@@ -71,6 +73,23 @@ def test_the_refusal_of_a_change_of_the_cluster_is_no_defect() -> None:
     for each in REFUSALS:
         assert judging.is_answer(str(each)), each
     assert not judging.is_answer("internal error: KeyError('x')")
+
+
+def test_who_lives_is_not_made_to_leave_though_the_catalog_says_that_it_failed() -> None:
+    """Ten thousand random requests met it: one had registered a critical serfHealth for the agent that they asked."""
+    with running(0, None) as agent:
+        failed: dict[str, Any] = {"Node": "dev", "CheckID": "serfHealth", "Name": "serfHealth", "Status": "critical"}
+        node: dict[str, Any] = {"Node": "dev", "Address": "127.0.0.1", "SkipNodeUpdate": True, "Check": failed}
+        url = f"http://127.0.0.1:{agent.port}/v1"
+        text = "dev is alive, and stays a member: only it can leave"
+        deadline = time.monotonic() + 30
+        while True:  # its leader registers it as passing again, once a second
+            assert requests.put(f"{url}/catalog/register", json=node).status_code == 200
+            answer = requests.put(f"{url}/agent/force-leave/dev")
+            assert answer.text == text and judging.is_answer(text)
+            if answer.status_code == 500:
+                break
+            assert time.monotonic() < deadline, "the catalog never said that it failed"
 
 
 def test_an_agent_stands_random_requests() -> None:
