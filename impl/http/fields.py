@@ -96,6 +96,10 @@ class Fields:
         """A list of objects."""
         return [Fields(value, self._named(name)) for value in self.elements(name)]
 
+    def within(self, name: str) -> Fields:
+        """An object whose names have neither case nor underscores; an empty one if there is none."""
+        return Fields(loose(self.raw(name) or {}), name)
+
     def named_objects(self, name: str) -> dict[str, Fields]:
         """A map from strings to objects; its keys are the user's own."""
         values = self._typed(name, {}, dict, "an object")

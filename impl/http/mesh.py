@@ -72,8 +72,8 @@ def said(text: str) -> Said:
 
 def read(fields: Fields, service: str, kind: str, has_port: bool) -> Mesh:
     """What a registration says, of an instance of `service`. Raises HttpError."""
-    proxy = _proxy(_within(fields, "Proxy"))
-    native = _within(fields, "Connect").truth("Native")
+    proxy = _proxy(fields.within("Proxy"))
+    native = fields.within("Connect").truth("Native")
     found = Said({"Native": True} if native else {}, proxy, fields.text("SocketPath"))
     destination = proxy.get("DestinationServiceName", "")
     problems = _problems(kind, destination, native, has_port or bool(found.SocketPath))
@@ -88,13 +88,9 @@ def agent_proxy(proxy: ProxyDocument) -> AgentProxyDocument:
     return shown
 
 
-def _within(fields: Fields, name: str) -> Fields:
-    return Fields(loose(fields.raw(name) or {}), name)
-
-
 def _proxy(fields: Fields) -> ProxyDocument:
     """In Go's order, which the log keeps."""
-    transparent = _set(_within(fields, "TransparentProxy"), _OF_TRANSPARENT)
+    transparent = _set(fields.within("TransparentProxy"), _OF_TRANSPARENT)
     config = _opaque(fields, "Config")
     upstreams = [_upstream(Fields(loose(each), "Upstreams")) for each in fields.elements("Upstreams")]
     proxy: dict[str, Any] = {"TransparentProxy": transparent} if transparent else {}
@@ -105,12 +101,12 @@ def _proxy(fields: Fields) -> ProxyDocument:
 
 
 def _gateway(fields: Fields) -> MeshGatewayDocument:
-    mode = _within(fields, "MeshGateway").text("Mode")
+    mode = fields.within("MeshGateway").text("Mode")
     return {"Mode": mode} if mode else {}
 
 
 def _expose(fields: Fields) -> ExposeDocument:
-    given, expose = _within(fields, "Expose"), ExposeDocument()
+    given, expose = fields.within("Expose"), ExposeDocument()
     if given.truth("Checks"):
         expose["Checks"] = True
     if paths := [_set(Fields(loose(each), "Paths"), _OF_PATHS) for each in given.elements("Paths")]:

@@ -26,12 +26,12 @@ class Described(NamedTuple):
 
 def described(fields: Fields, service: Service) -> Described | None:
     """What a service says of its sidecar; None: it has none. Raises HttpError."""
-    nested = _within(fields, "Connect").raw("SidecarService")
+    nested = fields.within("Connect").raw("SidecarService")
     if nested is None:
         return None
     given = Fields(loose(nested), "SidecarService")
     _refuse(given, service)
-    proxy = _within(given, "Proxy")
+    proxy = given.within("Proxy")
     socket = proxy.text("LocalServiceSocketPath")
     host = proxy.text("LocalServiceAddress") or LOCALHOST
     completed: dict[str, Any] = {
@@ -55,17 +55,13 @@ def described(fields: Fields, service: Service) -> Described | None:
     return Described(document, host)
 
 
-def _within(fields: Fields, name: str) -> Fields:
-    return Fields(loose(fields.raw(name) or {}), name)
-
-
 def _refuse(given: Fields, service: Service) -> None:
     problems = []
     if service.kind in mesh.GATEWAYS:
         problems.append(f"A {service.kind} cannot have a sidecar service defined")
     if given.text("ID"):
         problems.append("A SidecarService cannot specify an ID as this is managed by the agent")
-    if _within(given, "Connect").raw("SidecarService") is not None:
+    if given.within("Connect").raw("SidecarService") is not None:
         problems.append("A SidecarService cannot have a nested SidecarService")
     if problems:
         raise HttpError(400, f"Validation failed: {mesh.listed(problems)}")
